@@ -1,0 +1,147 @@
+"""The one protocol every layer and every network follows, and the helper that keeps them short.
+
+    y, params = f(x, *hyper, params=None, key=None, train=False)
+
+What a function returns as params is what it wants next time. `params=None` makes the parameters
+from `key`; they are a nested dict of arrays. State that is not trained (running statistics) lives
+in the same tree under the name "stats", and comes back updated when `train=True`.
+"""
+
+import contextlib
+import contextvars
+import inspect
+import zlib
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+
+_path = contextvars.ContextVar("path", default=())  # names of the layers we are inside of
+_watcher = contextvars.ContextVar("watcher", default=None)
+
+
+class Layers:
+    """Calls layers by name and keeps what they return, so a network is straight-line code.
+
+        layer = Layers(params, key, train)
+        y = layer("hidden", linear, x, 64)
+        shift = layer.array("shift", (64,), jax.nn.initializers.zeros)
+        return y + shift, layer.params
+
+    The same name twice shares the parameters. `layer.params` is what the network returns.
+    """
+
+    def __init__(self, params, key, train):
+        if params is None and key is None:
+            raise ValueError(_no_key(inspect.currentframe().f_back))
+        self.given, self.key, self.train = params, key, train
+        self.params = {}
+        self._calls = Counter()
+
+    def __call__(self, name, function, x, *hyper, **named_hyper):
+        """Returns `function(x, ...)` with the parameters and the key that belong to `name`."""
+        params = self._find(name)
+        if params is None and self.given is not None:
+            params = {}  # layers without parameters (dropout, pooling) are not in the tree
+        with _inside(name):
+            y, params = function(
+                x, *hyper, **named_hyper, params=params, key=self._key(name), train=self.train
+            )
+            if _watcher.get() is not None:
+                _watcher.get()("/".join(_path.get()), y, params)
+        if params:
+            self.params[name] = params
+        return y
+
+    def array(self, name, shape, initializer):
+        """Returns the array `name` of `shape`; `initializer(key, shape)` makes it at first."""
+        array = self._find(name)
+        if array is None:
+            if self.given is not None:
+                raise ValueError(_misfit(name, "is missing", shape, self.given))
+            array = initializer(self._key(name), shape)
+        elif array.shape != tuple(shape):
+            raise ValueError(_misfit(name, f"has shape {array.shape}", shape, self.given))
+        self.params[name] = array
+        return array
+
+    def _find(self, name):
+        return self.params.get(name, (self.given or {}).get(name))
+
+    def _key(self, name):
+        """The key of this name's next call; crc32 because `hash()` differs between processes."""
+        if self.key is None:
+            return None
+        key, calls = jax.random.fold_in(self.key, zlib.crc32(name.encode())), self._calls[name]
+        self._calls[name] += 1
+        return jax.random.fold_in(key, calls) if calls else key
+
+
+def as_float(x, *axes):
+    """Returns x as a floating array for a layer to compute in; integers become float32.
+
+    Layers compute in this array's dtype and keep their parameters in theirs, so a network given
+    bfloat16 computes in bfloat16 with float32 parameters.
+
+    Args:
+        x: input of a layer
+        axes: names of the axes it must have; "..." stands for any number of axes
+
+    Raises:
+        ValueError: x has other axes.
+    """
+    x = jnp.asarray(x)
+    spare = x.ndim - len(axes)
+    if spare < -1 or (spare != 0 and "..." not in axes):
+        function = inspect.currentframe().f_back.f_code.co_name
+        raise ValueError(
+            f"{located(function)}: expected an input of shape ({', '.join(axes)}), got {x.shape}."
+        )
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
+
+
+def located(function):
+    """Returns a function's name and the layer it is called as: "conv2d (layer stage1/down)"."""
+    path = "/".join(_path.get())
+    return f"{function} (layer {path})" if path else function
+
+
+@contextlib.contextmanager
+def watch_layers(watcher):
+    """Calls `watcher(path, y, params)` after each layer, while tracing or running un-jitted.
+
+    Args:
+        watcher: function of the layer's path ("stage1/norm"), its output and its parameters.
+    """
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+@contextlib.contextmanager
+def _inside(name):
+    token = _path.set((*_path.get(), name))
+    try:
+        yield
+    finally:
+        _path.reset(token)
+
+
+def _no_key(frame):
+    name = frame.f_code.co_name
+    return (
+        f"{name}: params=None makes new parameters, and that needs a key. "
+        f"Call y, params = {name}(x, ..., key=jax.random.key(0)); "
+        f"to apply the parameters you have, call {name}(x, ..., params=params)."
+    )
+
+
+def _misfit(name, fault, shape, given):
+    path = "/".join((*_path.get(), name))
+    return (
+        f"parameter {path} {fault}, expected shape {tuple(shape)}. "
+        f"The parameters here are {sorted(given)}: were they made by this network "
+        "with these arguments and this input shape?"
+    )

@@ -1,0 +1,78 @@
+"""Evaluates a trained network on its test set.
+
+python test.py                                  the run written to last: its best network
+python test.py -w saved/MNIST_Sample/<run>      another run's
+python test.py -w RUN --latest                  its latest checkpoint in place of the best
+python test.py -w RUN/checkpoint-epoch_4.params --predictions
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import utils
+from training.config import read_config
+
+# The config is checked before JAX is imported, which takes a second: hence imports in functions.
+
+
+def main(argv=None):
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(argv)
+    try:
+        return test(options)
+    except utils.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def parse_arguments(argv):
+    """Returns the command line's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "-w", "--weights", "--resume", default="latest", metavar="PATH",
+        help="a checkpoint, a run folder, or 'latest' (the default): the run written to last",
+    )  # fmt: skip
+    parser.add_argument("-c", "--config", metavar="FILE", help="in place of the run's own config")
+    parser.add_argument("--latest", action="store_true", help="the run's latest, not its best")
+    parser.add_argument("--predictions", action="store_true", help="write predictions.csv as well")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value")
+    return parser.parse_intermixed_args(argv)
+
+
+def test(options):
+    """Evaluates, prints every metric and writes the report into the run folder."""
+    from training.checkpoint import find, network_params, read
+
+    path = utils.latest_run("saved") if options.weights == "latest" else Path(options.weights)
+    checkpoint = find(path, prefer_best=not options.latest)
+    folder = checkpoint.parent
+    config = read_config(options.config or folder / "config.json", options.overrides)
+    arrays = network_params(read(checkpoint)[0])
+    utils.use_code_of(folder)
+    log = utils.set_up_logging()
+    from training.build import build
+    from training.evaluation import predict
+    from training.report import write_predictions, write_report
+    from training.start import restored_params, use_compilation_cache
+
+    if config.training.compilation_cache:
+        use_compilation_cache()
+    parts = build(config, options.config or folder / "config.json")
+    log.info("Evaluating %s", checkpoint)
+    results, predictions = predict(parts, restored_params(parts, arrays, checkpoint))
+    for name, value in results.items():
+        log.info("%s @ %s", name.removeprefix("test_"), value)
+    log.info("Look at %s", write_report(folder, predictions=predictions))
+    if options.predictions:
+        if predictions is None:
+            raise utils.UserError("--predictions: the network is not a classifier of its inputs")
+        write_predictions(folder / "predictions.csv", predictions)
+        log.info("Predictions in %s", folder / "predictions.csv")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

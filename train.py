@@ -1,0 +1,174 @@
+"""Trains the network of a config.
+
+python train.py -c config.json                        a new run
+python train.py -c config.json training.epochs=3      with another value
+python train.py -c config.json --check                build everything, train nothing
+python train.py --resume latest                       go on with a run
+"""
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+import utils
+from training.config import read_config
+
+# The config is checked before JAX is imported, which takes a second: hence imports in functions.
+
+LOG = logging.getLogger("main")
+
+
+def main(argv=None):
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(argv)
+    try:
+        if options.check:
+            config = read_config(options.config, options.overrides)
+            from training.check import check
+
+            return check(config, options.config)
+        if options.resume:
+            return resume(options.resume, options.overrides)
+        return begin(options.config, options.overrides)
+    except utils.UserError as error:
+        LOG.debug("error: %s", error)  # for train.log, if it is there already
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def parse_arguments(argv):
+    """Returns the command line's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-c", "--config", default="config.json", metavar="FILE")
+    parser.add_argument("--resume", metavar="PATH", help="a checkpoint, a run folder, or 'latest'")
+    parser.add_argument("--check", action="store_true", help="build and try everything, then stop")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value")
+    return parser.parse_intermixed_args(argv)
+
+
+def begin(path, overrides):
+    """Trains in a new run folder."""
+    config = read_config(path, overrides)
+    from training.progress import Progress
+    from training.start import fresh_state, write_run
+    from training.tracking import with_wandb_id
+
+    config = with_wandb_id(config)
+    with utils.new_run_folder(config.training.save_dir, config.title, config.wandb.id) as folder:
+        parts = prepare(config, path, folder)
+        state = fresh_state(parts, config)
+        write_run(config, folder)
+    return train(config, folder, parts, state, Progress())
+
+
+def resume(path, overrides):
+    """Goes on with a run in its own folder, by its own config and its own copy of the network."""
+    from training.checkpoint import find, read
+
+    checkpoint = find(utils.latest_run("saved") if path == "latest" else Path(path))
+    folder = checkpoint.parent
+    config = read_config(folder / "config.json", overrides)
+    arrays, meta = read(checkpoint)
+    utils.use_code_of(folder)
+    from training.progress import Progress
+    from training.start import restored_state, write_run
+
+    parts = prepare(config, folder / "config.json", folder)
+    state = restored_state(parts, arrays, checkpoint)
+    write_run(config, folder)
+    LOG.info("Going on from %s", checkpoint)
+    return train(config, folder, parts, state, Progress.from_meta(meta))
+
+
+def prepare(config, source, folder):
+    """Sets up logging and JAX, and builds the Parts of the run."""
+    utils.set_up_logging(folder)
+    LOG.info("Start Training! [%s]", config.title)
+    from training.build import build
+    from training.start import use_compilation_cache
+
+    if config.training.compilation_cache:
+        use_compilation_cache()
+    parts = build(config, source)
+    LOG.info("Dataloader, Model, Optimizer, Loss function loaded!")
+    return parts
+
+
+def train(config, folder, parts, state, progress):
+    """Trains for the epochs that are left, then reports; returns the exit code."""
+    from training.checkpoint import Saver, file_name
+    from training.evaluation import evaluate_all, predict
+    from training.interruption import Interruption
+    from training.journal import Journal
+    from training.optimizers import evaluation_params
+    from training.report import write_report
+    from training.start import count
+    from training.tracking import Tracker
+
+    LOG.info("The model has %d parameters", count(state.params))
+    settings, loader = config.training, parts.loaders["train"]
+    with (
+        Interruption() as stop,
+        Saver(folder, settings.keep) as saver,
+        Tracker(config, folder, progress.files) as tracker,
+    ):
+        journal = Journal(progress, tracker, parts.finish, len(loader), settings.log_interval)
+
+        def save(name, best=False):
+            progress.files = tracker.sizes()
+            saver.save(state, progress.meta(), name, best)
+
+        while not progress.finished(settings):
+            epoch, began = progress.epochs + 1, time.perf_counter()
+            LOG.info("---- STARTING EPOCH %d ----", epoch)
+            done = progress.batch
+            state = train_epoch(parts, state, epoch, progress, journal, folder, stop)
+            speed = (progress.batch - done) * loader.batch_size / (time.perf_counter() - began)
+            evaluated = evaluate_all(parts, evaluation_params(state), stop)
+            if stop.signal:
+                save(file_name(epoch, progress.batch))
+                LOG.warning("Stopped; go on with: python train.py --resume %s", folder)
+                return 128 + stop.signal
+
+            best = progress.end_epoch(journal.end_epoch(evaluated), settings.monitor)
+            due = progress.finished(settings) or epoch % settings.save_period == 0
+            if due or best:
+                save(file_name(epoch) if due else None, best)
+            seconds = time.perf_counter() - began
+            tracker.time({"epoch": epoch, "seconds": seconds, "images_per_second": speed})
+            LOG.info("---- Epoch %d took %.2f seconds to complete! ----", epoch, seconds)
+
+        saver.wait()
+        tracker.keep(folder / file_name(progress.epochs))
+        _, predictions = predict(parts, evaluation_params(state))
+        report = write_report(folder, predictions=predictions)
+    LOG.info("Finished! Look at %s", report)
+    return 0
+
+
+def train_epoch(parts, state, epoch, progress, journal, folder, stop):
+    """Runs the updates of an epoch that are left, or until a signal; returns the state."""
+    from training.journal import NotFinite, progress_bar
+    from training.nonsense import explain
+
+    loader = parts.loaders["train"]
+    try:
+        with progress_bar(loader, epoch, progress.batch) as advance:
+            for batch in loader.batches(epoch, progress.batch):
+                state, measured = parts.update(state, batch)
+                journal.add(measured)
+                advance()
+                if stop.signal:
+                    break
+        journal.settle()
+    except NotFinite as fault:
+        explain(parts, state, epoch, fault.batch, folder)
+    return state
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""From the config to functions: every name resolved, every argument bound to a signature."""
+
+import inspect
+from functools import partial
+from typing import Any, NamedTuple
+
+import optax
+
+from training.config import HOMES, is_named
+from training.optimizers import (
+    SINGLE_RULE,
+    Rule,
+    loss_name,
+    make_evaluate,
+    make_forward,
+    make_init,
+    make_update,
+    step_key,
+)
+from utils import UserError, call, check_arguments, nearest, resolve
+
+SUPPLIED = ("params", "key", "train")  # what the framework itself hands to a network
+
+
+class Parts(NamedTuple):
+    """What a run is made of."""
+
+    loaders: dict  # {"train": loader, "validation": loader where there is a split, "test": loader}
+    rules: dict  # {name: Rule}
+    metrics: dict  # {name: function}
+    step_key: Any  # (step) -> key of that update
+    forward: Any  # (params, inputs, key, train) -> (outputs, params)
+    init: Any  # (batch) -> TrainState, jitted
+    update: Any  # (state, batch) -> (state, measured), jitted
+    evaluate: Any  # (params, batch) -> (measured, outputs), jitted
+    finish: dict  # {name: (sum, weight) -> result} of everything measured that is not a mean
+
+
+def build(config, source="config.json"):
+    """Returns the Parts of a config.
+
+    Args:
+        config: a checked Config.
+        source: its name, for messages.
+
+    Raises:
+        UserError: a name or an argument does not fit, or the data cannot be read.
+    """
+    # Everything cheap is checked before the data are read.
+    model = bind(config.model, "model", f"{source}: model", ("inputs", *SUPPLIED))
+    prepare = _prepare(config.data_loader, source)
+    metrics = {}
+    for index, named in enumerate(config.training.metrics):
+        where = f"{source}: training.metrics.{index}"
+        metrics[named.name.rpartition(":")[2]] = bind(
+            named, "metric", where, ("outputs", "targets")
+        )
+    losses = {
+        name: bind(rule.loss, "loss", f"{source}: {_place(name)}.loss", ("outputs", "targets"))
+        for name, rule in config.training.all_rules().items()
+    }
+    loaders = _loaders(config, source)
+    check_monitor(config, metrics, loaders, source)
+    total_steps = len(loaders["train"]) * config.training.epochs
+    rules = {
+        name: _rule(rule, losses[name], config, total_steps, f"{source}: {_place(name)}.optimizer")
+        for name, rule in config.training.all_rules().items()
+    }
+    settings = config.training
+    forward = make_forward(model, prepare, settings.compute_dtype)
+    update = make_update(forward, rules, metrics, config.seed, settings.accumulate, settings.ema)
+    return Parts(
+        loaders=loaders,
+        rules=rules,
+        metrics=metrics,
+        step_key=partial(step_key, config.seed),
+        forward=forward,
+        init=make_init(forward, rules, config.seed, settings.ema),
+        update=update,
+        evaluate=make_evaluate(forward, rules, metrics),
+        finish={name: one.finish for name, one in metrics.items() if hasattr(one, "finish")},
+    )
+
+
+def bind(named, kind, where, given):
+    """Returns the named function with its arguments from the config bound to it.
+
+    Args:
+        named: name and args.
+        kind: where to look it up, a key of HOMES.
+        where: its place in the config.
+        given: what the framework hands over; leading ones by position, under any name.
+    """
+    function = resolve(named.name, HOMES[kind], f"{where}.name")
+    args = construct(named.args, kind, f"{where}.args")
+    positional = [one for one in given if one not in (*SUPPLIED, "key")]
+    names = _names(function)
+    taken = names[: len(positional)] + [one for one in given if one in (*SUPPLIED, "key")]
+    if not isinstance(args, dict):
+        raise UserError(f"{where}.args: expected an object with argument names, got a list")
+    check_arguments(function, args, f"{where}.args", taken)
+    bound = partial(function, **args)
+    if hasattr(function, "finish"):
+        bound.finish = function.finish
+    return bound
+
+
+def construct(value, kind, where):
+    """Returns an argument from the config with every {"name": ...} in it replaced.
+
+    With "args" the function is called and its result stands there, as for a learning rate's
+    schedule; without "args" the function itself does.
+    """
+    if is_named(value):
+        function = resolve(value["name"], HOMES[kind], f"{where}.name")
+        if "args" not in value:
+            return function
+        args = construct(value["args"], kind, f"{where}.args")
+        return call(function, args, f"{where}.args")
+    if isinstance(value, dict):
+        return {key: construct(one, kind, f"{where}.{key}") for key, one in value.items()}
+    if isinstance(value, list):
+        return [construct(one, kind, f"{where}.{index}") for index, one in enumerate(value)]
+    return value
+
+
+def monitored(config, metrics, loaders):
+    """Returns the names of what an epoch ends with, any of which can be monitored."""
+    losses = [loss_name(rule) for rule in config.training.all_rules()]
+    splits = ["epoch_train", *(split for split in loaders if split != "train")]
+    means = [name for name, metric in metrics.items() if name != "confusion_matrix"]
+    return [f"{split}_{name}" for split in splits for name in losses + means]
+
+
+def check_monitor(config, metrics, loaders, source):
+    """Refuses a training.monitor that no epoch will bring."""
+    sense, _, name = config.training.monitor.partition(" ")
+    known = monitored(config, metrics, loaders)
+    where = f"{source}: training.monitor"
+    if sense not in ("min", "max"):
+        got = config.training.monitor
+        raise UserError(f"{where}: expected 'min NAME' or 'max NAME', got {got!r}")
+    if name not in known:
+        hint = nearest(name, known)
+        raise UserError(f"{where}: no {name!r} is measured{hint}; there are {', '.join(known)}")
+
+
+def _place(rule):
+    return "training" if rule == SINGLE_RULE else f"training.rules.{rule}"
+
+
+def _names(function):
+    try:
+        return list(inspect.signature(function).parameters)
+    except ValueError:
+        return []
+
+
+def _loaders(config, source):
+    loaders = {}
+    for split in ("train", "test"):
+        named = getattr(config.data_loader, split)
+        where = f"{source}: data_loader.{split}"
+        loader = resolve(named.name, HOMES["data_loader"], f"{where}.name")
+        args = construct(named.args, "data_loader", f"{where}.args")
+        if "seed" in _names(loader) and "seed" not in args:
+            args["seed"] = config.seed
+        loaders[split] = call(loader, args, f"{where}.args")
+    validation = loaders["train"].validation()
+    return {"train": loaders["train"]} | (
+        {"validation": validation, "test": loaders["test"]}
+        if validation is not None
+        else {"test": loaders["test"]}
+    )
+
+
+def _prepare(loaders, source):
+    """Returns `(inputs, key, train) -> inputs`: augmentation in training, then preprocessing."""
+    augment, preprocess = None, None
+    if loaders.augment:
+        where = f"{source}: data_loader.augment"
+        augment = bind(loaders.augment, "transform", where, ("inputs", "key"))
+    if loaders.preprocess:
+        where = f"{source}: data_loader.preprocess"
+        preprocess = bind(loaders.preprocess, "transform", where, ("inputs",))
+
+    def prepare(inputs, key, train):
+        if train and augment:
+            inputs = augment(inputs, key=key)
+        return preprocess(inputs) if preprocess else inputs
+
+    return prepare
+
+
+def _rule(rule, loss, config, total_steps, where):
+    """Returns the Rule with its optimizer made; "total_steps" in its arguments is filled in."""
+    function = resolve(rule.optimizer.name, HOMES["optimizer"], f"{where}.name")
+    args = _fill(rule.optimizer.args, "total_steps", total_steps)
+    args = construct(args, "optimizer", f"{where}.args")
+    optimizer = call(function, args, f"{where}.args")
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise UserError(
+            f"{where}.name: {rule.optimizer.name!r} makes no optimizer: expected init "
+            "and update, as optax's have"
+        )
+    if config.training.clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.training.clip_norm), optimizer)
+    rate = args.get("learning_rate") if isinstance(args, dict) else None
+    return Rule(loss, optimizer, tuple(rule.trains), rate)
+
+
+def _fill(value, name, number):
+    if isinstance(value, dict):
+        return {key: _fill(one, name, number) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_fill(one, name, number) for one in value]
+    return number if value == name else value

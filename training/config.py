@@ -1,0 +1,287 @@
+"""What config.json may hold. Read and checked as a whole before JAX is imported.
+
+Each class below is one section of the file; the comment beside a key is its documentation.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from utils import UserError, check_name, nearest
+
+# Where a bare name is looked up: first in its home, then in the library that serves it.
+HOMES = {
+    "model": ("model.model",),
+    "data_loader": ("data_loader.dataloader",),
+    "transform": ("data_loader.transforms",),
+    "loss": ("training.loss", "optax"),
+    "metric": ("training.metrics",),
+    "optimizer": ("training.optimizers", "optax"),
+}
+
+
+class Section(BaseModel):
+    """A section of the config: unknown keys are refused, nothing changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Named(Section):
+    """A function by name, with its arguments: {"name": ..., "args": {...}}, or only the name."""
+
+    name: str
+    args: dict[str, Any] | list[Any] = {}
+
+
+def _from_string(value):
+    return {"name": value} if isinstance(value, str) else value
+
+
+NamedOrName = Annotated[Named, BeforeValidator(_from_string)]
+
+
+class DataLoaders(Section):
+    """Where examples come from, and what happens to them on the device."""
+
+    train: Named
+    test: Named
+    preprocess: NamedOrName | None = None  # f(inputs) -> inputs, before every call of the network
+    augment: NamedOrName | None = None  # f(inputs, key=key) -> inputs, before it, in training only
+
+
+class Rule(Section):
+    """Which loss trains which parts of the parameters by which optimizer."""
+
+    loss: NamedOrName
+    optimizer: NamedOrName
+    trains: list[str] = []  # parts of the parameters by path ("generator"); none named: all
+
+
+class Pretrained(Section):
+    """A checkpoint to take parameters from."""
+
+    path: str
+    partial: list[str] | None = None  # paths to take ("stem"); null: all, and they must all fit
+
+
+def _from_path(value):
+    return {"path": value} if isinstance(value, str) else value
+
+
+class Training(Section):
+    """How the network is trained, and what is kept of it."""
+
+    loss: NamedOrName | None = None
+    optimizer: NamedOrName | None = None
+    rules: dict[str, Rule] | None = None  # in place of loss and optimizer: several of them, named
+    metrics: list[NamedOrName] = []
+    epochs: int = Field(10, ge=1)
+    clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per rule
+    accumulate: int = Field(1, ge=1)  # pieces a batch is worked off in, to save memory
+    ema: float | None = Field(None, gt=0, lt=1)  # decay of the weights' moving average, per update
+    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    checkpoint: Annotated[Pretrained | None, BeforeValidator(_from_path)] = None
+    save_dir: str = "saved"
+    save_period: int = Field(1, ge=1)  # epochs
+    keep: int = Field(5, ge=1)  # latest checkpoints kept, the best besides
+    monitor: str = "min test_loss"  # what the best checkpoint is chosen by: "min NAME", "max NAME"
+    early_stop: int | None = Field(None, ge=1)  # epochs without a better one, then stop
+    log_interval: int = Field(22, ge=1)  # batches
+    tensorboard: bool = False  # event files in the run folder
+    compilation_cache: bool = True  # keep compiled functions in the user's cache folder
+
+    @model_validator(mode="after")
+    def _loss_and_optimizer_or_rules(self):
+        single = self.loss is not None and self.optimizer is not None
+        if single == bool(self.rules) or (self.rules and (self.loss or self.optimizer)):
+            raise ValueError("expected either loss and optimizer, or rules")
+        return self
+
+    def all_rules(self):
+        """The rules by name; the common case, one loss and one optimizer, is one called network."""
+        return self.rules or {"network": Rule(loss=self.loss, optimizer=self.optimizer)}
+
+
+class Wandb(Section):
+    """Tracking by Weights & Biases; imported only if enabled."""
+
+    enabled: bool = False
+    mode: Literal["online", "offline"] = "online"
+    project: str | None = None
+    entity: str | None = None
+    group: str | None = None
+    id: str | None = None
+
+
+class Config(Section):
+    """The whole file."""
+
+    title: str = Field(pattern=r"^\w[\w .+-]*$")  # names the folder of the runs
+    seed: int = Field(0, ge=0, lt=2**32)
+    model: Named
+    data_loader: DataLoaders
+    training: Training
+    wandb: Wandb = Wandb()
+
+    def named(self):
+        """Yields every function the config names: (path, kind, Named)."""
+        yield "model", "model", self.model
+        for split in ("train", "test"):
+            yield f"data_loader.{split}", "data_loader", getattr(self.data_loader, split)
+        for step in ("preprocess", "augment"):
+            if getattr(self.data_loader, step):
+                yield f"data_loader.{step}", "transform", getattr(self.data_loader, step)
+        for index, metric in enumerate(self.training.metrics):
+            yield f"training.metrics.{index}", "metric", metric
+        for name, rule in self.training.all_rules().items():
+            for kind in ("loss", "optimizer"):
+                where = (
+                    f"training.rules.{name}.{kind}" if self.training.rules else f"training.{kind}"
+                )
+                yield where, kind, getattr(rule, kind)
+
+
+def read_config(path, overrides=()):
+    """Returns the checked config of a file.
+
+    Args:
+        path: the JSON file.
+        overrides: "key.path=value" strings laid over it; a value is JSON, else a plain string.
+
+    Raises:
+        UserError: with one line for each thing that is wrong.
+    """
+    values = _read_json(path)
+    for override in overrides:
+        _override(values, override)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        lines = dict.fromkeys(_describe(fault, path) for fault in error.errors())
+        raise UserError("\n".join(lines)) from None
+    _check_names(config, path)
+    return config
+
+
+def write_config(config, path):
+    """Writes the resolved config, every default spelled out."""
+    text = json.dumps(config.model_dump(exclude_none=False), indent=4)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def _read_json(path):
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot read the config: {reason}. Name it with -c") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8; expected a JSON config") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply for a config") from None
+    except json.JSONDecodeError as error:
+        place = f"{path}:{error.lineno}:{error.colno}"
+        raise UserError(f"{place}: not valid JSON: {error.msg.lower()}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected an object {{...}}, got {type(values).__name__}")
+    return values
+
+
+def _override(values, override):
+    keys, separator, text = override.partition("=")
+    if not separator or not keys:
+        raise UserError(f"{override!r}: expected key.path=value, like training.epochs=3")
+    *parents, last = keys.split(".")
+    for key in parents:
+        values = _child(values, key, override)
+        if not isinstance(values, dict | list):
+            raise UserError(f"{override!r}: {key!r} is a plain value and has no keys below it")
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        value = text
+    if isinstance(values, list):
+        _child(values, last, override)
+        values[int(last)] = value
+    else:
+        values[last] = value
+
+
+def _child(values, key, override):
+    if isinstance(values, dict):
+        if not isinstance(values.get(key), dict | list):
+            values[key] = {"name": values[key]} if isinstance(values.get(key), str) else {}
+        return values[key]
+    if not key.isdigit() or int(key) >= len(values):
+        raise UserError(f"{override!r}: expected an index below {len(values)}, got {key!r}")
+    return values[int(key)]
+
+
+def _describe(fault, path):
+    """One line for one of pydantic's faults: where, what came, what was expected."""
+    location = [str(part) for part in fault["loc"] if "[" not in str(part)]  # no "dict[str,any]"
+    where, came = ".".join(location), _shorten(fault["input"])
+    if fault["type"] == "extra_forbidden":
+        known = list(_section(location[:-1]).model_fields)
+        return f"{path}: {where}: unknown key{nearest(location[-1], known)}"
+    if fault["type"] == "missing":
+        return f"{path}: {where}: missing"
+    expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    expected = expected.removeprefix("expected ").removeprefix("a valid ")
+    place = f"{path}: {where}" if where else f"{path}"
+    if fault["type"] == "value_error":
+        return f"{place}: expected {expected}"
+    return f"{place}: expected {expected}, got {came}"
+
+
+def _section(location):
+    """The class of the section at a path like ["data_loader", "train"]."""
+    section = Config
+    for key in location:
+        field = section.model_fields.get(key)
+        inner = _sections(field.annotation) if field else []
+        section = inner[0] if inner else section
+    return section
+
+
+def _sections(annotation):
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _sections(part)]
+
+
+def _shorten(value, length=60):
+    text = json.dumps(value, default=str)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _check_names(config, path):
+    faults = []
+    for where, kind, named in config.named():
+        faults += check_name(named.name, kind, HOMES[kind], f"{path}: {where}.name")
+        faults += _check_nested(named.args, kind, f"{path}: {where}.args")
+    if faults:
+        raise UserError("\n".join(faults))
+
+
+def _check_nested(value, kind, where):
+    """Faults of the names inside arguments, such as a learning rate's schedule."""
+    faults = []
+    if is_named(value):
+        faults += check_name(value["name"], kind, HOMES[kind], f"{where}.name")
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            faults += _check_nested(inner, kind, f"{where}.{key}")
+    return faults
+
+
+def is_named(value):
+    """Whether a value inside arguments stands for a function: {"name": ...[, "args": ...]}."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("name"), str)
+        and value.keys() <= {"name", "args"}
+    )

@@ -1,0 +1,78 @@
+"""Evaluating a network on a whole data set, exactly."""
+
+import jax
+import numpy as np
+
+from training.progress import Sums
+from training.report import Predictions
+
+
+def evaluate_all(parts, params, stop=None):
+    """Returns the results of every split but the training one: {"test_loss": ..., ...}.
+
+    Args:
+        parts: what `build` returned.
+        params: the network's parameters.
+        stop: an Interruption; once it has a signal, the results are empty.
+    """
+    results = {}
+    for split in parts.loaders:
+        if split != "train":
+            results |= evaluate(parts, params, split, stop=stop)[0]
+    return results
+
+
+def evaluate(parts, params, split, keep_outputs=False, stop=None):
+    """Runs a network over one split of the data.
+
+    Args:
+        parts: what `build` returned.
+        params: the network's parameters.
+        split: "test" or "validation".
+        keep_outputs: fetch the network's outputs and the targets of every example as well.
+        stop: an Interruption; once it has a signal, the results are empty.
+
+    Returns:
+        The results {"test_loss": ...}; the outputs and targets in the data set's order, or None.
+    """
+    measured, kept = [], []
+    for batch in parts.loaders[split].batches(epoch=1):
+        if stop is not None and stop.signal:
+            return {}, None
+        sums, outputs = parts.evaluate(params, batch)
+        measured.append(sums)
+        if keep_outputs:
+            kept.append(_real_examples((outputs, batch["targets"]), batch["weight"]))
+    total = Sums()
+    for sums in measured:  # read only now, so that the device never waits for the host
+        total.add(sums)
+    outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *kept) if kept else None
+    return total.results(parts.finish, f"{split}_"), outputs
+
+
+def predict(parts, params):
+    """Returns the test results, and the Predictions where the network is a classifier."""
+    results, (outputs, targets) = evaluate(parts, params, "test", keep_outputs=True)
+    if not _is_classification(outputs, targets):
+        return results, None
+    dataset = parts.loaders["test"].dataset
+    classes = getattr(dataset, "classes", None)
+    if classes is None or len(classes) != outputs.shape[1]:
+        classes = [str(index) for index in range(outputs.shape[1])]
+    return results, Predictions(outputs, targets, lambda index: dataset[index][0], classes)
+
+
+def _real_examples(tree, weight):
+    """The examples of a batch that are not padding, on the host."""
+    real = np.asarray(weight).reshape(len(weight), -1).any(-1)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[real], tree)
+
+
+def _is_classification(outputs, targets):
+    return (
+        isinstance(outputs, np.ndarray)
+        and isinstance(targets, np.ndarray)
+        and outputs.ndim == 2
+        and targets.ndim == 1
+        and np.issubdtype(targets.dtype, np.integer)
+    )

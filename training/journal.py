@@ -1,0 +1,119 @@
+"""The console's lines and the tracked figures, made from what updates and evaluations measured."""
+
+import contextlib
+import logging
+import sys
+
+from training.progress import Sums
+
+IN_FLIGHT = 8  # updates the host may be ahead of the device; more gains nothing and delays Ctrl-C
+LOG = logging.getLogger("main")
+
+
+class NotFinite(Exception):
+    """An update met a loss or gradient that is not finite; `batch` is its index in the epoch."""
+
+    def __init__(self, batch):
+        super().__init__(batch)
+        self.batch = batch
+
+
+class Journal:
+    """Adds up what was measured, and writes the lines that are due.
+
+    What updates measure is read one log interval late: by then it is there, and the host never
+    keeps the device waiting.
+
+    Args:
+        progress: the run's Progress, whose sums it keeps.
+        tracker: the Tracker it hands figures to.
+        finish: {metric: function} from `Parts`.
+        batches: number of batches of an epoch.
+        log_interval: batches between two lines.
+    """
+
+    def __init__(self, progress, tracker, finish, batches, log_interval):
+        self._progress, self._tracker, self._finish = progress, tracker, finish
+        self._batches, self._log_interval = batches, log_interval
+        self._before, self._now = [], []  # (batch, measured) of the last interval and of this one
+
+    def add(self, measured):
+        """Takes what the update of the next batch measured, without waiting for it."""
+        batch = self._progress.batch
+        self._progress.batch += 1
+        self._now.append((batch, measured))
+        if len(self._now) > IN_FLIGHT:
+            self._now[-IN_FLIGHT][1]["finite"].block_until_ready()
+        if batch % self._log_interval == 0:
+            before, self._before, self._now = self._before, self._now, []
+            self._settle(before)
+
+    def settle(self):
+        """Waits for all that was added and brings the sums and the log up to date.
+
+        Raises:
+            NotFinite: at the first batch whose loss or gradient is not.
+        """
+        entries, self._before, self._now = self._before + self._now, [], []
+        self._settle(entries)
+
+    def end_epoch(self, evaluated):
+        """Logs an epoch's results, those of its training with the evaluated ones; returns them."""
+        epoch = self._progress.epochs + 1
+        results = self._progress.epoch.results(self._finish, "epoch_train_") | evaluated
+        for name, value in results.items():
+            split, _, figure = name.removeprefix("epoch_").partition("_")
+            if _is_rate(figure) or not isinstance(value, float):
+                continue
+            if not figure.endswith("loss"):
+                LOG.info("Epoch %d [%s] %s @ %s", epoch, split, figure, value)
+            elif split != "train":
+                LOG.info("Epoch %d [%s] avg %s: %s", epoch, split, _title(figure), value)
+        self._tracker.log({"step": epoch * self._batches, "epoch": epoch} | results)
+        return results
+
+    def _settle(self, entries):
+        progress = self._progress
+        for batch, measured in entries:
+            if not measured.pop("finite"):
+                raise NotFinite(batch)
+            progress.interval.add(measured)
+            progress.epoch.add(measured)
+            if batch % self._log_interval == 0:
+                self._line(batch, progress.interval.results(self._finish))
+                progress.interval = Sums()
+
+    def _line(self, batch, results):
+        epoch, percent = self._progress.epochs + 1, 100 * batch / self._batches
+        losses = ", ".join(
+            f"{_title(name)}: {value}" for name, value in results.items() if name.endswith("loss")
+        )
+        LOG.info("Epoch %d [%d/%d (%.0f%%)] -- %s", epoch, batch, self._batches, percent, losses)
+        step = (epoch - 1) * self._batches + batch + 1
+        figures = {
+            name if _is_rate(name) else f"train_{name}": value for name, value in results.items()
+        }
+        self._tracker.log({"step": step, "epoch": epoch, "batch": batch} | figures)
+
+
+@contextlib.contextmanager
+def progress_bar(loader, epoch, start):
+    """Yields a function to call after each batch; on a terminal it moves a bar under the log."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    if not sys.stdout.isatty():
+        yield lambda: None
+        return
+    total, done = loader.examples, start * loader.batch_size
+    bar = tqdm(desc=f"Epoch {epoch}", total=total, initial=done, unit=" images", leave=False)
+    with bar, logging_redirect_tqdm([LOG]):
+        yield lambda: bar.update(min(loader.batch_size, total - bar.n))
+
+
+def _title(name):
+    return "Loss" if name == "loss" else name
+
+
+def _is_rate(name):
+    return name.endswith(("gradient_norm", "learning_rate"))

@@ -1,0 +1,73 @@
+"""Losses: `f(outputs, targets) -> per-example values` of shape (batch, ...).
+
+They neither average nor mask; the update weighs the examples and averages. Any loss of optax with
+this signature can be named in the config as well.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def cross_entropy(logits, labels, *, label_smoothing=0.0):
+    """Computes -log of the probability given to the right class.
+
+    Args:
+        logits: (batch, ..., classes), unnormalised log-probabilities.
+        labels: (batch, ...) integers in [0, classes).
+        label_smoothing: share of the probability spread evenly over all classes
+            (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567).
+
+    Returns:
+        (batch, ...) values in nats.
+    """
+    log_probabilities = jax.nn.log_softmax(logits)
+    right = jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
+    return -((1 - label_smoothing) * right + label_smoothing * log_probabilities.mean(-1))
+
+
+def binary_cross_entropy(logits, labels):
+    """Computes -log of the probability given to a yes or no, stable for large logits.
+
+    Args:
+        logits: (batch, ...), log-odds of yes.
+        labels: (batch, ...) in [0, 1].
+
+    Returns:
+        (batch, ...) values in nats.
+    """
+    return jnp.maximum(logits, 0) - logits * labels + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+
+
+def mean_squared_error(outputs, targets):
+    """Computes the squared error, averaged over each example's own axes.
+
+    Args:
+        outputs: (batch, ...).
+        targets: the same shape.
+
+    Returns:
+        (batch,) values.
+    """
+    error = outputs - _same_shape(outputs, targets)
+    return jnp.square(error).reshape(len(outputs), -1).mean(-1)
+
+
+def mean_absolute_error(outputs, targets):
+    """Computes the absolute error, averaged over each example's own axes.
+
+    Args:
+        outputs: (batch, ...).
+        targets: the same shape.
+
+    Returns:
+        (batch,) values.
+    """
+    error = outputs - _same_shape(outputs, targets)
+    return jnp.abs(error).reshape(len(outputs), -1).mean(-1)
+
+
+def _same_shape(outputs, targets):
+    """Refuses what NumPy would broadcast: (batch, 1) minus (batch,) is (batch, batch)."""
+    if outputs.shape != targets.shape:
+        raise ValueError(f"outputs have shape {outputs.shape}, but targets {targets.shape}")
+    return targets

@@ -1,0 +1,126 @@
+"""Metrics: `f(outputs, targets) -> per-example values` of shape (batch, ...).
+
+The framework sums value times weight over all batches and divides once, so a mean is exact
+whatever the batch sizes. A metric that is more than a mean returns per-example statistics and
+says by `finished_by` what is to be made of their sum:
+
+    @finished_by(lambda total, weight: total)
+    def confusion_matrix(logits, labels): ...
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def finished_by(finish):
+    """Marks a metric as a statistic: `finish(total, weight)` makes the result on the host.
+
+    Args:
+        finish: function of the float64 sum over all examples of weight times statistic (the
+            statistic's shape without the batch axis) and of the sum of the weights.
+    """
+
+    def mark(metric):
+        metric.finish = finish
+        return metric
+
+    return mark
+
+
+def accuracy(logits, labels):
+    """Tells whether the likeliest class is the right one.
+
+    Args:
+        logits: (batch, ..., classes).
+        labels: (batch, ...) integers.
+
+    Returns:
+        (batch, ...) of 0.0 and 1.0.
+    """
+    return (logits.argmax(-1) == labels).astype(jnp.float32)
+
+
+def top_k_accuracy(logits, labels, *, k=5):
+    """Tells whether the right class is among the k likeliest; ties go to the lower class.
+
+    Args:
+        logits: (batch, ..., classes).
+        labels: (batch, ...) integers.
+        k: how many guesses there are.
+
+    Returns:
+        (batch, ...) of 0.0 and 1.0.
+    """
+    _, guesses = jax.lax.top_k(logits, k)
+    return (guesses == labels[..., None]).any(-1).astype(jnp.float32)
+
+
+@finished_by(lambda total, weight: total)
+def confusion_matrix(logits, labels):
+    """Counts examples by right class (rows) and likeliest class (columns).
+
+    Args:
+        logits: (batch, classes).
+        labels: (batch,) integers.
+
+    Returns:
+        (batch, classes, classes), one 1.0 in each; finished: counts (classes, classes).
+    """
+    classes = logits.shape[-1]
+    right = jax.nn.one_hot(labels, classes)
+    guess = jax.nn.one_hot(logits.argmax(-1), classes)
+    return right[:, :, None] * guess[:, None, :]
+
+
+def _macro_f1(counts, weight):
+    hits = np.diagonal(counts)
+    total = counts.sum(0) + counts.sum(1)  # times predicted plus times present
+    seen = total > 0
+    return float((2 * hits[seen] / total[seen]).mean()) if seen.any() else 0.0
+
+
+@finished_by(_macro_f1)
+def macro_f1(logits, labels):
+    """Averages the F1 score 2 hits / (predicted + present) of the classes that occur, evenly.
+
+    Args:
+        logits: (batch, classes).
+        labels: (batch,) integers.
+
+    Returns:
+        The statistics of `confusion_matrix`; finished: a number in [0, 1].
+    """
+    return confusion_matrix(logits, labels)
+
+
+def measure(metrics, outputs, batch):
+    """Returns {name: (sum, weight)} of per-example functions over a batch."""
+    return {
+        name: weigh(metric(outputs, batch["targets"]), batch["weight"], hasattr(metric, "finish"))
+        for name, metric in metrics.items()
+    }
+
+
+def weigh(values, weight, statistic=False):
+    """Sums per-example values times their weight.
+
+    Args:
+        values: (batch, ...).
+        weight: (batch,), or (batch, positions) for values that have positions.
+        statistic: keep the axes that the weight does not have.
+
+    Returns:
+        The sum, and the sum of the weights it stands for.
+    """
+    if values.shape[: weight.ndim] != weight.shape:
+        raise ValueError(
+            f"a loss or metric returned shape {values.shape}, expected a value for each example: "
+            f"{weight.shape} or more axes behind it. It must not average or sum over the batch"
+        )
+    inner = tuple(range(weight.ndim, values.ndim))
+    weights = jnp.expand_dims(weight, inner)
+    if statistic:
+        return (values * weights).sum(tuple(range(weight.ndim))), weight.sum()
+    weights = jnp.broadcast_to(weights, values.shape)
+    return (values * weights).sum(), weights.sum()

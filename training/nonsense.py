@@ -1,0 +1,156 @@
+"""When a loss or gradient is not finite: keep the step, find where it began, say how to replay it.
+
+python -m training.nonsense saved/.../not-finite-step_57.params
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import utils
+
+CULPRITS = 5  # gradients named in the message
+
+
+def explain(parts, state, epoch, batch_index, folder):
+    """Saves the step that was not finite and raises an error that says what went wrong.
+
+    Args:
+        parts: what `build` returned.
+        state: the TrainState, which stands as it was before that step.
+        epoch: the epoch, counted from 1.
+        batch_index: the batch of that epoch.
+        folder: the run folder.
+
+    Raises:
+        UserError: always.
+    """
+    from training.checkpoint import write
+
+    batches = parts.loaders["train"].batches(epoch, batch_index)
+    batch = next(batches)
+    batches.close()
+    step = int(state.step)
+    path = Path(folder) / f"not-finite-step_{step + 1}.params"
+    key = jax.random.key_data(parts.step_key(state.step))
+    meta = {"epoch": epoch, "batch": batch_index}
+    write(
+        path, {"state": state._replace(finite=jnp.ones((), bool)), "batch": batch, "key": key}, meta
+    )
+    raise utils.UserError(
+        f"epoch {epoch}, batch {batch_index} (update {step + 1}): {diagnose(parts, state, batch)}. "
+        f"The state before it, the batch and the key are in {path}; look at the step layer by "
+        f"layer with: python -m training.nonsense {path}"
+    )
+
+
+def diagnose(parts, state, batch, show=None):
+    """Runs one step un-jitted and returns in words what was the first not to be finite.
+
+    Args:
+        parts: what `build` returned.
+        state: the TrainState before the step.
+        batch: its batch.
+        show: called with (path, output) for each layer as it runs.
+    """
+    from model.modules import watch_layers
+    from training.metrics import measure
+    from training.trees import merge, split
+
+    seen = []  # paths of the layers, and whether their outputs are finite
+
+    def watch(path, output, params):
+        seen.append((path, _finite(output)))
+        if show:
+            show(path, output)
+
+    key = parts.step_key(state.step)
+    trained, fixed = split(state.params)
+    if not _finite(batch["inputs"]):
+        return "the inputs of the batch are not finite"
+    with watch_layers(watch):
+        outputs, _ = parts.forward(state.params, batch["inputs"], key, True)
+    for path, finite in seen:
+        if not finite:
+            return f"the first output that is not finite is that of layer {path}"
+    if not _finite(outputs):
+        return "the network's output is not finite"
+
+    losses = {name: rule.loss for name, rule in parts.rules.items()}
+    for name, (total, _) in measure(losses, outputs, batch).items():
+        if not _finite(total):
+            return f"all outputs are finite, but the loss of rule {name!r} is not"
+
+    def total_loss(trained, loss):
+        outputs, _ = parts.forward(merge(trained, fixed), batch["inputs"], key, True)
+        return measure({"": loss}, outputs, batch)[""][0]
+
+    for name, loss in losses.items():
+        grads = jax.grad(total_loss)(trained, loss)
+        wrong = [
+            jax.tree_util.keystr(path, simple=True, separator="/")
+            for path, grad in jax.tree_util.tree_leaves_with_path(grads)
+            if not _finite(grad)
+        ]
+        # Gradients are made from the last layer to the first.
+        order = {path: index for index, (path, _) in enumerate(seen)}
+        wrong.sort(key=lambda path: order.get(path.rpartition("/")[0], -1), reverse=True)
+        if wrong:
+            more = f" and {len(wrong) - CULPRITS} more" if len(wrong) > CULPRITS else ""
+            return (
+                f"all outputs and losses are finite, but of rule {name!r} the gradient of "
+                f"{wrong[0]} is not (nor {', '.join(wrong[1:CULPRITS])}{more})"
+                if wrong[1:]
+                else f"all outputs and losses are finite, but the gradient of {wrong[0]} is not"
+            )
+    return "computed un-jitted the step is finite: its values are at the edge of what floats hold"
+
+
+def replay(path):
+    """Repeats a saved step un-jitted and prints each layer's output on the way."""
+    from training.build import build
+    from training.checkpoint import read, restore
+    from training.config import read_config
+    from training.start import first_batch
+
+    folder = Path(path).parent
+    utils.use_code_of(folder)
+    parts = build(read_config(folder / "config.json"), folder / "config.json")
+    arrays, meta = read(path)
+    like = first_batch(parts)
+    template = {"state": jax.eval_shape(parts.init, like), "batch": like}
+    arrays = {name: array for name, array in arrays.items() if name != "key"}
+    saved = restore(template, arrays, where=path)
+
+    def show(layer, output):
+        for leaf in jax.tree.leaves(output):
+            low, high = float(leaf.min()), float(leaf.max())
+            print(f"{layer:<40} {leaf.shape!s:<22} from {low:.4g} to {high:.4g}")
+
+    print(f"epoch {meta['epoch']}, batch {meta['batch']}")
+    print(diagnose(parts, saved["state"], saved["batch"], show))
+
+
+def main(argv=None):
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Repeats a step that was not finite, by layers.")
+    parser.add_argument("path", help="not-finite-step_<n>.params of a run folder")
+    try:
+        replay(parser.parse_args(argv).path)
+    except utils.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _finite(tree):
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    return all(np.isfinite(leaf.astype(np.float64)).all() for leaf in leaves)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""How far a run has come: its position in the data, its best epoch, and exact running sums."""
+
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+
+class Sums:
+    """Running sums {name: (sum, weight)} of what update or evaluate measured, kept in float64."""
+
+    def __init__(self, sums=None):
+        self.sums = {
+            name: (np.asarray(total, np.float64), float(weight))
+            for name, (total, weight) in (sums or {}).items()
+        }
+
+    def add(self, measured):
+        """Adds one batch's {name: (sum, weight)}; waits for the device if it is not done."""
+        for name, (total, weight) in jax.device_get(measured).items():
+            before, weight_before = self.sums.get(name, (0.0, 0.0))
+            self.sums[name] = (
+                before + np.asarray(total, np.float64),
+                weight_before + float(weight),
+            )
+
+    def results(self, finish=None, prefix=""):
+        """Returns {prefix + name: result}: the mean, or what a metric's own `finish` makes of it."""
+        losses_first = sorted(self.sums, key=lambda name: not name.endswith("loss"))
+        return {
+            prefix + name: (finish or {}).get(name, _mean)(*self.sums[name])
+            for name in losses_first
+        }
+
+    def plain(self):
+        """Returns the sums as plain numbers and lists; `Sums(plain)` is the same to the bit."""
+        return {name: [total.tolist(), weight] for name, (total, weight) in self.sums.items()}
+
+
+@dataclass
+class Progress:
+    """What a checkpoint has to hold beside the TrainState, so that a run goes on exactly."""
+
+    epochs: int = 0  # finished ones
+    batch: int = 0  # batches done of the epoch under way
+    best: float | None = None  # the monitored figure's best value so far
+    since_best: int = 0  # epochs since then
+    interval: Sums = field(default_factory=Sums)  # since the last line of the log
+    epoch: Sums = field(default_factory=Sums)  # since the epoch began
+    files: dict = field(default_factory=dict)  # {name: bytes} of the logs, cut back to on resuming
+
+    @classmethod
+    def from_meta(cls, meta):
+        """Returns the Progress that `meta` was made from."""
+        sums = {name: Sums(meta[name]) for name in ("interval", "epoch")}
+        return cls(**meta | sums)
+
+    def meta(self):
+        """Returns it as plain numbers, lists and dicts."""
+        sums = {name: getattr(self, name).plain() for name in ("interval", "epoch")}
+        return vars(self) | sums
+
+    def end_epoch(self, results, monitor):
+        """Notes that an epoch is finished; returns whether it is the best so far.
+
+        Args:
+            results: {name: value} of the epoch.
+            monitor: "min NAME" or "max NAME".
+        """
+        self.epochs, self.batch = self.epochs + 1, 0
+        self.interval, self.epoch = Sums(), Sums()
+        sense, _, name = monitor.partition(" ")
+        value = results[name]
+        better = self.best is None or (value < self.best if sense == "min" else value > self.best)
+        if not better or value != value:  # NaN is never the best
+            self.since_best += 1
+            return False
+        self.best, self.since_best = value, 0
+        return True
+
+    def finished(self, settings):
+        """Whether there is nothing left to train: all epochs are done, or it stopped early."""
+        stopped = settings.early_stop is not None and self.since_best >= settings.early_stop
+        return stopped or self.epochs >= settings.epochs
+
+
+def _mean(total, weight):
+    return float(total) / weight if weight else float("nan")

@@ -1,0 +1,107 @@
+"""What happens once, before the first update of a run."""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import jaxlib
+
+import utils
+from training.checkpoint import find, network_params, read, restore
+from training.config import HOMES, write_config
+from training.report import environment
+from training.trees import split
+
+LOG = logging.getLogger("main")
+DAMAGED_CACHE = "Error reading persistent compilation cache entry"  # how JAX's warning begins
+
+
+def use_compilation_cache():
+    """Keeps compiled functions in the user's cache folder, so that the next start is quick.
+
+    The folder is one per machine and version of jaxlib, as compiled code runs on its own kind of
+    processor only. An entry that a killed process left half-written makes JAX warn and compile
+    anew at every start: then the folder is emptied.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    machine = hashlib.sha256("\n".join([_processor(), jaxlib.__version__]).encode()).hexdigest()
+    folder = Path(base) / "jax-template" / machine[:16]
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    show = warnings.showwarning
+
+    def heal(message, *rest, **named):
+        if str(message).startswith(DAMAGED_CACHE):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        show(message, *rest, **named)
+
+    warnings.showwarning = heal
+
+
+def first_batch(parts):
+    """Returns a batch of the training data."""
+    batches = parts.loaders["train"].batches(epoch=1)
+    try:
+        return next(batches)
+    finally:
+        batches.close()
+
+
+def fresh_state(parts, config):
+    """Returns the TrainState a new run begins with, pre-trained if the config says so."""
+    state = parts.init(first_batch(parts))
+    wanted = config.training.checkpoint
+    if wanted:
+        path = find(wanted.path, prefer_best=True)
+        arrays = network_params(read(path)[0])
+        params = restore(state.params, arrays, partial=wanted.partial, where=path)
+        average = None if state.average is None else split(params)[0]
+        state = state._replace(params=params, average=average)
+        LOG.info("Pre-trained parameters from %s", path)
+    return state
+
+
+def restored_state(parts, arrays, checkpoint):
+    """Returns the TrainState of a checkpoint."""
+    template = jax.eval_shape(parts.init, first_batch(parts))
+    return restore(template, arrays, where=checkpoint)
+
+
+def restored_params(parts, arrays, checkpoint):
+    """Returns the network's parameters from `network_params` of a checkpoint."""
+    template = jax.eval_shape(parts.init, first_batch(parts)).params
+    return restore(template, arrays, where=checkpoint)
+
+
+def count(params):
+    """Returns the number of trained parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(split(params)[0]))
+
+
+def write_run(config, folder):
+    """Writes what a run folder begins with: config, environment and the network's code."""
+    write_config(config, folder / "config.json")
+    (folder / "environment.json").write_text(json.dumps(environment(), indent=4) + "\n")
+    if not (folder / "model").exists():
+        network = utils.resolve(config.model.name, HOMES["model"])
+        utils.keep_code(folder, network.__module__)
+
+
+def _processor():
+    """What kind of processor this is, as far as compiled code cares."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        wanted = ("model name", "flags", "Features", "CPU part")
+        return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+    except OSError:
+        return f"{platform.machine()} {platform.processor()} {sys.platform}"

@@ -1,0 +1,107 @@
+"""Where a run's figures go: metrics.jsonl always, TensorBoard and Weights & Biases if wanted."""
+
+import json
+import os
+from pathlib import Path
+
+
+class Tracker:
+    """Writes a run's figures to every place that wants them.
+
+    metrics.jsonl holds no clock times, so two runs of the same config give the same file; those are
+    in timing.jsonl.
+
+    Args:
+        config: the run's Config.
+        folder: the run folder.
+        sizes: {name: bytes} of the files when the checkpoint resumed from was made; what was
+            written later, by a run that was killed, is cut off.
+    """
+
+    FILES = ("metrics.jsonl", "timing.jsonl")
+
+    def __init__(self, config, folder, sizes):
+        self._files = {
+            name: _open_at(Path(folder) / name, sizes.get(name, 0)) for name in self.FILES
+        }
+        self._wandb = _start_wandb(config, folder) if config.wandb.enabled else None
+        self._events = _open_events(folder) if config.training.tensorboard else None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        for file in self._files.values():
+            file.close()
+        if self._events:
+            self._events.close()
+        if self._wandb:
+            self._wandb.finish(exit_code=0 if kind is None else 1)
+
+    def log(self, line):
+        """Records figures, a dict with "step"; what is not a number (a matrix) is left out."""
+        line = {name: value for name, value in line.items() if isinstance(value, int | float)}
+        self._append("metrics.jsonl", line)
+        figures = {name: value for name, value in line.items() if name != "step"}
+        if self._wandb:
+            self._wandb.log(figures, step=line["step"])
+        if self._events:
+            for name, value in figures.items():
+                self._events.add_scalar(name, value, line["step"])
+
+    def time(self, line):
+        """Records clock times."""
+        self._append("timing.jsonl", line)
+
+    def sizes(self):
+        """Returns {name: bytes} of the files as they are now, to be kept in a checkpoint."""
+        return {name: file.tell() for name, file in self._files.items()}
+
+    def keep(self, checkpoint):
+        """Hands the finished run's checkpoint to Weights & Biases as its artefact."""
+        if self._wandb:
+            name = f"network-{self._wandb.id}"
+            self._wandb.log_artifact(str(checkpoint), name=name, type="model")
+
+    def _append(self, name, line):
+        self._files[name].write(json.dumps(line) + "\n")
+        self._files[name].flush()
+
+
+def with_wandb_id(config):
+    """Returns the config with an id for Weights & Biases, which names the run folder too."""
+    if not config.wandb.enabled or config.wandb.id:
+        return config
+    import wandb
+
+    named = config.wandb.model_copy(update={"id": wandb.util.generate_id()})
+    return config.model_copy(update={"wandb": named})
+
+
+def _open_at(path, size):
+    if path.exists() and path.stat().st_size > size:
+        os.truncate(path, size)
+    return open(path, "a", encoding="utf-8")
+
+
+def _open_events(folder):
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(str(folder))
+
+
+def _start_wandb(config, folder):
+    import wandb
+
+    settings = config.wandb
+    return wandb.init(
+        project=settings.project,
+        entity=settings.entity,
+        group=settings.group,
+        id=settings.id,
+        name=config.title,
+        mode=settings.mode,
+        dir=str(folder),
+        resume="allow",
+        config=config.model_dump(exclude={"wandb"}),
+    )

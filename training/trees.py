@@ -1,0 +1,48 @@
+"""Trees of parameters: parting them by path, putting them together, changing their dtype."""
+
+import jax
+import jax.numpy as jnp
+
+
+def split(tree, parts=()):
+    """Parts a tree in two of the same structure, None standing where the other has the leaf.
+
+    Args:
+        tree: a network's parameters, or a tree like it.
+        parts: paths ("generator", "stage1/norm"); none named: everything.
+
+    Returns:
+        What lies under the paths and is trained, and the rest; "stats" is always in the rest.
+    """
+
+    def chosen(path):
+        names = [jax.tree_util.keystr((key,), simple=True) for key in path]
+        path = "/".join(names)
+        under = any(path == part or path.startswith(part + "/") for part in parts)
+        return "stats" not in names and (under or not parts)
+
+    pick = jax.tree_util.tree_map_with_path
+    return (
+        pick(lambda path, leaf: leaf if chosen(path) else None, tree),
+        pick(lambda path, leaf: None if chosen(path) else leaf, tree),
+    )
+
+
+def merge(first, second):
+    """Puts together what `split` parted: the first tree's leaf, or where it has None the second's.
+
+    Args:
+        first: a tree with None in places.
+        second: the same structure; it too may have None in places.
+    """
+    none = {"is_leaf": lambda leaf: leaf is None}
+    return jax.tree.map(lambda a, b: b if a is None else a, first, second, **none)
+
+
+def cast(tree, dtype):
+    """Returns the tree with its floating-point leaves in `dtype`, the others as they are."""
+
+    def convert(leaf):
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(convert, tree)

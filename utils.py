@@ -1,0 +1,224 @@
+"""Small functions that everything leans on: resolving names, run folders, logging."""
+
+import ast
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import inspect
+import json
+import logging.config
+import os
+import shutil
+import sys
+from datetime import datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+
+class UserError(Exception):
+    """Something the user can mend: the message says where, what came, what was expected, how."""
+
+
+def nearest(name, known):
+    """Returns "; did you mean 'x'?" for the name most like it, or "" if none is alike."""
+    match = difflib.get_close_matches(str(name), [str(one) for one in known], n=1)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+# Names -----------------------------------------------------------------------------------------
+
+
+def check_name(name, kind, homes, where):
+    """Returns a list of what is wrong with a name, without importing what it names.
+
+    Args:
+        name: a bare name, or "package.module:function".
+        kind: what the name should be, for the message ("model").
+        homes: modules a bare name is looked up in.
+        where: the place it came from ("config.json: model.name").
+    """
+    if ":" in name:
+        module, _, function = name.partition(":")
+        if not (module and function and all(part.isidentifier() for part in module.split("."))):
+            return [f"{where}: {name!r} is not of the form 'package.module:function'"]
+        return []
+    known = [one for home in homes for one in public_names(home)]
+    if name in known:
+        return []
+    files = " or ".join(f"{home.replace('.', '/')}.py" if "." in home else home for home in homes)
+    return [f"{where}: no {kind} {name!r} in {files}{nearest(name, known)}"]
+
+
+def public_names(module):
+    """Returns the names a module defines at its top level, read from its source."""
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        return []
+    names = []
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            names += [alias.asname or alias.name for alias in node.names]
+        elif isinstance(node, ast.Assign):
+            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return [name for name in names if not name.startswith("_")]
+
+
+def resolve(name, homes, where="config.json"):
+    """Imports and returns what a name stands for; see `check_name`."""
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        homes = (module,)
+    else:
+        attribute = name
+        homes = [home for home in homes if name in public_names(home)] or homes
+    try:
+        found = importlib.import_module(homes[0])
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{where}: {name!r}: no module {error.name!r}; is it installed?") from None
+    except AttributeError:
+        known = nearest(attribute, dir(importlib.import_module(homes[0])))
+        raise UserError(f"{where}: no {attribute!r} in {homes[0]}{known}") from None
+    if not callable(found):
+        raise UserError(f"{where}: {name!r} is a {type(found).__name__}, expected a function")
+    return found
+
+
+def check_arguments(function, args, where, given=()):
+    """Binds arguments to a function's signature, without calling it.
+
+    Args:
+        function: what is to be called.
+        args: its arguments from the config, a dict or a list.
+        where: the place they came from ("config.json: model.args").
+        given: names of the arguments the framework fills in itself.
+
+    Raises:
+        UserError: which argument does not fit, and the signature.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some built-in functions tell nothing
+        return
+    name = getattr(function, "__name__", str(function))
+    parameters = signature.parameters.values()
+    if isinstance(args, dict) and not any(one.kind is one.VAR_KEYWORD for one in parameters):
+        takes = [one.name for one in parameters if one.kind is not one.VAR_POSITIONAL]
+        for argument in args:
+            if argument not in takes or argument in given:
+                free = [one for one in takes if one not in given]
+                hint = nearest(argument, free) or f"; it takes {', '.join(free) or 'none'}"
+                raise UserError(f"{where}: {name} takes no argument {argument!r}{hint}")
+    try:
+        if isinstance(args, dict):
+            required = [one for one in given if one in signature.parameters]
+            signature.bind(**args, **dict.fromkeys(required))
+        else:
+            signature.bind(*args)
+    except TypeError as error:
+        raise UserError(f"{where}: {name}{signature}: {error}") from None
+
+
+def call(function, args, where):
+    """Calls a function with arguments from the config, which must fit its signature."""
+    check_arguments(function, args, where)
+    try:
+        return function(**args) if isinstance(args, dict) else function(*args)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {function.__name__} refused its arguments: {error}") from error
+
+
+# Run folders -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def new_run_folder(save_dir, title, name=None):
+    """Makes and yields `save_dir/title/name`; the name is the date and time unless given.
+
+    If what is done within fails, the run never began, and the folder is removed.
+    """
+    folder = _make_run_folder(Path(save_dir) / title, name or f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+    try:
+        yield folder
+    except BaseException:
+        logging.shutdown()  # closes train.log, which some systems refuse to remove while open
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def latest_run(save_dir):
+    """Returns the run folder under `save_dir` in which something was written last."""
+    runs = [config.parent for config in Path(save_dir).glob("*/*/config.json")]
+    if not runs:
+        raise UserError(f"{save_dir}: no run there to go on with; name one: --resume PATH")
+    return max(runs, key=lambda run: max(file.stat().st_mtime for file in run.iterdir()))
+
+
+def keep_code(run, module_name):
+    """Copies the code of the network into the run folder, so that it stays usable as it was.
+
+    Args:
+        run: the run folder; it gets `model/`, and the network's own file where that is elsewhere
+            in this project.
+        module_name: the module in which the network is defined.
+    """
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "model", run / "model", ignore=ignore, dirs_exist_ok=True)
+    file = getattr(sys.modules.get(module_name), "__file__", None)
+    if file is None or not Path(file).is_relative_to(ROOT):
+        return
+    relative = Path(file).relative_to(ROOT)
+    if relative.parts[0] != "model" and "site-packages" not in relative.parts:
+        (run / relative).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, run / relative)
+
+
+def use_code_of(run):
+    """Lets `import model` find the run's own copy; to be called before anything imports it."""
+    if (Path(run) / "model").is_dir():
+        sys.path.insert(0, str(Path(run).resolve()))
+        importlib.invalidate_caches()
+
+
+def _make_run_folder(parent, name):
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for candidate in (name, *(f"{name}_{count}" for count in range(2, 1000))):
+            with contextlib.suppress(FileExistsError):
+                (parent / candidate).mkdir()
+                (parent / candidate / "train.log").write_bytes(b"\n")  # a full disk makes folders
+                return parent / candidate
+    except OSError as error:
+        raise UserError(
+            f"{parent}: cannot write a run there: {error.strerror}. "
+            "Make room or mend its permissions, or choose another folder: training.save_dir=..."
+        ) from None
+    raise UserError(f"{parent}: {name} and 998 folders like it exist; remove some")
+
+
+# Logging ---------------------------------------------------------------------------------------
+
+
+def set_up_logging(run=None):
+    """Configures logging by logger_config.json, its files in the run folder; returns the logger.
+
+    Without a run folder there is the console alone.
+    """
+    config = json.loads((ROOT / "logger_config.json").read_text(encoding="utf-8"))
+    files = [name for name, handler in config["handlers"].items() if "filename" in handler]
+    for name in files:
+        if run is not None:
+            handler = config["handlers"][name]
+            handler["filename"] = os.path.join(run, handler["filename"])
+            continue
+        del config["handlers"][name]
+        for logger in (config.get("root", {}), *config.get("loggers", {}).values()):
+            logger["handlers"] = [one for one in logger.get("handlers", []) if one != name]
+    logging.config.dictConfig(config)
+    logging.captureWarnings(True)
+    return logging.getLogger("main")
