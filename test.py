@@ -49,9 +49,9 @@ def test(options):
     path = utils.latest_run("saved") if options.weights == "latest" else Path(options.weights)
     checkpoint = find(path, prefer_best=not options.latest)
     folder = checkpoint.parent
+    utils.use_code_of(folder)
     config = read_config(options.config or folder / "config.json", options.overrides)
     arrays = network_params(read(checkpoint)[0])
-    utils.use_code_of(folder)
     log = utils.set_up_logging()
     from training.build import build
     from training.evaluation import predict

@@ -71,9 +71,9 @@ def resume(path, overrides):
 
     checkpoint = find(utils.latest_run("saved") if path == "latest" else Path(path))
     folder = checkpoint.parent
+    utils.use_code_of(folder)
     config = read_config(folder / "config.json", overrides)
     arrays, meta = read(checkpoint)
-    utils.use_code_of(folder)
     from training.progress import Progress
     from training.start import restored_state, write_run
 
@@ -135,11 +135,11 @@ def train(config, folder, parts, state, progress):
                 return 128 + stop.signal
 
             best = progress.end_epoch(journal.end_epoch(evaluated), settings.monitor)
+            seconds = time.perf_counter() - began
+            tracker.time({"epoch": epoch, "seconds": seconds, "images_per_second": speed})
             due = progress.finished(settings) or epoch % settings.save_period == 0
             if due or best:
                 save(file_name(epoch) if due else None, best)
-            seconds = time.perf_counter() - began
-            tracker.time({"epoch": epoch, "seconds": seconds, "images_per_second": speed})
             LOG.info("---- Epoch %d took %.2f seconds to complete! ----", epoch, seconds)
 
         saver.wait()

@@ -146,7 +146,7 @@ def new_run_folder(save_dir, title, name=None):
     try:
         yield folder
     except BaseException:
-        logging.shutdown()  # closes train.log, which some systems refuse to remove while open
+        set_up_logging()  # lets go of train.log
         shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -1,0 +1,1 @@
+"""Where examples come from: data sets, loaders, and transforms that run on the device."""

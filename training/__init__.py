@@ -1,0 +1,1 @@
+"""Losses, metrics, optimizers and what else a run needs."""

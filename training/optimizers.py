@@ -102,6 +102,18 @@ def adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4, decay_ve
     return optax.GradientTransformation(init, update)
 
 
+def warmup_cosine(peak, total_steps, warmup=0.1):
+    """Makes a learning rate that rises in a line to `peak` and falls to 0 along half a cosine.
+
+    Args:
+        peak: the highest learning rate.
+        total_steps: updates of the whole training; in a config "total_steps" stands for them.
+        warmup: share of them in which it rises.
+    """
+    rise = min(round(warmup * total_steps), total_steps - 1)
+    return optax.warmup_cosine_decay_schedule(0.0, peak, rise, total_steps)
+
+
 def make_forward(model, prepare, compute_dtype="float32"):
     """Returns `forward(params, inputs, key, train) -> (outputs, params)`.
 
@@ -196,7 +208,7 @@ def make_update(forward, rules, metrics, seed=0, accumulate=1, ema=None):
             total, weight = measured[loss_name(name)]
             part, _ = split(grads[name], rule.trains)
             part = jax.tree.map(lambda grad, weight=weight: grad / weight, part)
-            norm = optax.global_norm(part)
+            norm = optax.tree.norm(part)
             updates, optimizers[name] = rule.optimizer.update(
                 part, state.optimizers[name], split(state.params, rule.trains)[0]
             )

@@ -1,0 +1,103 @@
+"""What the tests share: a small piece of the real MNIST, and a config that trains on it."""
+
+import gzip
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import numpy as np
+import pytest
+
+import train
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN_EXAMPLES, TEST_EXAMPLES, BATCH_SIZE = 1000, 300, 128  # 8 batches, the last one ragged
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Compiled functions are shared by the tests of a session, and by nobody else."""
+    folder = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_CACHE_HOME"] = folder
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory):
+    """A folder with the first examples of the real MNIST, as plain IDX files."""
+    folder = tmp_path_factory.mktemp("mnist")
+    for prefix, count in (("train", TRAIN_EXAMPLES), ("t10k", TEST_EXAMPLES)):
+        images = gzip.open(ROOT / "data" / f"{prefix}-images-idx3-ubyte.gz").read()
+        labels = gzip.open(ROOT / "data" / f"{prefix}-labels-idx1-ubyte.gz").read()
+        header = struct.pack(">4i", 2051, count, 28, 28)
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images[16:][: count * 784])
+        header = struct.pack(">2i", 2049, count)
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels[8:][:count])
+    return folder
+
+
+@pytest.fixture
+def config(mnist, tmp_path):
+    """The sample's config as a dict, on the small data, with a small network."""
+    values = json.loads((ROOT / "config.json").read_text())
+    values["model"] = {"name": "mlp", "args": {"feat_dims": [16]}}
+    for split in ("train", "test"):
+        args = values["data_loader"][split]["args"]
+        args["dataset"]["args"] = {"root": str(mnist), "split": split}
+        args["batch_size"] = BATCH_SIZE
+    values["training"] |= {
+        "epochs": 2, "save_period": 1, "log_interval": 3, "save_dir": str(tmp_path / "saved"),
+    }  # fmt: skip
+    return values
+
+
+@pytest.fixture
+def write_config(tmp_path):
+    """Writes a config's dict to a file and returns its path."""
+
+    def write(values, name="config.json"):
+        path = tmp_path / name
+        path.write_text(json.dumps(values))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def run(config, write_config, monkeypatch):
+    """Runs train.py in this process; returns the exit code and the newest run folder."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments):
+        if "--resume" not in arguments:
+            arguments = ("-c", write_config(config), *arguments)
+        code = train.main(list(arguments))
+        runs = sorted(Path(config["training"]["save_dir"]).glob("*/*"), key=os.path.getmtime)
+        return code, (runs[-1] if runs else None)
+
+    return run
+
+
+@pytest.fixture
+def script():
+    """Runs one of the project's scripts as its own process, and returns what it did."""
+
+    def script(*arguments, cwd=ROOT, **named):
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=cwd, capture_output=True, text=True, timeout=300, **named
+        )
+
+    return script
+
+
+def same_arrays(first, second):
+    """Whether two dicts of arrays hold the same bits."""
+    return first.keys() == second.keys() and all(
+        np.asarray(first[name]).tobytes() == np.asarray(second[name]).tobytes() for name in first
+    )

@@ -1,0 +1,116 @@
+"""Turns a classifier's predictions into what the report shows: confusions and mistakes."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+MISTAKES = 25  # shown, the most confident ones
+MATRIX_CLASSES = 50  # with more classes the commonest confusions are listed instead
+CRISP_PIXELS = 64  # pictures up to this side keep every pixel as a square
+PHOTO_PIXELS = 192  # larger pictures are scaled down to this side
+
+
+def decide(predictions):
+    """Returns the probabilities, the predicted classes and the classes' names.
+
+    Args:
+        predictions: `training.report.Predictions`.
+
+    Raises:
+        ValueError: the shapes do not fit, or a target is no class.
+    """
+    logits, targets = np.asarray(predictions.logits, np.float64), np.asarray(predictions.targets)
+    if logits.ndim != 2 or targets.shape != logits.shape[:1]:
+        raise ValueError(
+            f"predictions: logits of shape {logits.shape} and targets of shape {targets.shape} "
+            "came, expected (examples, classes) and (examples,)."
+        )
+    count = logits.shape[1]
+    if targets.size and not 0 <= targets.min() <= targets.max() < count:
+        raise ValueError(
+            f"predictions: targets from {targets.min()} to {targets.max()} came, "
+            f"expected 0 to {count - 1}, as there are {count} logits."
+        )
+    with np.errstate(invalid="ignore"):  # a network that diverged says NaN, and so do we
+        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+        chances /= chances.sum(axis=1, keepdims=True)
+    names = range(count) if predictions.classes is None else predictions.classes
+    return chances, logits.argmax(axis=1), [str(name) for name in names]
+
+
+def judge(predictions):
+    """Returns what the template shows of the predictions, as a dict.
+
+    Args:
+        predictions: `training.report.Predictions`.
+    """
+    chances, predicted, classes = decide(predictions)
+    targets, images = np.asarray(predictions.targets), predictions.images
+    look = images if callable(images) or images is None else images.__getitem__
+    pairs, counts = np.unique(targets * len(classes) + predicted, return_counts=True)
+    wrong = np.flatnonzero(predicted != targets)
+    confidence = chances[wrong, predicted[wrong]]
+    order = wrong[np.argsort(-confidence, kind="stable")]  # NaN comes last
+    return {
+        "source": predictions.source,
+        "examples": len(targets),
+        "wrong": len(wrong),
+        "classes": classes,
+        "matrix": _matrix(pairs, counts, len(classes)) if len(classes) <= MATRIX_CLASSES else None,
+        "confusions": _commonest(pairs, counts, classes),
+        "mistakes": [
+            {
+                "index": i,
+                "picture": look and _picture(look(i)),
+                "predicted": classes[predicted[i]],
+                "probability": float(chances[i, predicted[i]]),
+                "target": classes[targets[i]],
+            }
+            for i in order[:MISTAKES].tolist()
+        ],
+    }
+
+
+def _commonest(pairs, counts, classes):
+    """The confusions that occur most, as (true class, predicted class, count)."""
+    confusions = []
+    for place in np.argsort(-counts, kind="stable"):
+        target, predicted = divmod(int(pairs[place]), len(classes))
+        if target != predicted:
+            confusions.append((classes[target], classes[predicted], int(counts[place])))
+        if len(confusions) == MISTAKES:
+            break
+    return confusions
+
+
+def _matrix(pairs, counts, classes):
+    """Rows of (cells, recall), a cell being (count, heat from 0 to 1); and the precisions."""
+    matrix = np.zeros((classes, classes), int)
+    matrix.flat[pairs] = counts
+    right = matrix.diagonal()
+    with np.errstate(invalid="ignore"):  # a class that never occurs, or is never predicted
+        recall, precision = right / matrix.sum(axis=1), right / matrix.sum(axis=0)
+    heat = np.sqrt(matrix / max(1, (matrix - np.diag(right)).max()))  # the root shows rare mistakes
+    np.fill_diagonal(heat, np.nan_to_num(recall))
+    cells = [
+        list(zip(*row, strict=True)) for row in zip(matrix.tolist(), heat.tolist(), strict=True)
+    ]
+    return {"rows": list(zip(cells, recall.tolist(), strict=True)), "precision": precision.tolist()}
+
+
+def _picture(pixels):
+    """A picture as a data URI: small ones as PNG, larger ones as JPEG; None if it is no picture."""
+    pixels = np.asarray(pixels)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+        return None
+    if pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, 0, -1) if len(pixels) <= 4 else pixels  # channels last
+        pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    kind = "png" if max(image.size) <= CRISP_PIXELS else "jpeg"
+    image.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
+    file = io.BytesIO()
+    image.save(file, kind)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

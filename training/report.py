@@ -1,0 +1,234 @@
+"""Writes report.html: a run on one page, in one file, that needs no network and no script."""
+
+import csv
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jinja2
+import numpy as np
+
+from training.charts import RATES, charts, lower_is_better, measures
+from training.confusion import decide, judge
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TABLE_ROWS = 300  # of the table of epochs
+
+
+class Predictions(NamedTuple):
+    """What a classifier says about a data set.
+
+    Attributes:
+        logits: (examples, classes) floats.
+        targets: (examples,) integers, the true classes.
+        images: the picture of an example by its index, uint8 (channels, height, width);
+            a function or a sequence, or None where the inputs are no pictures.
+        classes: a name for each class; None stands for "0", "1", ...
+        source: where the predictions come from, in words.
+    """
+
+    logits: np.ndarray
+    targets: np.ndarray
+    images: Callable[[int], np.ndarray] | Sequence[np.ndarray] | None = None
+    classes: Sequence[str] | None = None
+    source: str = "the test set"
+
+
+def write_report(
+    run: Path, *, predictions: Predictions | None = None, title: str | None = None
+) -> Path:
+    """Writes the report of a run into its folder, from whatever the folder holds.
+
+    Args:
+        run: the run's folder. Read, where they exist: metrics.jsonl, timing.jsonl, config.json
+            and environment.json (what `environment` returns; a "parameters" in it is the count
+            of the network's parameters).
+        predictions: adds the confusion matrix and the most confident mistakes.
+        title: the heading; None stands for the config's title, else the folder's name.
+
+    Returns:
+        The path of the report, which is there whole or not at all.
+
+    Raises:
+        ValueError: the shapes of the predictions do not fit.
+    """
+    run = Path(run).resolve()
+    metrics, timing = _read_lines(run / "metrics.jsonl"), _read_lines(run / "timing.jsonl")
+    config, surroundings = _read(run / "config.json"), _read(run / "environment.json")
+    packages, parameters = surroundings.pop("packages", {}), surroundings.pop("parameters", None)
+    table = _table([*metrics, *timing])
+    html = _template().render(
+        title=title or config.get("title") or run.name,
+        run=run.name,
+        figures=list(_figures(table, config, parameters)),
+        charts=charts(metrics),
+        table=table,
+        judged=predictions and judge(predictions),
+        environment={name.replace("_", " "): text for name, text in _flatten(surroundings)},
+        packages=packages,
+        config=dict(_flatten(config)),
+    )
+    path, temporary = run / "report.html", run / "report.html.tmp"
+    temporary.write_text(html, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Writes a CSV line for each example: index,target,prediction,probability,p_<class>,..."""
+    chances, predicted, classes = decide(predictions)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        names = [f"p_{name}" for name in classes]
+        writer.writerow(["index", "target", "prediction", "probability", *names])
+        for i, (target, guess) in enumerate(zip(predictions.targets, predicted, strict=True)):
+            row = [f"{chance:.6g}" for chance in chances[i]]
+            writer.writerow([i, classes[target], classes[guess], row[guess], *row])
+
+
+def environment(repository: Path = REPOSITORY) -> dict:
+    """Returns what a run depends on beside its config: git revision, machine, versions.
+
+    Args:
+        repository: the folder whose git revision counts.
+    """
+    devices = jax.devices()
+    packages = {package.name: package.version for package in metadata.distributions()}
+    return {
+        "git_revision": _revision(repository),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "device": f"{len(devices)} × {devices[0].device_kind}",
+        "processors": os.cpu_count(),
+        "system": platform.platform(),
+        "packages": dict(sorted(packages.items(), key=lambda package: package[0].lower())),
+    }
+
+
+def _revision(repository):
+    """The commit's hash, with "-dirty" where tracked files have been changed since."""
+    command = "git --no-optional-locks describe --always --dirty --abbrev=40 --exclude=*"
+    try:
+        done = subprocess.run(
+            command.split(), cwd=repository, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def _read_lines(path):
+    """The objects of a file of JSON lines; a line cut short by a killed run is passed over."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return [line for line in map(_parse, text.splitlines()) if line]
+
+
+def _read(path):
+    return _parse(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _parse(text):
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _flatten(tree, path=""):
+    """The leaves of nested dicts as (path, text), the path as on the command line."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{path}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield f"{path}{key}", text
+
+
+def _table(lines):
+    """What was measured once per epoch: the rows, by epoch, and the keys they have."""
+    epochs = {}
+    for line in lines:
+        if line.get("epoch") and "batch" not in line:
+            epochs.setdefault(line["epoch"], {}).update(measures(line))
+    rows = [{"epoch": epoch, **epochs[epoch]} for epoch in sorted(epochs)]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    return {"keys": keys, "rows": rows, "every": -(-len(rows) // TABLE_ROWS)}
+
+
+def _figures(table, config, parameters):
+    """The headline figures, as (name, value, note)."""
+    rows, training = table["rows"], config.get("training") or {}
+    sense, _, monitored = str(training.get("monitor")).partition(" ")
+    for key in _headline_keys(table["keys"]):
+        values = [(row[key], row["epoch"]) for row in rows if key in row]
+        finite = [pair for pair in values if math.isfinite(pair[0])]
+        lower = sense == "min" if key == monitored else lower_is_better(key)
+        best = (min if lower else max)(finite, key=lambda pair: pair[0], default=None)
+        note = f"best {_number(best[0])}, epoch {best[1]}" if best else ""
+        yield key.removeprefix("epoch_").replace("_", " "), values[-1][0], note
+    if parameters is not None:
+        yield "parameters", parameters, ""
+    if rows:
+        planned = training.get("epochs")
+        yield "epochs", rows[-1]["epoch"], f"of {planned} planned" if planned else ""
+    if seconds := [row["seconds"] for row in rows if "seconds" in row]:
+        yield "time", _duration(sum(seconds)), f"{statistics.median(seconds):.3g} s per epoch"
+    if speeds := [row["images_per_second"] for row in rows if "images_per_second" in row]:
+        yield "images per second", round(statistics.median(speeds)), "median of the epochs"
+
+
+def _headline_keys(keys):
+    """At most four measures of the most telling split, the losses last."""
+    for start in ("test_", "validation_", "epoch_train_"):
+        found = [key for key in keys if key.startswith(start) and not key.endswith(RATES)]
+        if found:
+            return sorted(found, key=lower_is_better)[:4]
+    return []
+
+
+def _template():
+    jinja = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    jinja.filters |= {"number": _number, "percent": _percent}
+    return jinja.get_template("report.html.jinja")
+
+
+def _number(value):
+    """A number for the eye, with so few digits that a column lines up; text as it is."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) or 1000 <= abs(value) < 1e9:
+        return f"{value:,.0f}"
+    if 0.01 <= abs(value) < 1000:
+        return f"{value:.{4 if abs(value) < 10 else 2}f}"
+    return f"{value:.3g}" if math.isfinite(value) else str(value).replace("nan", "NaN")
+
+
+def _percent(share):
+    """A share in percent that says 100 only for all, and "–" for a share of nothing."""
+    if math.isnan(share):
+        return "–"
+    return "100" if share == 1 else f"{min(100 * share, 99.9):.1f}"
+
+
+def _duration(seconds):
+    """A time span in its two largest units."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
