@@ -63,6 +63,8 @@ def test(options):
     parts = build(config, options.config or folder / "config.json")
     log.info("Evaluating %s", checkpoint)
     results, predictions = predict(parts, restored_params(parts, arrays, checkpoint))
+    if predictions:
+        predictions = predictions._replace(source=f"the test set, {checkpoint.name}")
     for name, value in results.items():
         log.info("%s @ %s", name.removeprefix("test_"), value)
     log.info("Look at %s", write_report(folder, predictions=predictions))

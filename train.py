@@ -54,14 +54,14 @@ def begin(path, overrides):
     """Trains in a new run folder."""
     config = read_config(path, overrides)
     from training.progress import Progress
-    from training.start import fresh_state, write_run
+    from training.start import count, fresh_state, write_run
     from training.tracking import with_wandb_id
 
     config = with_wandb_id(config)
     with utils.new_run_folder(config.training.save_dir, config.title, config.wandb.id) as folder:
         parts = prepare(config, path, folder)
         state = fresh_state(parts, config)
-        write_run(config, folder)
+        write_run(config, folder, count(state.params))
     return train(config, folder, parts, state, Progress())
 
 
@@ -75,11 +75,11 @@ def resume(path, overrides):
     config = read_config(folder / "config.json", overrides)
     arrays, meta = read(checkpoint)
     from training.progress import Progress
-    from training.start import restored_state, write_run
+    from training.start import count, restored_state, write_run
 
     parts = prepare(config, folder / "config.json", folder)
     state = restored_state(parts, arrays, checkpoint)
-    write_run(config, folder)
+    write_run(config, folder, count(state.params))
     LOG.info("Going on from %s", checkpoint)
     return train(config, folder, parts, state, Progress.from_meta(meta))
 

@@ -27,17 +27,25 @@ def cache_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def mnist(tmp_path_factory):
-    """A folder with the first examples of the real MNIST, as plain IDX files."""
-    folder = tmp_path_factory.mktemp("mnist")
-    for prefix, count in (("train", TRAIN_EXAMPLES), ("t10k", TEST_EXAMPLES)):
-        images = gzip.open(ROOT / "data" / f"{prefix}-images-idx3-ubyte.gz").read()
-        labels = gzip.open(ROOT / "data" / f"{prefix}-labels-idx1-ubyte.gz").read()
+def write_mnist(folder, train, test):
+    """Writes the first examples of the real MNIST as plain IDX files."""
+    folder.mkdir(exist_ok=True)
+    for prefix, count in (("train", train), ("t10k", test)):
+        images, labels = (
+            gzip.decompress((ROOT / "data" / f"{prefix}-{kind}-ubyte.gz").read_bytes())
+            for kind in ("images-idx3", "labels-idx1")
+        )
         header = struct.pack(">4i", 2051, count, 28, 28)
         (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images[16:][: count * 784])
         header = struct.pack(">2i", 2049, count)
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels[8:][:count])
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory):
+    """A folder with the first examples of the real MNIST."""
+    folder = tmp_path_factory.mktemp("mnist")
+    write_mnist(folder, TRAIN_EXAMPLES, TEST_EXAMPLES)
     return folder
 
 

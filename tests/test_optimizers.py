@@ -15,10 +15,10 @@ from training.metrics import accuracy
 from training.optimizers import (
     Rule,
     evaluation_params,
-    make_evaluate,
     make_forward,
     make_init,
     make_update,
+    make_evaluate,
 )
 from training.trees import merge, split
 
@@ -130,7 +130,7 @@ def copy(state):
 
 
 def test_sgd_takes_the_gradient_that_finite_differences_find():
-    state, update, evaluate = make()
+    state, update, _ = make()
     before, batch = copy(state.params), batch_of(12)
     state, _ = update(state, batch)
     with jax.enable_x64(True):
@@ -236,7 +236,7 @@ def test_running_statistics_are_updated_but_not_by_the_optimizer():
 
 
 def test_the_moving_average_is_of_the_weights_and_is_evaluated():
-    state, update, evaluate = make(with_statistics, ema=0.5)
+    state, update, _ = make(with_statistics, ema=0.5)
     weights = [np.asarray(state.params["out"]["kernel"])]
     for seed in range(4):
         state, _ = update(state, batch_of(12, seed))

@@ -311,7 +311,7 @@ def test_nonsense_stops_the_run_and_names_where_it_began(
     code, folder = run()
     error = capsys.readouterr().err
     assert code == 1
-    assert f"epoch 1, batch 0 (update 1): " in error
+    assert "epoch 1, batch 0 (update 1): " in error
     assert culprit in error
     assert (folder / "not-finite-step_1.params").exists()
     command = re.search(r"python (-m training\.nonsense \S+)", error).group(1)
@@ -417,7 +417,7 @@ def test_a_damaged_cache_entry_is_healed(config, write_config, script, monkeypat
     file = write_config(config)
     first = script("train.py", "-c", file, "training.epochs=1")
     assert first.returncode == 0, first.stderr
-    entries = [path for path in (tmp_path / "cache").rglob("*-cache")]
+    entries = list((tmp_path / "cache").rglob("*-cache"))
     assert entries
     for entry in entries:
         entry.write_bytes(entry.read_bytes()[:100])

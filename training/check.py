@@ -7,7 +7,6 @@ from training.build import build
 from training.optimizers import evaluation_params
 from training.progress import Sums
 from training.start import count, first_batch
-from training.trees import split
 
 MIB = 2**20  # bytes
 

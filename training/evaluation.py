@@ -69,10 +69,12 @@ def _real_examples(tree, weight):
 
 
 def _is_classification(outputs, targets):
+    """Whether the outputs can only be logits and the targets classes."""
     return (
         isinstance(outputs, np.ndarray)
         and isinstance(targets, np.ndarray)
-        and outputs.ndim == 2
-        and targets.ndim == 1
+        and (outputs.ndim, targets.ndim) == (2, 1)
+        and outputs.shape[1] > 1
         and np.issubdtype(targets.dtype, np.integer)
+        and 0 <= targets.min() <= targets.max() < outputs.shape[1]
     )

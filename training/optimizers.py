@@ -16,7 +16,6 @@ import optax
 from training.metrics import measure, weigh
 from training.trees import cast, merge, split
 
-
 SINGLE_RULE = "network"  # the name of the rule where there is but one
 
 

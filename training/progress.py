@@ -25,7 +25,7 @@ class Sums:
             )
 
     def results(self, finish=None, prefix=""):
-        """Returns {prefix + name: result}: the mean, or what a metric's own `finish` makes of it."""
+        """Returns {prefix + name: result}: the mean, or what a metric's `finish` makes."""
         losses_first = sorted(self.sums, key=lambda name: not name.endswith("loss"))
         return {
             prefix + name: (finish or {}).get(name, _mean)(*self.sums[name])

@@ -88,10 +88,11 @@ def count(params):
     return sum(leaf.size for leaf in jax.tree.leaves(split(params)[0]))
 
 
-def write_run(config, folder):
+def write_run(config, folder, parameters):
     """Writes what a run folder begins with: config, environment and the network's code."""
     write_config(config, folder / "config.json")
-    (folder / "environment.json").write_text(json.dumps(environment(), indent=4) + "\n")
+    surroundings = environment() | {"parameters": parameters}
+    (folder / "environment.json").write_text(json.dumps(surroundings, indent=4) + "\n")
     if not (folder / "model").exists():
         network = utils.resolve(config.model.name, HOMES["model"])
         utils.keep_code(folder, network.__module__)

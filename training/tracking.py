@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from pathlib import Path
 
 
@@ -72,9 +73,7 @@ def with_wandb_id(config):
     """Returns the config with an id for Weights & Biases, which names the run folder too."""
     if not config.wandb.enabled or config.wandb.id:
         return config
-    import wandb
-
-    named = config.wandb.model_copy(update={"id": wandb.util.generate_id()})
+    named = config.wandb.model_copy(update={"id": secrets.token_hex(4)})
     return config.model_copy(update={"wandb": named})
 
 

@@ -1,0 +1,78 @@
+"""What the loop costs: an epoch of train.py over the bare updates, in one process.
+
+    python benchmarks/loop.py [--rounds 7] [-c config.json] [key.path=value ...]
+
+The loop reads the data, logs, tracks and sums metrics. The bare updates are the same compiled
+function called on batches that are on the device already. The two are timed in turn, epoch by
+epoch; the figure is the ratio of each pair, its median over the rounds. Wanted: at most 1.05.
+"""
+
+import argparse
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+
+import train
+import utils
+from training.build import build
+from training.config import read_config
+from training.interruption import Interruption
+from training.journal import Journal
+from training.progress import Progress
+from training.start import first_batch
+from training.tracking import Tracker
+
+
+def main():
+    """Prints the time of both for each round, and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-c", "--config", default="config.json")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value")
+    options = parser.parse_intermixed_args()
+    config = read_config(options.config, options.overrides)
+    parts = build(config, options.config)
+    state = parts.init(first_batch(parts))
+    on_device = [jax.device_put(batch) for batch in parts.loaders["train"].batches(epoch=1)]
+    with tempfile.TemporaryDirectory() as folder, Interruption() as stop:
+        utils.set_up_logging(folder)
+        logging.getLogger("main").handlers[0].setStream(open(Path(folder) / "console", "w"))  # noqa: SIM115
+        state, _ = bare_epoch(parts.update, state, on_device)
+        ratios = []
+        for number in range(options.rounds):
+            state, loop = loop_epoch(config, parts, state, Path(folder), stop)
+            state, bare = bare_epoch(parts.update, state, on_device)
+            ratios.append(loop / bare)
+            print(f"round {number + 1}: loop {loop:.3f} s, bare {bare:.3f} s, {loop / bare:.3f}")
+    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+    print(f"loop over bare updates: median {statistics.median(ratios):.3f} ({spread})")
+
+
+def loop_epoch(config, parts, state, folder, stop):
+    """Returns the state and the seconds of an epoch as train.py runs it."""
+    progress = Progress()
+    with Tracker(config, folder, {}) as tracker:
+        batches, interval = len(parts.loaders["train"]), config.training.log_interval
+        journal = Journal(progress, tracker, parts.finish, batches, interval)
+        began = time.perf_counter()
+        state = train.train_epoch(parts, state, 1, progress, journal, folder, stop)
+        return jax.block_until_ready(state), time.perf_counter() - began
+
+
+def bare_epoch(update, state, batches):
+    """Returns the state and the seconds of calling the update on every batch."""
+    began = time.perf_counter()
+    for batch in batches:
+        state, _ = update(state, batch)
+    return jax.block_until_ready(state), time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
