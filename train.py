@@ -8,6 +8,7 @@ python train.py --resume latest                       go on with a run
 
 import argparse
 import logging
+import signal
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,8 @@ def main(argv=None):
         LOG.debug("error: %s", error)  # for train.log, if it is there already
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before the first update; from then on it saves first
+        return 128 + signal.SIGINT
 
 
 def parse_arguments(argv):
