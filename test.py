@@ -44,7 +44,8 @@ def parse_arguments(argv):
 
 def test(options):
     """Evaluates, prints every metric and writes the report into the run folder."""
-    from training.checkpoint import find, network_params, read
+    from training.checkpoint import find, read
+    from training.restore import network_params
 
     path = utils.latest_run("saved") if options.weights == "latest" else Path(options.weights)
     checkpoint = find(path, prefer_best=not options.latest)

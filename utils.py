@@ -191,7 +191,8 @@ def _make_run_folder(parent, name):
         for candidate in (name, *(f"{name}_{count}" for count in range(2, 1000))):
             with contextlib.suppress(FileExistsError):
                 (parent / candidate).mkdir()
-                (parent / candidate / "train.log").write_bytes(b"\n")  # a full disk makes folders
+                for content in (b"is there room?", b""):  # a full disk makes folders all the same
+                    (parent / candidate / "train.log").write_bytes(content)
                 return parent / candidate
     except OSError as error:
         raise UserError(

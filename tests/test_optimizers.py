@@ -15,10 +15,10 @@ from training.metrics import accuracy
 from training.optimizers import (
     Rule,
     evaluation_params,
+    make_evaluate,
     make_forward,
     make_init,
     make_update,
-    make_evaluate,
 )
 from training.trees import merge, split
 

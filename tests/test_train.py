@@ -20,7 +20,8 @@ import pytest
 from conftest import BATCH_SIZE, ROOT, TEST_EXAMPLES, same_arrays
 
 import train
-from training.checkpoint import latest, network_params, read
+from training.checkpoint import latest, read
+from training.restore import network_params
 
 BATCHES = 8  # of an epoch of the small data
 

@@ -113,8 +113,9 @@ def diagnose(parts, state, batch, show=None):
 def replay(path):
     """Repeats a saved step un-jitted and prints each layer's output on the way."""
     from training.build import build
-    from training.checkpoint import read, restore
+    from training.checkpoint import read
     from training.config import read_config
+    from training.restore import restore
     from training.start import first_batch
 
     folder = Path(path).parent

@@ -14,9 +14,10 @@ import jax
 import jaxlib
 
 import utils
-from training.checkpoint import find, network_params, read, restore
+from training.checkpoint import find, read
 from training.config import HOMES, write_config
 from training.report import environment
+from training.restore import network_params, restore
 from training.trees import split
 
 LOG = logging.getLogger("main")
@@ -74,7 +75,7 @@ def fresh_state(parts, config):
 def restored_state(parts, arrays, checkpoint):
     """Returns the TrainState of a checkpoint."""
     template = jax.eval_shape(parts.init, first_batch(parts))
-    return restore(template, arrays, where=checkpoint)
+    return jax.device_put(restore(template, arrays, where=checkpoint))
 
 
 def restored_params(parts, arrays, checkpoint):
