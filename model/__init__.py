@@ -1,0 +1,1 @@
+"""Networks, and the layers they are built from."""

@@ -97,7 +97,7 @@ def test_everything_wrong_is_told_at_once(sample, write_config):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"title": "a",}', ":1:15: not valid JSON"),
+        ('{"title": a}', ":1:11: not valid JSON"),
         ("", ":1:1: not valid JSON"),
         ("[1]", "expected an object {...}, got list"),
         ("[" * 100_000, "nested too deeply"),

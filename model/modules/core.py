@@ -12,6 +12,7 @@ import contextvars
 import inspect
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,12 @@ class Layers:
     def __init__(self, params, key, train):
         if params is None and key is None:
             raise ValueError(_no_key(inspect.currentframe().f_back))
+        if not isinstance(params, Mapping | None):
+            function = inspect.currentframe().f_back.f_code.co_name
+            raise ValueError(
+                f"{located(function)}: expected params to be a dict of named parameters, "
+                f"got {type(params).__name__}."
+            )
         self.given, self.key, self.train = params, key, train
         self.params = {}
         self._calls = Counter()
@@ -142,6 +149,6 @@ def _misfit(name, fault, shape, given):
     path = "/".join((*_path.get(), name))
     return (
         f"parameter {path} {fault}, expected shape {tuple(shape)}. "
-        f"The parameters here are {sorted(given)}: were they made by this network "
+        f"The parameters here are {sorted(given or ())}: were they made by this network "
         "with these arguments and this input shape?"
     )
