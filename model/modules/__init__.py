@@ -1,0 +1,32 @@
+"""The layers networks are built from; core.py explains the one protocol they follow."""
+
+from model.modules.attention import attend, attention
+from model.modules.conv import conv2d
+from model.modules.core import Layers, as_float, located, watch_layers
+from model.modules.dense import embedding, linear
+from model.modules.dropout import drop_path, dropout
+from model.modules.norm import batch_norm, group_norm, layer_norm, rms_norm
+from model.modules.operators import plain_operators
+from model.modules.pooling import average_pool, global_average_pool, max_pool
+
+__all__ = [
+    "Layers",
+    "as_float",
+    "attend",
+    "attention",
+    "average_pool",
+    "batch_norm",
+    "conv2d",
+    "drop_path",
+    "dropout",
+    "embedding",
+    "global_average_pool",
+    "group_norm",
+    "layer_norm",
+    "linear",
+    "located",
+    "max_pool",
+    "plain_operators",
+    "rms_norm",
+    "watch_layers",
+]

@@ -1,0 +1,89 @@
+"""Attention: every position looks at others and takes what it finds there."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from model.modules.core import Layers, as_float, located
+from model.modules.dense import linear
+
+
+def attention(x, heads, context=None, mask=None, *, params=None, key=None, train=False):
+    """Lets each position of x look at every position of the context, with several heads.
+
+    "Attention Is All You Need", https://arxiv.org/abs/1706.03762, section 3.2.
+
+    Args:
+        x: (batch, queries, features)
+        heads: number of heads; they share the features equally
+        context: (batch, keys, context features) to look at; None for x itself (self-attention)
+        mask: booleans that broadcast to (batch, heads, queries, keys), True where a query may
+            look; `jnp.tril(jnp.ones((length, length), bool))` hides the future
+
+    Returns:
+        y: (batch, queries, features)
+        params: query, key, value, output: each as `linear` has them
+
+    Raises:
+        ValueError: the heads do not divide the features, or the mask does not fit.
+    """
+    layer = Layers(params, key, train)
+    x = as_float(x, "batch", "queries", "features")
+    context = x if context is None else as_float(context, "batch", "keys", "features")
+    batch, length, features = x.shape
+    if features % heads:
+        raise ValueError(
+            f"{located('attention')}: {heads} heads do not divide {features} features."
+        )
+    _check(mask, (batch, heads, length, context.shape[1]))
+
+    def split(y):
+        return y.reshape(*y.shape[:2], heads, features // heads)
+
+    y = attend(
+        split(layer("query", linear, x, features)),
+        split(layer("key", linear, context, features)),
+        split(layer("value", linear, context, features)),
+        mask,
+    )
+    return layer("output", linear, y.reshape(x.shape), features), layer.params
+
+
+def attend(queries, keys, values, mask=None):
+    """Returns softmax(queries · keys / sqrt(features)) · values, for each head.
+
+    The softmax is computed in float32. A query that may look nowhere gets zeros.
+
+    Args:
+        queries: (batch, queries, heads, features)
+        keys: (batch, keys, heads, features)
+        values: (batch, keys, heads, features)
+        mask: booleans that broadcast to (batch, heads, queries, keys), or None
+
+    Returns: (batch, queries, heads, features)
+    """
+    # b: batch, h: head, q: query, k: key, d: feature
+    logits = jnp.einsum("bqhd,bkhd->bhqk", queries, keys, preferred_element_type=jnp.float32)
+    logits = logits / math.sqrt(queries.shape[-1])
+    if mask is None:
+        weights = jax.nn.softmax(logits, axis=-1)
+    else:
+        # The lowest finite number rather than -inf: a row of nothing but -inf would give NaN.
+        lowest = jnp.finfo(logits.dtype).min
+        weights = jax.nn.softmax(jnp.where(mask, logits, lowest), axis=-1)
+        weights = jnp.where(mask, weights, 0.0)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(values.dtype), values)
+
+
+def _check(mask, shape):
+    if mask is None:
+        return
+    fits = mask.ndim <= len(shape) and all(
+        size in (1, expected) for size, expected in zip(mask.shape[::-1], shape[::-1], strict=False)
+    )
+    if mask.dtype != bool or not fits:
+        raise ValueError(
+            f"{located('attention')}: expected a mask of booleans that broadcast to {shape} "
+            f"(batch, heads, queries, keys), got {mask.dtype} of shape {mask.shape}."
+        )
