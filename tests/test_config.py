@@ -215,7 +215,7 @@ def test_arguments_that_do_not_fit_a_signature_are_refused():
 
 def test_a_function_in_any_module_is_reached_by_its_full_name():
     named = Named(name="numpy:clip", args={"a_min": 0, "a_max": 1})
-    assert bind(named, "loss", "config", ("outputs",))(5) == 1
+    assert bind(named, "loss", "config", 1)(5) == 1
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_function_in_any_module_is_reached_by_its_full_name():
 )  # fmt: skip
 def test_a_full_name_that_leads_nowhere_is_refused(name, message):
     with pytest.raises(UserError, match=re.escape(message)):
-        bind(Named(name=name), "loss", "config", ())
+        bind(Named(name=name), "loss", "config", 0)
 
 
 def test_named_arguments_are_called_with_args_and_handed_over_without():

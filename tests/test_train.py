@@ -75,7 +75,12 @@ def test_a_run_leaves_what_is_promised(run, config, capsys):
 
 def test_the_figures_of_an_epoch_are_exact(run, config, mnist):
     """The last line of metrics.jsonl against NumPy on the network's own predictions."""
-    code, folder = run("training.metrics=[accuracy]".replace("accuracy", '"accuracy"'))
+    config["training"]["metrics"] = [
+        {"name": "top_k_accuracy", "args": {"k": 1}},
+        {"name": "top_k_accuracy", "args": {"k": 3}},
+        "accuracy",
+    ]
+    code, folder = run()
     assert code == 0
     end = lines(folder / "metrics.jsonl")[-1]
     assert end["step"] == 2 * BATCHES
@@ -91,6 +96,9 @@ def test_the_figures_of_an_epoch_are_exact(run, config, mnist):
     inputs = (images.reshape(TEST_EXAMPLES, -1) / 255 - 0.1307) / 0.3081
     logits = np.asarray(mlp(inputs.astype(np.float32), [16], params=tree)[0], np.float64)
     assert end["test_accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
+    assert end["test_top_k_accuracy(k=1)"] == end["test_accuracy"]
+    in_three = ((-logits).argsort(1)[:, :3] == labels[:, None]).any(1)
+    assert end["test_top_k_accuracy(k=3)"] == pytest.approx(in_three.mean())
     shifted = logits - logits.max(1, keepdims=True)
     expected = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(TEST_EXAMPLES), labels]
     assert end["test_loss"] == pytest.approx(expected.mean(), rel=1e-5)

@@ -19,8 +19,6 @@ from training.optimizers import (
 )
 from utils import UserError, call, check_arguments, nearest, resolve
 
-SUPPLIED = ("params", "key", "train")  # what the framework itself hands to a network
-
 
 class Parts(NamedTuple):
     """What a run is made of."""
@@ -47,16 +45,11 @@ def build(config, source="config.json"):
         UserError: a name or an argument does not fit, or the data cannot be read.
     """
     # Everything cheap is checked before the data are read.
-    model = bind(config.model, "model", f"{source}: model", ("inputs", *SUPPLIED))
+    model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
     prepare = _prepare(config.data_loader, source)
-    metrics = {}
-    for index, named in enumerate(config.training.metrics):
-        where = f"{source}: training.metrics.{index}"
-        metrics[named.name.rpartition(":")[2]] = bind(
-            named, "metric", where, ("outputs", "targets")
-        )
+    metrics = _metrics(config.training.metrics, source)
     losses = {
-        name: bind(rule.loss, "loss", f"{source}: {_place(name)}.loss", ("outputs", "targets"))
+        name: bind(rule.loss, "loss", f"{source}: {_place(name)}.loss", 2)
         for name, rule in config.training.all_rules().items()
     }
     loaders = _loaders(config, source)
@@ -82,22 +75,21 @@ def build(config, source="config.json"):
     )
 
 
-def bind(named, kind, where, given):
+def bind(named, kind, where, positional, keywords=()):
     """Returns the named function with its arguments from the config bound to it.
 
     Args:
         named: name and args.
         kind: where to look it up, a key of HOMES.
         where: its place in the config.
-        given: what the framework hands over; leading ones by position, under any name.
+        positional: how many arguments the framework hands over by position.
+        keywords: names of those that it hands over by name.
     """
     function = resolve(named.name, HOMES[kind], f"{where}.name")
     args = construct(named.args, kind, f"{where}.args")
-    positional = [one for one in given if one not in (*SUPPLIED, "key")]
-    names = _names(function)
-    taken = names[: len(positional)] + [one for one in given if one in (*SUPPLIED, "key")]
     if not isinstance(args, dict):
         raise UserError(f"{where}.args: expected an object with argument names, got a list")
+    taken = (*_parameters(function)[:positional], *keywords)
     check_arguments(function, args, f"{where}.args", taken)
     bound = partial(function, **args)
     if hasattr(function, "finish"):
@@ -124,18 +116,13 @@ def construct(value, kind, where):
     return value
 
 
-def monitored(config, metrics, loaders):
-    """Returns the names of what an epoch ends with, any of which can be monitored."""
-    losses = [loss_name(rule) for rule in config.training.all_rules()]
-    splits = ["epoch_train", *(split for split in loaders if split != "train")]
-    means = [name for name, metric in metrics.items() if name != "confusion_matrix"]
-    return [f"{split}_{name}" for split in splits for name in losses + means]
-
-
 def check_monitor(config, metrics, loaders, source):
     """Refuses a training.monitor that no epoch will bring."""
     sense, _, name = config.training.monitor.partition(" ")
-    known = monitored(config, metrics, loaders)
+    losses = [loss_name(rule) for rule in config.training.all_rules()]
+    numbers = losses + [metric for metric in metrics if metric != "confusion_matrix"]
+    splits = ["epoch_train", *(split for split in loaders if split != "train")]
+    known = [f"{split}_{number}" for split in splits for number in numbers]
     where = f"{source}: training.monitor"
     if sense not in ("min", "max"):
         got = config.training.monitor
@@ -149,7 +136,19 @@ def _place(rule):
     return "training" if rule == SINGLE_RULE else f"training.rules.{rule}"
 
 
-def _names(function):
+def _metrics(wanted, source):
+    """{name: function}; a metric that is named more than once has its arguments in the name."""
+    metrics = {}
+    for index, named in enumerate(wanted):
+        name = named.name.rpartition(":")[2]
+        if [one.name for one in wanted].count(named.name) > 1:
+            name += "(" + ", ".join(f"{key}={value}" for key, value in named.args.items()) + ")"
+        metrics[name] = bind(named, "metric", f"{source}: training.metrics.{index}", 2)
+    return metrics
+
+
+def _parameters(function):
+    """The names of a function's parameters, as far as Python knows them."""
     try:
         return list(inspect.signature(function).parameters)
     except ValueError:
@@ -163,15 +162,12 @@ def _loaders(config, source):
         where = f"{source}: data_loader.{split}"
         loader = resolve(named.name, HOMES["data_loader"], f"{where}.name")
         args = construct(named.args, "data_loader", f"{where}.args")
-        if "seed" in _names(loader) and "seed" not in args:
+        if "seed" in _parameters(loader) and "seed" not in args:
             args["seed"] = config.seed
         loaders[split] = call(loader, args, f"{where}.args")
     validation = loaders["train"].validation()
-    return {"train": loaders["train"]} | (
-        {"validation": validation, "test": loaders["test"]}
-        if validation is not None
-        else {"test": loaders["test"]}
-    )
+    held_out = {} if validation is None else {"validation": validation}
+    return {"train": loaders["train"], **held_out, "test": loaders["test"]}
 
 
 def _prepare(loaders, source):
@@ -179,10 +175,10 @@ def _prepare(loaders, source):
     augment, preprocess = None, None
     if loaders.augment:
         where = f"{source}: data_loader.augment"
-        augment = bind(loaders.augment, "transform", where, ("inputs", "key"))
+        augment = bind(loaders.augment, "transform", where, 1, ("key",))
     if loaders.preprocess:
         where = f"{source}: data_loader.preprocess"
-        preprocess = bind(loaders.preprocess, "transform", where, ("inputs",))
+        preprocess = bind(loaders.preprocess, "transform", where, 1)
 
     def prepare(inputs, key, train):
         if train and augment:
