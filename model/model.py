@@ -51,7 +51,7 @@ def mnist_model(
         x = layer(f"stage{stage}", convnext_block, x, drop_rate)
     x = layer("pool", global_average_pool, x)
     x = layer("norm", layer_norm, x)
-    x = layer("hidden", linear, x, 64)
+    x = gelu(layer("hidden", linear, x, 64))
     return layer("head", linear, x, classes, initializer=SMALL), layer.params
 
 

@@ -102,7 +102,7 @@ def test_the_sample_network_equals_the_same_network_in_numpy(initial):
         y = convolve(x, f"stage{stage}/depthwise", padding=3, groups=features)
         y = convolve(normalise(y, f"stage{stage}/norm"), f"stage{stage}/expand")
         x = x + convolve(gelu(y), f"stage{stage}/project")
-    expected = multiply(multiply(normalise(x.mean((1, 2)), "norm"), "hidden"), "head")
+    expected = multiply(gelu(multiply(normalise(x.mean((1, 2)), "norm"), "hidden")), "head")
 
     logits, _ = jax.jit(lambda x: mnist_model(x, params=params))(IMAGES)
     np.testing.assert_allclose(logits, expected, rtol=2e-5, atol=2e-5)
