@@ -70,6 +70,12 @@ def run_own_sample(monkeypatch):
     return lambda *arguments: sample.main([str(argument) for argument in arguments])
 
 
+def no_images(x, *, params=None, key=None, train=False):
+    """A network with the same parameters."""
+    outputs, params = gan(x, **TINY, params=params, key=key, train=train)
+    return outputs["real"], params
+
+
 def generator_rate(count):
     return jnp.array(RATES["generator"])[count]
 
@@ -120,6 +126,8 @@ def test_images_have_the_shape_of_the_pictures_that_come_in():
     assert outputs["images"].shape == pictures.shape
     assert outputs["real"].shape == outputs["fake"].shape == (3,)
     assert params.keys() == LOSSES.keys()
+    with pytest.raises(ValueError, match=r"generator.*8 x 14 pixels, expected multiples of 4"):
+        jax.eval_shape(network, jax.ShapeDtypeStruct((3, 1, 8, 14), jnp.float32))
 
 
 def test_evaluation_ignores_the_key_and_training_draws_noise_from_it(updates):
@@ -229,3 +237,14 @@ def test_sample_says_what_is_wrong(finished_run, run_own_sample, tmp_path, capsy
     nowhere = tmp_path / "nowhere" / "digits.png"
     assert run_own_sample("-w", finished_run, "--out", nowhere, *GRID) == 1
     assert f"error: {nowhere}: cannot write a picture there" in capsys.readouterr().err
+
+
+def test_sample_refuses_a_network_that_makes_no_images(
+    finished_run, run_own_sample, tmp_path, capsys
+):
+    folder = shutil.copytree(finished_run, tmp_path / "run")
+    config = json.loads((folder / "config.json").read_text())
+    config["model"] = {"name": f"{__name__}:no_images"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert run_own_sample("-w", folder) == 1
+    assert f"its network {__name__}:no_images makes no images" in capsys.readouterr().err
