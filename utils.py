@@ -155,7 +155,7 @@ def latest_run(save_dir):
     """Returns the run folder under `save_dir` in which something was written last."""
     runs = [config.parent for config in Path(save_dir).glob("*/*/config.json")]
     if not runs:
-        raise UserError(f"{save_dir}: no run there to go on with; name one: --resume PATH")
+        raise UserError(f"{save_dir}: no run is there yet; name one by its path")
     return max(runs, key=lambda run: max(file.stat().st_mtime for file in run.iterdir()))
 
 

@@ -1,6 +1,6 @@
 """How well the sample does: test accuracy after the last epoch, over several seeds.
 
-    python benchmarks/accuracy.py [--seeds 5] [-c config.json] [key.path=value ...]
+python benchmarks/accuracy.py [--seeds 5] [-c config.json] [key.path=value ...]
 """
 
 import argparse

@@ -44,7 +44,7 @@ def evaluate(parts, params, split, keep_outputs=False, stop=None):
         if keep_outputs:
             kept.append(_real_examples((outputs, batch["targets"]), batch["weight"]))
     total = Sums()
-    for sums in measured:  # read only now, so that the device never waits for the host
+    for sums in jax.device_get(measured):  # only now, so that the device never waits for the host
         total.add(sums)
     outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *kept) if kept else None
     return total.results(parts.finish, f"{split}_"), outputs

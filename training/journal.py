@@ -4,6 +4,8 @@ import contextlib
 import logging
 import sys
 
+import jax
+
 from training.progress import Sums
 
 IN_FLIGHT = 8  # updates the host may be ahead of the device; more gains nothing and delays Ctrl-C
@@ -74,7 +76,7 @@ class Journal:
 
     def _settle(self, entries):
         progress = self._progress
-        for batch, measured in entries:
+        for batch, measured in jax.device_get(entries):
             if not measured.pop("finite"):
                 raise NotFinite(batch)
             progress.interval.add(measured)
