@@ -12,11 +12,17 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 
 import train
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN_EXAMPLES, TEST_EXAMPLES, BATCH_SIZE = 1000, 300, 128  # 8 batches, the last one ragged
+
+
+# logging.config closes the handlers of others, and absl's (which optax brings) would then close the
+# stream in which pytest captures stderr, as it is another one than during the test.
+absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(scope="session", autouse=True)
