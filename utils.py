@@ -146,7 +146,8 @@ def new_run_folder(save_dir, title, name=None):
     try:
         yield folder
     except BaseException:
-        set_up_logging()  # lets go of train.log
+        with contextlib.suppress(UserError):
+            set_up_logging()  # lets go of train.log
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -210,16 +211,21 @@ def set_up_logging(run=None):
 
     Without a run folder there is the console alone.
     """
-    config = json.loads((ROOT / "logger_config.json").read_text(encoding="utf-8"))
-    files = [name for name, handler in config["handlers"].items() if "filename" in handler]
-    for name in files:
-        if run is not None:
-            handler = config["handlers"][name]
-            handler["filename"] = os.path.join(run, handler["filename"])
-            continue
-        del config["handlers"][name]
-        for logger in (config.get("root", {}), *config.get("loggers", {}).values()):
-            logger["handlers"] = [one for one in logger.get("handlers", []) if one != name]
-    logging.config.dictConfig(config)
+    path = ROOT / "logger_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        handlers = config["handlers"]
+        files = [name for name, handler in handlers.items() if "filename" in handler]
+        for name in files:
+            if run is not None:
+                handlers[name]["filename"] = os.path.join(run, handlers[name]["filename"])
+                continue
+            del handlers[name]
+            for logger in (config.get("root", {}), *config.get("loggers", {}).values()):
+                logger["handlers"] = [one for one in logger.get("handlers", []) if one != name]
+        logging.config.dictConfig(config)
+    except (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
+        reason = f"{error}: {error.__cause__}" if error.__cause__ else error
+        raise UserError(f"{path}: logging.config.dictConfig does not take it: {reason}") from None
     logging.captureWarnings(True)
     return logging.getLogger("main")

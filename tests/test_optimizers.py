@@ -21,6 +21,7 @@ from training.optimizers import (
     make_update,
 )
 from training.trees import merge, split
+from utils import UserError
 
 
 def tree(seed):
@@ -217,7 +218,7 @@ def test_a_schedule_counts_updates_not_pieces():
 
 def test_accumulation_refuses_a_batch_it_does_not_divide():
     state, update, _ = make(accumulate=5)
-    with pytest.raises(ValueError, match="accumulate=5 does not divide a batch of 12"):
+    with pytest.raises(UserError, match="accumulate=5 does not divide a batch of 12"):
         update(state, batch_of(12))
 
 
@@ -298,7 +299,7 @@ def test_a_part_that_no_rule_trains_stays_as_it_is():
 
 def test_a_rule_that_trains_nothing_is_refused():
     rules = {"head": Rule(cross_entropy, optimizers.sgd(0.1), ("haed",))}
-    with pytest.raises(ValueError, match=r"rule 'head' trains \['haed'\].*\['hidden', 'out'\]"):
+    with pytest.raises(UserError, match=r"rules.head.trains: \['haed'\].*\['hidden', 'out'\]"):
         make(rules=rules)
 
 

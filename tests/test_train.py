@@ -367,6 +367,7 @@ def test_bad_input_is_one_message_without_a_traceback(run, config, capsys, mnist
         (("training.optimizer.args.momentum=1",), "adamw takes no argument 'momentum'"),
         (("training.monitor=max test_acuracy",), "did you mean 'test_accuracy'?"),
         (("training.checkpoint=nowhere.params",), "nowhere.params"),
+        (("training.accumulate=3",), "training.accumulate: 3 pieces do not divide a batch of 128"),
         (("--resume", str(tmp_path / "no run")), "no run"),
     ]:
         code, _ = run(*arguments)
@@ -376,6 +377,15 @@ def test_bad_input_is_one_message_without_a_traceback(run, config, capsys, mnist
         assert error.startswith("error: ")
         assert "Traceback" not in error
     assert not list((tmp_path / "saved").glob("*/*"))  # no run that never began is left behind
+
+
+def test_a_logging_config_that_does_not_fit_is_one_message(run, monkeypatch, capsys, tmp_path):
+    (tmp_path / "logger_config.json").write_text('{"version": 2, "handlers": {}}')
+    monkeypatch.setattr("utils.ROOT", tmp_path)
+    code, folder = run()
+    assert (code, folder) == (1, None)
+    error = capsys.readouterr().err
+    assert re.search(r"error: .*logger_config.json: .* not take it: .*version", error)
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_next_one_named(run, config, capsys):

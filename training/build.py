@@ -54,6 +54,11 @@ def build(config, source="config.json"):
     }
     loaders = _loaders(config, source)
     check_monitor(config, metrics, loaders, source)
+    pieces, batch_size = config.training.accumulate, loaders["train"].batch_size
+    if batch_size % pieces:
+        raise UserError(
+            f"{source}: training.accumulate: {pieces} pieces do not divide a batch of {batch_size}"
+        )
     total_steps = len(loaders["train"]) * config.training.epochs
     rules = {
         name: _rule(rule, losses[name], config, total_steps, f"{source}: {_place(name)}.optimizer")

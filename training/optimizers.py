@@ -15,6 +15,7 @@ import optax
 
 from training.metrics import measure, weigh
 from training.trees import cast, merge, split
+from utils import UserError
 
 SINGLE_RULE = "network"  # the name of the rule where there is but one
 
@@ -145,9 +146,9 @@ def make_init(forward, rules, seed=0, ema=None):
         for name, rule in rules.items():
             part, _ = split(params, rule.trains)
             if not jax.tree.leaves(part):
-                raise ValueError(
-                    f"rule {name!r} trains {list(rule.trains)}, but no parameters are there; "
-                    f"the network's parts are {sorted(params)}"
+                raise UserError(
+                    f"training.rules.{name}.trains: {list(rule.trains)}, but no parameters are "
+                    f"there; the network's parts are {sorted(params)}"
                 )
             optimizers[name] = rule.optimizer.init(part)
         average = split(params)[0] if ema else None
@@ -269,7 +270,7 @@ def _at(rate, count):
 def _pieces(batch, count):
     def cut(leaf):
         if len(leaf) % count:
-            raise ValueError(f"training.accumulate={count} does not divide a batch of {len(leaf)}")
+            raise UserError(f"training.accumulate={count} does not divide a batch of {len(leaf)}")
         return leaf.reshape(count, len(leaf) // count, *leaf.shape[1:])
 
     return jax.tree.map(cut, batch)
