@@ -60,14 +60,15 @@ def write_report(
     Raises:
         ValueError: the shapes of the predictions do not fit.
     """
-    run = Path(run).resolve()
+    run = Path(run)
+    name = run.resolve().name
     metrics, timing = _read_lines(run / "metrics.jsonl"), _read_lines(run / "timing.jsonl")
     config, surroundings = _read(run / "config.json"), _read(run / "environment.json")
     packages, parameters = surroundings.pop("packages", {}), surroundings.pop("parameters", None)
     table = _table([*metrics, *timing])
     html = _template().render(
-        title=title or config.get("title") or run.name,
-        run=run.name,
+        title=title or config.get("title") or name,
+        run=name,
         figures=list(_figures(table, config, parameters)),
         charts=charts(metrics),
         table=table,
