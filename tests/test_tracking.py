@@ -1,6 +1,7 @@
 """Figures in the real Weights & Biases (offline) and in real TensorBoard event files."""
 
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -18,6 +19,17 @@ def offline(config, monkeypatch, tmp_path):
         monkeypatch.setenv(folder, str(tmp_path / "wandb"))
     config["wandb"] = {"enabled": True, "mode": "offline", "project": "tests", "group": "a group"}
     return config
+
+
+def test_wandb_without_a_login_is_one_message(offline, write_config, script, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if "WANDB_API" not in name}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
+    file = write_config(offline)
+    done = script("train.py", "-c", file, "wandb.mode=online", env=environment)
+    assert done.returncode == 1
+    assert "error: Weights & Biases does not start: " in done.stderr
+    assert "wandb.mode=offline" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def log_records(data, block=32768):

@@ -5,6 +5,8 @@ import os
 import secrets
 from pathlib import Path
 
+from utils import UserError
+
 
 class Tracker:
     """Writes a run's figures to every place that wants them.
@@ -93,14 +95,20 @@ def _start_wandb(config, folder):
     import wandb
 
     settings = config.wandb
-    return wandb.init(
-        project=settings.project,
-        entity=settings.entity,
-        group=settings.group,
-        id=settings.id,
-        name=config.title,
-        mode=settings.mode,
-        dir=str(folder),
-        resume="allow",
-        config=config.model_dump(exclude={"wandb"}),
-    )
+    try:
+        return wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            group=settings.group,
+            id=settings.id,
+            name=config.title,
+            mode=settings.mode,
+            dir=str(folder),
+            resume="allow",
+            config=config.model_dump(exclude={"wandb"}),
+        )
+    except wandb.errors.Error as error:
+        raise UserError(
+            f"Weights & Biases does not start: {error}. "
+            "Log in with `wandb login`, or keep the figures here: wandb.mode=offline"
+        ) from error
