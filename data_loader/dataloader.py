@@ -146,6 +146,11 @@ class DataLoader(BaseDataLoader):
         worker_kind="thread",
         collate=None,
     ):
+        if collate is not None and not callable(collate):
+            raise UserError(
+                f"DataLoader: collate is {collate!r}, expected a function; "
+                'in a config {"name": "package.module:function"}.'
+            )
         self._whole_batches = collate is None and hasattr(dataset, "__getitems__")
         if prefetch is None:
             prefetch = 0 if self._whole_batches else 2

@@ -4,6 +4,7 @@ import os
 import signal
 
 import jax
+import numpy as np
 
 from data_loader.dataloader import IdxImages
 from model.modules import Layers, batch_norm, dropout, linear
@@ -16,6 +17,12 @@ def network(x, features=16, *, params=None, key=None, train=False):
     y = jax.nn.relu(layer("norm", batch_norm, y))
     y = layer("drop", dropout, y, 0.2)
     return layer("out", linear, y, 10), layer.params
+
+
+def negatives(samples):
+    """A collate function: the pictures with black and white exchanged."""
+    inputs, targets = zip(*samples, strict=True)
+    return {"inputs": 255 - np.stack(inputs), "targets": np.stack(targets)}
 
 
 def logarithm(x, *, params=None, key=None, train=False):

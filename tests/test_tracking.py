@@ -94,6 +94,12 @@ def test_wandb_gets_config_figures_and_the_last_checkpoint(run, offline):
     assert [entry.path for entry in artifact.manifest.contents] == ["checkpoint-epoch_2.params"]
 
 
+def test_wandb_disabled_is_called_but_keeps_nothing(run, offline):
+    code, folder = run("wandb.mode=disabled")
+    assert code == 0
+    assert not list(folder.rglob("*.wandb"))
+
+
 def test_a_resumed_run_stays_the_same_run_of_wandb(run, offline):
     _, folder = run("training.epochs=1")
     code, again = run("--resume", str(folder), "training.epochs=2")

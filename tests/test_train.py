@@ -20,8 +20,11 @@ import pytest
 from conftest import BATCH_SIZE, ROOT, TEST_EXAMPLES, same_arrays
 
 import train
+from training.build import build
 from training.checkpoint import latest, read
+from training.config import read_config
 from training.restore import network_params
+from utils import UserError
 
 BATCHES = 8  # of an epoch of the small data
 
@@ -118,6 +121,17 @@ def test_update_and_evaluate_compile_once_in_a_run(run, config, monkeypatch):
     assert run()[0] == 0
     assert made[0].update._cache_size() == 1
     assert made[0].evaluate._cache_size() == 1
+
+
+def test_a_collate_function_is_named_in_the_config(config, write_config):
+    args = config["data_loader"]["train"]["args"]
+    plain = next(build(read_config(write_config(config))).loaders["train"].batches(1))
+    args["collate"] = {"name": "tests.helpers:negatives"}
+    negative = next(build(read_config(write_config(config))).loaders["train"].batches(1))
+    np.testing.assert_array_equal(negative["inputs"], 255 - plain["inputs"])
+    args["collate"] = "tests.helpers:negatives"
+    with pytest.raises(UserError, match=r'expected a function; in a config \{"name":'):
+        build(read_config(write_config(config)))
 
 
 def test_the_same_config_gives_the_same_bits(run, trusty):
@@ -255,7 +269,7 @@ def test_check_tries_everything_and_leaves_nothing(run, config, capsys, tmp_path
     code, folder = run("--check")
     assert (code, folder) == (0, None)
     out = capsys.readouterr().out
-    assert re.search(r"hidden0 +\(128, 16\) +12,560", out)
+    assert re.search(r"hidden0 +\(128, 16\) +0\.008 +12,560", out)
     assert re.search(r"parameters +12,730", out)
     assert re.search(r"update +loss \d", out)
     assert "All is well." in out

@@ -7,6 +7,7 @@ from training.build import build
 from training.optimizers import evaluation_params
 from training.progress import Sums
 from training.start import count, first_batch
+from training.trees import split
 
 MIB = 2**20  # bytes
 
@@ -43,27 +44,30 @@ def check(config, source):
 
 
 def layer_table(parts, params, inputs):
-    """Returns a table of the layers: path, shape of the output, parameters."""
+    """Returns a table of the layers: path, shape and memory of the output, parameters."""
     from model.modules import watch_layers
 
-    rows = []
+    rows = [("layer", "output", "MiB", "parameters")]
 
     def watch(path, output, params):
-        shapes = " ".join(str(leaf.shape) for leaf in jax.tree.leaves(output))
-        rows.append((path, shapes, f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,}"))
+        leaves = jax.tree.leaves(output)
+        shapes = " ".join(str(leaf.shape) for leaf in leaves)
+        memory = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / MIB
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        rows.append((path, shapes, f"{memory:.3f}", f"{parameters:,}"))
+
+    def network(params, inputs):
+        return parts.forward(params, inputs, None, False)[0]
 
     with watch_layers(watch):
-        outputs = jax.eval_shape(
-            lambda params, inputs: parts.forward(params, inputs, None, False)[0], params, inputs
-        )
-    shapes = " ".join(str(leaf.shape) for leaf in jax.tree.leaves(outputs))
-    rows.append(("(the network)", shapes, f"{count(params):,}"))
-    path_width = max(len("layer"), *(len(path) for path, _, _ in rows))
-    shape_width = max(len("output"), *(len(shape) for _, shape, _ in rows))
-    header = f"{'layer':<{path_width}}  {'output':<{shape_width}}  {'parameters':>10}"
-    lines = [header, "-" * len(header)]
-    lines += [f"{path:<{path_width}}  {shape:<{shape_width}}  {n:>10}" for path, shape, n in rows]
-    return "\n".join(lines)
+        outputs = jax.eval_shape(network, params, inputs)
+    watch("(the network)", outputs, split(params)[0])
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        f"{path:<{widths[0]}}  {shape:<{widths[1]}}  {memory:>{widths[2]}}  {number:>{widths[3]}}"
+        for path, shape, memory, number in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 def _bytes(tree):

@@ -108,7 +108,7 @@ class Wandb(Section):
     """Tracking by Weights & Biases; imported only if enabled."""
 
     enabled: bool = False
-    mode: Literal["online", "offline"] = "online"
+    mode: Literal["online", "offline", "disabled"] = "online"
     project: str | None = None
     entity: str | None = None
     group: str | None = None

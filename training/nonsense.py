@@ -57,55 +57,28 @@ def diagnose(parts, state, batch, show=None):
         batch: its batch.
         show: called with (path, output) for each layer as it runs.
     """
-    from model.modules import watch_layers
     from training.metrics import measure
-    from training.trees import merge, split
 
-    seen = []  # paths of the layers, and whether their outputs are finite
-
-    def watch(path, output, params):
-        seen.append((path, _finite(output)))
-        if show:
-            show(path, output)
-
-    key = parts.step_key(state.step)
-    trained, fixed = split(state.params)
     if not _finite(batch["inputs"]):
         return "the inputs of the batch are not finite"
-    with watch_layers(watch):
-        outputs, _ = parts.forward(state.params, batch["inputs"], key, True)
-    for path, finite in seen:
+    layers, outputs = _run_layers(parts, state, batch, show)
+    for path, finite in layers.items():
         if not finite:
             return f"the first output that is not finite is that of layer {path}"
     if not _finite(outputs):
         return "the network's output is not finite"
-
     losses = {name: rule.loss for name, rule in parts.rules.items()}
     for name, (total, _) in measure(losses, outputs, batch).items():
         if not _finite(total):
             return f"all outputs are finite, but the loss of rule {name!r} is not"
-
-    def total_loss(trained, loss):
-        outputs, _ = parts.forward(merge(trained, fixed), batch["inputs"], key, True)
-        return measure({"": loss}, outputs, batch)[""][0]
-
     for name, loss in losses.items():
-        grads = jax.grad(total_loss)(trained, loss)
-        wrong = [
-            jax.tree_util.keystr(path, simple=True, separator="/")
-            for path, grad in jax.tree_util.tree_leaves_with_path(grads)
-            if not _finite(grad)
-        ]
-        # Gradients are made from the last layer to the first.
-        order = {path: index for index, (path, _) in enumerate(seen)}
-        wrong.sort(key=lambda path: order.get(path.rpartition("/")[0], -1), reverse=True)
+        wrong = _gradients_not_finite(parts, state, batch, loss, list(layers))
         if wrong:
-            more = f" and {len(wrong) - CULPRITS} more" if len(wrong) > CULPRITS else ""
+            shown = ", ".join(wrong[1:CULPRITS])
+            others = f"; of {len(wrong)} in all, the next are {shown}" if shown else ""
             return (
-                f"all outputs and losses are finite, but of rule {name!r} the gradient of "
-                f"{wrong[0]} is not (nor {', '.join(wrong[1:CULPRITS])}{more})"
-                if wrong[1:]
-                else f"all outputs and losses are finite, but the gradient of {wrong[0]} is not"
+                "all outputs and losses are finite, but the first gradient that is not is "
+                f"the gradient of {wrong[0]} (rule {name!r}){others}"
             )
     return "computed un-jitted the step is finite: its values are at the edge of what floats hold"
 
@@ -146,6 +119,45 @@ def main(argv=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run_layers(parts, state, batch, show):
+    """Runs forward un-jitted: {path of the layer: whether its output is finite}, the outputs."""
+    from model.modules import watch_layers
+
+    layers = {}
+
+    def watch(path, output, params):
+        layers[path] = layers.get(path, True) and _finite(output)
+        if show:
+            show(path, output)
+
+    with watch_layers(watch):
+        key = parts.step_key(state.step)
+        outputs, _ = parts.forward(state.params, batch["inputs"], key, True)
+    return layers, outputs
+
+
+def _gradients_not_finite(parts, state, batch, loss, layers):
+    """Paths of the parameters with such gradients, from the last layer to the first, as made."""
+    from training.metrics import measure
+    from training.trees import merge, split
+
+    trained, fixed = split(state.params)
+    key = parts.step_key(state.step)
+
+    def total(trained):
+        outputs, _ = parts.forward(merge(trained, fixed), batch["inputs"], key, True)
+        return measure({"loss": loss}, outputs, batch)["loss"][0]
+
+    grads = jax.tree_util.tree_leaves_with_path(jax.grad(total)(trained))
+    wrong = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, grad in grads
+        if not _finite(grad)
+    ]
+    order = {path: index for index, path in enumerate(layers)}
+    return sorted(wrong, key=lambda path: -order.get(path.rpartition("/")[0], -1))
 
 
 def _finite(tree):
