@@ -131,7 +131,8 @@ def watch_layers(watcher):
 def _inside(name):
     token = _path.set((*_path.get(), name))
     try:
-        yield
+        with jax.named_scope(name):  # so that profiles and exporters know the layer
+            yield
     finally:
         _path.reset(token)
 

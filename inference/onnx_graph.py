@@ -1,0 +1,192 @@
+"""Rewrites of the ONNX graph that tf2onnx makes: the operators a person would have written.
+
+tf2onnx translates operator by operator. TFLite has no layer normalisation, and its convolutions
+have channels last where ONNX has them first; so nine operators stand for one, and every
+convolution between two transpositions. Each rule below says what it looks for and what it leaves.
+"""
+
+import sys
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript import optimizer
+from onnxscript.rewriter import RewritePass, RewriteRuleClassBase
+from onnxscript.rewriter.rules.common import matmul_add_to_gemm_rule, transpose_transpose_rule
+
+OPSET = 20  # of the files; the first with Gelu
+BATCH = "batch"  # name of the dimension
+TO_CHANNELS_FIRST, TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
+
+
+def rewrite(model, inputs, outputs):
+    """Applies the rules; returns the new onnx.ModelProto.
+
+    Args:
+        model: onnx.ModelProto from tf2onnx, as it is before its own optimizers.
+        inputs: names of the inputs, in the order they are to have.
+        outputs: names of the outputs.
+    """
+    model = ir.from_proto(model)
+    model.opset_imports[""] = OPSET
+    RewritePass([Gelu.rule()])(model)  # first, as no shape is inferred behind unknown operators
+    _fold(model)  # so that the rules see constants and shapes
+    for rules in (FUSIONS, LAYOUT):
+        RewritePass(rules)(model)
+        _fold(model)
+    _name(model.graph.inputs, inputs)
+    _name(model.graph.outputs, outputs)
+    return ir.to_proto(model)
+
+
+class Gelu(RewriteRuleClassBase):
+    """TFL_GELU(x), which tf2onnx leaves as it is -> Gelu(x)."""
+
+    def pattern(self, op, x):
+        return op.TFL_GELU(x, _allow_other_attributes=True, _outputs=["y"])
+
+    def rewrite(self, op, x, y):
+        approximate = y.producer().attributes.get_int("approximate", 0)
+        return op.Gelu(x, approximate="tanh" if approximate else "none")
+
+
+class Standardise(RewriteRuleClassBase):
+    """(x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) over the last axis, as nine operators
+    have it -> LayerNormalization(x, 1)."""
+
+    def pattern(self, op, x, mean_axes, variance_axes, epsilon):
+        mean = op.ReduceMean(x, mean_axes, keepdims=1, _allow_other_attributes=True)
+        deviation = op.Sub(x, mean)
+        square = op.Mul(deviation, deviation)
+        variance = op.ReduceMean(square, variance_axes, keepdims=1, _allow_other_attributes=True)
+        return op.Mul(deviation, op.Reciprocal(op.Sqrt(op.Add(variance, epsilon))))
+
+    def check(self, context, x, mean_axes, variance_axes, epsilon):
+        last = [-1] if x.shape is None else [len(x.shape) - 1]
+        axes = [_numbers(one) in (last, [-1]) for one in (mean_axes, variance_axes)]
+        known = x.shape is not None and isinstance(x.shape[-1], int)
+        return known and all(axes) and len(_numbers(epsilon)) == 1
+
+    def rewrite(self, op, x, mean_axes, variance_axes, epsilon):
+        ones = op.Constant(value=ir.tensor(np.ones(x.shape[-1], np.float32)))
+        return op.LayerNormalization(x, ones, axis=-1, epsilon=_numbers(epsilon)[0])
+
+
+class Scale(RewriteRuleClassBase):
+    """LayerNormalization(x, a) * b -> LayerNormalization(x, a * b)."""
+
+    def pattern(self, op, x, first, scale):
+        y = op.LayerNormalization(x, first, _allow_other_attributes=True, _outputs=["y"])
+        return op.Mul(y, scale)
+
+    def check(self, context, x, scale, **_):
+        return _fits_last_axis(scale, x)
+
+    def rewrite(self, op, x, first, scale, y):
+        scale = op.Mul(first, op.Reshape(scale, op.Constant(value_ints=[-1])))
+        return op.LayerNormalization(x, scale, **y.producer().attributes)
+
+
+class Shift(RewriteRuleClassBase):
+    """LayerNormalization(x, a) + b -> LayerNormalization(x, a, b)."""
+
+    def pattern(self, op, x, scale, bias):
+        y = op.LayerNormalization(x, scale, _allow_other_attributes=True, _outputs=["y"])
+        return op.Add(y, bias)
+
+    def check(self, context, x, bias, **_):
+        return _fits_last_axis(bias, x)
+
+    def rewrite(self, op, x, scale, bias, y):
+        bias = op.Reshape(bias, op.Constant(value_ints=[-1]))
+        return op.LayerNormalization(x, scale, bias, **y.producer().attributes)
+
+
+class PixelwiseConvolution(RewriteRuleClassBase):
+    """A 1 x 1 convolution between transpositions -> MatMul, which needs none."""
+
+    def pattern(self, op, x, kernel):
+        x = op.Transpose(x, perm=TO_CHANNELS_FIRST)
+        y = op.Conv(x, kernel, _allow_other_attributes=True, _outputs=["convolved"])
+        return op.Transpose(y, perm=TO_CHANNELS_LAST)
+
+    def check(self, context, kernel, convolved, **_):
+        convolution = convolved.producer().attributes
+        plain = (
+            kernel.const_value is not None
+            and list(kernel.shape)[2:] == [1, 1]
+            and convolution.get_int("group", 1) == 1
+            and set(convolution.get_ints("strides", [1])) == {1}
+            and not any(convolution.get_ints("pads", []))
+        )
+        return plain
+
+    def rewrite(self, op, x, kernel, convolved):
+        matrix = op.Reshape(kernel, op.Constant(value_ints=list(kernel.shape)[:2]))
+        return op.MatMul(x, op.Transpose(matrix, perm=[1, 0]))
+
+
+class BiasedPixelwiseConvolution(PixelwiseConvolution):
+    """The same with a bias -> Add(MatMul)."""
+
+    def pattern(self, op, x, kernel, bias):
+        x = op.Transpose(x, perm=TO_CHANNELS_FIRST)
+        y = op.Conv(x, kernel, bias, _allow_other_attributes=True, _outputs=["convolved"])
+        return op.Transpose(y, perm=TO_CHANNELS_LAST)
+
+    def rewrite(self, op, x, kernel, bias, convolved):
+        return op.Add(super().rewrite(op, x, kernel, convolved), bias)
+
+
+class SinkTransposition(RewriteRuleClassBase):
+    """f(Transpose(x)) -> Transpose(f(x)) for f on each element, so that transpositions meet."""
+
+    def __init__(self, kind):
+        super().__init__(f"SinkTransposition{kind}")
+        self.kind = kind
+
+    def pattern(self, op, x, perm):
+        y = op.Transpose(x, perm=perm)
+        return getattr(op, self.kind)(y, _allow_other_attributes=True, _outputs=["y"])
+
+    def rewrite(self, op, x, perm, y):
+        attributes = y.producer().attributes
+        return op.Transpose(getattr(op, self.kind)(x, **attributes), perm=perm)
+
+
+FUSIONS = [
+    Standardise.rule(),
+    Scale.rule(),
+    Shift.rule(),
+    PixelwiseConvolution.rule(),
+    BiasedPixelwiseConvolution.rule(),
+    matmul_add_to_gemm_rule,
+]
+LAYOUT = [
+    transpose_transpose_rule,
+    *(SinkTransposition.rule(kind) for kind in ("Relu", "Gelu", "Sigmoid", "Tanh", "LeakyRelu")),
+]
+
+
+def _name(values, names):
+    """Puts a graph's inputs or outputs in order, and calls what varies in their shape the batch."""
+    values.sort(key=lambda value: names.index(value.name.removesuffix(":0")))
+    for value, name in zip(values, names, strict=True):
+        value.name = name
+        sizes = [size if isinstance(size, int) else BATCH for size in value.shape]
+        value.shape = ir.Shape(sizes)
+
+
+def _fold(model):
+    """Computes what is constant, whatever its size, and infers shapes."""
+    optimizer.optimize(model, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize)
+
+
+def _numbers(value):
+    """A constant's elements as a list; none if it is no constant."""
+    return [] if value.const_value is None else value.const_value.numpy().reshape(-1).tolist()
+
+
+def _fits_last_axis(value, x):
+    """Whether a value is a constant with one number for each element of the last axis of x."""
+    size = x.shape[-1]
+    return len(_numbers(value)) == size and (size == 1 or value.shape[-1] == size)
