@@ -1,74 +1,40 @@
-"""The part of an export that needs TensorFlow, in a process of its own.
+"""The part of an export that needs TensorFlow, to be called in a Worker.
 
 TensorFlow takes 15 s and 670 MB to import, writes to the console at will, and can crash; so its
 process starts first, writes into a log file, and may die without taking anything along.
+
+    with Worker(log, import_tensorflow) as worker:
+        tflite = worker.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
 
     StableHLO for 2 and for 3 examples -> jax2tf -> TensorFlow Lite's converter -> one .tflite
     file for any batch (any_batch.py, simplify.py) -> tf2onnx -> .onnx (onnx_graph.py)
 """
 
-import os
+import json
 import re
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+import tempfile
 
+from inference.runtimes import METADATA
 from utils import UserError
 
 OPSET_OF_TF2ONNX = 18  # the newest it writes; onnx_graph.py goes on from there
 FAULT = re.compile(r"(?:^|[\s.])(?P<place>[^\s:'\"(]+:\d+:\d+): error: (?P<what>[^\n]+)")
 
 
-class Converter:
-    """TensorFlow in a process of its own.
-
-        with Converter(Path("convert.log")) as converter:
-            content = converter.run(to_tflite, lowered, names)
-
-    Args:
-        log: file that takes what TensorFlow and its like print.
-    """
-
-    def __init__(self, log):
-        self.log = log
-        self._start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._pool.shutdown(cancel_futures=True)
-
-    def run(self, function, *arguments):
-        """Returns what a function of this file returns, called in the process.
-
-        Raises:
-            UserError: it raised one, or the process died.
-        """
-        try:
-            return self._pool.submit(function, *arguments).result()
-        except BrokenProcessPool:
-            self._start()
-            raise UserError(
-                f"{function.__name__}: TensorFlow's process died without a word; its last lines "
-                f"are in {self.log}. Is there enough memory? The network's other formats can do "
-                "without it: leave this one out"
-            ) from None
-
-    def _start(self):
-        self._pool = ProcessPoolExecutor(
-            1, get_context("spawn"), initializer=_prepare, initargs=(str(self.log),)
-        )
-        self._pool.submit(_import_tensorflow)
+def import_tensorflow():
+    """Imports what the other functions need, while another process builds the network."""
+    import tensorflow  # noqa: F401
+    import tf2onnx  # noqa: F401
 
 
-def to_tflite(lowered, names):
+def to_tflite(lowered, names, metadata=None):
     """Converts a network to the bytes of a .tflite file.
 
     Args:
         lowered: bytes of jax.export's serialised StableHLO: for 2 and for 3 examples, which gives
             a file for any number; or one alone, which gives a file for that number.
         names: (names of the inputs, names of the outputs), in the function's order.
+        metadata: dict that JSON can hold, to be put into the file.
 
     Raises:
         UserError: an operation has no counterpart, or depends on the batch size.
@@ -81,21 +47,23 @@ def to_tflite(lowered, names):
     model = merge(*models) if len(models) == 2 else models[0]
     tflite_graph.mark_exact_gelu(model)
     tflite_graph.rename(model, *names)
-    return tflite_graph.dump(simplify(model))
+    simplify(model)
+    if metadata:
+        tflite_graph.write_metadata(model, METADATA, metadata)
+    return tflite_graph.dump(model)
 
 
-def to_onnx(tflite, names):
+def to_onnx(tflite, names, metadata=None):
     """Converts the bytes of a .tflite file to those of an .onnx file.
 
     Args:
         tflite: what `to_tflite` returned.
-        names: as `to_tflite` has them.
+        names, metadata: as `to_tflite` has them.
 
     Raises:
         UserError: an operation has no counterpart.
     """
-    import tempfile
-
+    import onnx
     from tf2onnx.tfonnx import process_tf_graph
 
     from inference import onnx_graph
@@ -112,7 +80,10 @@ def to_onnx(tflite, names):
     unknown = [kind for kind in unknown if kind != "TFL_GELU"]
     if unknown:
         raise UserError(f"ONNX has no counterpart for {', '.join(unknown)} of the .tflite file")
-    return onnx_graph.rewrite(model, *names).SerializeToString(deterministic=True)
+    model = onnx_graph.rewrite(model, *names)
+    if metadata:
+        onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})
+    return model.SerializeToString(deterministic=True)
 
 
 def _convert(lowered):
@@ -153,20 +124,3 @@ def _explain(message):
 
 def _short(error):
     return " ".join(str(error).split())[:200]
-
-
-def _prepare(log):
-    """Sends everything that is printed into the log; hides accelerators from TensorFlow."""
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(file, stream)
-    os.environ |= {
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "CUDA_VISIBLE_DEVICES": "-1",
-        "JAX_PLATFORMS": "cpu",
-    }
-
-
-def _import_tensorflow():
-    import tensorflow  # noqa: F401  # while the network is built in the other process
-    import tf2onnx  # noqa: F401

@@ -1,7 +1,8 @@
 """What is exported: a run's network as a function of arrays, with all that a file should say of it.
 
-The parameters are part of the function. Depthwise convolutions and pooling are XLA's own operators
-in it, since converters know those by sight (`model.modules.plain_operators`).
+The parameters are part of the function. For the converters, convolutions and pooling are XLA's own
+operators, which they know by sight (`model.modules.plain_operators`); the .stablehlo file stays
+with JAX, and keeps the forms that are fastest on each platform.
 """
 
 from collections.abc import Callable
@@ -69,9 +70,18 @@ def describe(function, inputs, output_names=None, metadata=None):
         Array(name, leaf.shape[1:], leaf.dtype)
         for name, (_, leaf) in zip(names, leaves, strict=True)
     ]
-    return Network(
-        lambda *inputs: tuple(jax.tree.leaves(function(*inputs))), inputs, outputs, metadata or {}
-    )
+    shapes = {
+        kind: {
+            one.name: {"shape": ["batch", *one.shape], "dtype": str(np.dtype(one.dtype))}
+            for one in arrays
+        }
+        for kind, arrays in (("inputs", inputs), ("outputs", outputs))
+    }
+
+    def flat(*inputs):
+        return tuple(jax.tree.leaves(function(*inputs)))
+
+    return Network(flat, inputs, outputs, (metadata or {}) | shapes)
 
 
 def lower(network, batch):
@@ -95,8 +105,7 @@ def stablehlo(network, static=None):
     """
     (batch,) = (static,) if static else jax.export.symbolic_shape("batch")
     arrays = [_example(one, batch) for one in network.inputs]
-    with plain_operators():
-        exported = jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(*arrays)
+    exported = jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(*arrays)
     return bytes(exported.serialize())
 
 

@@ -185,6 +185,16 @@ def rename(model, inputs, outputs):
     graph.outputs = [entry.tensorIndex for entry in signature.outputs]
 
 
+def restore_interface(model, original):
+    """Gives inputs and outputs the names and shapes again that they had in the original model."""
+    (signature,), (first,) = model.signatureDefs, original.signatureDefs
+    graph, other = graphs(model)[0], graphs(original)[0]
+    shapes = {one.name: other.shape(one.tensorIndex) for one in (*first.inputs, *first.outputs)}
+    for entry in (*signature.inputs, *signature.outputs):
+        graph.tensor(entry.tensorIndex).name = entry.name
+        graph.set_shape(entry.tensorIndex, shapes[entry.name])
+
+
 def write_metadata(model, name, metadata):
     """Puts a JSON object into the model, under a name."""
     entry, buffer = schema.MetadataT(), schema.BufferT()

@@ -42,7 +42,7 @@ def evaluate(parts, params, split, keep_outputs=False, stop=None):
         sums, outputs = parts.evaluate(params, batch)
         measured.append(sums)
         if keep_outputs:
-            kept.append(_real_examples((outputs, batch["targets"]), batch["weight"]))
+            kept.append(real_examples((outputs, batch["targets"]), batch["weight"]))
     total = Sums()
     for sums in jax.device_get(measured):  # only now, so that the device never waits for the host
         total.add(sums)
@@ -53,7 +53,7 @@ def evaluate(parts, params, split, keep_outputs=False, stop=None):
 def predict(parts, params):
     """Returns the test results, and the Predictions where the network is a classifier."""
     results, (outputs, targets) = evaluate(parts, params, "test", keep_outputs=True)
-    if not _is_classification(outputs, targets):
+    if not is_classification(outputs, targets):
         return results, None
     dataset = parts.loaders["test"].dataset
     classes = getattr(dataset, "classes", None)
@@ -62,13 +62,13 @@ def predict(parts, params):
     return results, Predictions(outputs, targets, lambda index: dataset[index][0], classes)
 
 
-def _real_examples(tree, weight):
+def real_examples(tree, weight):
     """The examples of a batch that are not padding, on the host."""
     real = np.asarray(weight).reshape(len(weight), -1).any(-1)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[real], tree)
 
 
-def _is_classification(outputs, targets):
+def is_classification(outputs, targets):
     """Whether the outputs can only be logits and the targets classes."""
     return (
         isinstance(outputs, np.ndarray)

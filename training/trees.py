@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from utils import UserError
+
 
 def split(tree, parts=()):
     """Parts a tree in two of the same structure, None standing where the other has the leaf.
@@ -37,6 +39,25 @@ def merge(first, second):
     """
     none = {"is_leaf": lambda leaf: leaf is None}
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, **none)
+
+
+def subtree(tree, path, where):
+    """Returns the part of nested dicts at a path ("generator", "stage1/norm").
+
+    Args:
+        tree: nested dicts.
+        path: names, with "/" between them.
+        where: what asked for it, for the message.
+
+    Raises:
+        UserError: there is no such part.
+    """
+    for name in path.strip("/").split("/"):
+        if not isinstance(tree, dict) or name not in tree:
+            known = sorted(tree) if isinstance(tree, dict) else []
+            raise UserError(f"{where}: no part {path!r}; at {name!r} there are {known}")
+        tree = tree[name]
+    return tree
 
 
 def cast(tree, dtype):
