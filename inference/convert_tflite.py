@@ -71,7 +71,7 @@ def parse_arguments(argv):
         "--limit", nargs="+", default=[], metavar="KIND.NAME=VALUE",
         help="another limit, like float32.error=1e-4; see inference/contract.py",
     )  # fmt: skip
-    parser.add_argument("--into", default="inference", metavar="FOLDER", help="where it goes")
+    parser.add_argument("--into", metavar="FOLDER", help="where it goes, in place of inference/")
     parser.add_argument("--overwrite", action="store_true", help="replace an export of that name")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     return parser.parse_intermixed_args(argv)
@@ -212,7 +212,8 @@ def _target(options):
             f"not installed: {', '.join(missing)}; an export needs them: "
             "pip install -r requirements.txt"
         )
-    target = (utils.ROOT / options.into).resolve() / options.name
+    folder = Path(options.into).resolve() if options.into else utils.ROOT / "inference"
+    target = folder / options.name
     if target.exists() and not options.overwrite:
         raise utils.UserError(
             f"{target} exists; choose another --name, or replace it with --overwrite"

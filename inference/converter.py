@@ -64,10 +64,13 @@ def to_onnx(tflite, names, metadata=None):
         UserError: an operation has no counterpart.
     """
     import onnx
+    from tf2onnx.tflite.BuiltinOperator import BuiltinOperator
     from tf2onnx.tfonnx import process_tf_graph
 
     from inference import onnx_graph
 
+    known = {*vars(BuiltinOperator)} - {"CUSTOM"}
+    _refuse(tflite, lambda kind: kind not in known)
     with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
         file.write(tflite)
         file.flush()
@@ -76,14 +79,29 @@ def to_onnx(tflite, names, metadata=None):
         except Exception as error:  # tf2onnx raises whatever came up
             raise UserError(f"tf2onnx cannot convert the .tflite file: {_short(error)}") from None
     model = graph.make_model("network")
-    unknown = sorted({node.op_type for node in model.graph.node if node.op_type.startswith("TFL_")})
-    unknown = [kind for kind in unknown if kind != "TFL_GELU"]
-    if unknown:
-        raise UserError(f"ONNX has no counterpart for {', '.join(unknown)} of the .tflite file")
+    left = {node.op_type for node in model.graph.node} - {"TFL_GELU"}
+    _refuse(tflite, lambda kind: f"TFL_{kind}" in left)
     model = onnx_graph.rewrite(model, *names)
     if metadata:
         onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})
     return model.SerializeToString(deterministic=True)
+
+
+def _refuse(tflite, unknown):
+    """Raises UserError if operators of a .tflite file are of a kind that is unknown to ONNX."""
+    from inference import tflite_graph
+
+    faults = [
+        f"{graph.kind(operator)} (layer {tflite_graph.layer_of(graph, operator)})"
+        for graph in tflite_graph.graphs(tflite_graph.load(tflite))
+        for operator in graph.operators
+        if unknown(graph.kind(operator))
+    ]
+    if faults:
+        raise UserError(
+            f"ONNX, or tf2onnx, has no counterpart for {', '.join(dict.fromkeys(faults))}; "
+            "say it with other functions, or deploy the .tflite file"
+        )
 
 
 def _convert(lowered):

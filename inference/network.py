@@ -105,7 +105,12 @@ def stablehlo(network, static=None):
     """
     (batch,) = (static,) if static else jax.export.symbolic_shape("batch")
     arrays = [_example(one, batch) for one in network.inputs]
-    exported = jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(*arrays)
+    limit = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # no paths of this machine in the file
+    try:
+        exported = jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(*arrays)
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
     return bytes(exported.serialize())
 
 

@@ -152,6 +152,20 @@ class Graph:
         self.subgraph.operators = [one for one in self.operators if one is not operator]
 
 
+def layer_of(graph, operator):
+    """Returns the layer an operator comes from ("stage0/norm"), by the scopes in its name.
+
+    Where the converter left it no name of its own, it is that of the operator before it.
+    """
+    while operator is not None:
+        name = graph.tensor(operator.outputs[0]).name.decode().split(";")[0]
+        scopes = [part for part in name.split("/")[:-1] if not part.startswith("jit(")]
+        if scopes:
+            return "/".join(scopes)
+        operator = graph.maker(operator.inputs[0])
+    return "of the network itself"
+
+
 def mark_exact_gelu(model):
     """Lets the GELU operators that `jax_graph` marked compute the exact function.
 

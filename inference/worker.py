@@ -27,6 +27,8 @@ class Worker:
         return self
 
     def __exit__(self, *_):
+        self._connection.close()  # an idle process ends by itself
+        self._process.join(10 if self._idle else 0)
         self._process.kill()
         self._process.join()
 
@@ -36,6 +38,7 @@ class Worker:
         Raises:
             UserError: it raised one; it raised anything else; or the process died.
         """
+        self._idle = False
         try:
             self._connection.send((function, arguments))
             good, result = self._connection.recv()
@@ -47,6 +50,7 @@ class Worker:
                 f"{function.__name__}: its process {death}; what it said last is in {self.log}. "
                 "Is there enough memory? If so, this network is too much for that library"
             ) from None
+        self._idle = True
         if not good:
             raise UserError(result)
         return result
@@ -58,6 +62,7 @@ class Worker:
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
+        self._idle = self.first is None
 
 
 def _serve(connection, log, first):
