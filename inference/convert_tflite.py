@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `python FILE` looks beside it only
 
 import utils
-from training.config import read_config, write_config
+from training.config import Config, read_config, write_config
 
 # JAX takes a second to import and TensorFlow fifteen: hence imports in functions, and a process of
 # its own for TensorFlow, which starts while the network is built here.
@@ -74,7 +74,12 @@ def parse_arguments(argv):
     parser.add_argument("--into", metavar="FOLDER", help="where it goes, in place of inference/")
     parser.add_argument("--overwrite", action="store_true", help="replace an export of that name")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
-    return parser.parse_intermixed_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    section = re.compile(rf"({'|'.join(Config.model_fields)})[.=]")
+    overrides = [word for word in words if section.match(word)]  # --input would swallow them
+    options = parser.parse_intermixed_args([word for word in words if word not in overrides])
+    options.overrides += overrides
+    return options
 
 
 def export(options):

@@ -40,6 +40,7 @@ def write_report(folder, report):
         style=STYLE.read_text(encoding="utf-8"),
         headings=HEADINGS,
         rows=[(result, _row(result)) for result in report["files"]],
+        limits=[(kind, _words(named)) for kind, named in report["limits"].items()],
         nodes=_nodes,
         numbers=_numbers,
     )
@@ -60,6 +61,10 @@ def _row(result):
     times = ", ".join(f"{ratio:.2f} ({batch})" for batch, ratio in result["latency"].items())
     size = f"{result['bytes']:,}"
     return result["file"], f"{max(errors):.1e}", same, accuracy, size, operators, times
+
+
+def _words(named):
+    return ", ".join(f"{name} {value:g}" for name, value in named.items())
 
 
 def _nodes(arrays):

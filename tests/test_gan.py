@@ -15,10 +15,13 @@ from PIL import Image
 
 import train
 from examples.gan import sample
-from examples.gan.gan import discriminator_loss, fooled, gan, generator_loss
+from examples.gan.gan import discriminator_loss, fooled, gan, generator, generator_loss
+from inference import convert_tflite
+from inference.runtimes import load
 from training.build import build
-from training.checkpoint import read
+from training.checkpoint import find, read
 from training.config import read_config
+from training.restore import network_params
 
 LOSSES = {"generator": generator_loss, "discriminator": discriminator_loss}
 TINY = {"noise_size": 8, "generator_features": 8, "discriminator_features": 2}
@@ -248,3 +251,24 @@ def test_sample_refuses_a_network_that_makes_no_images(
     (folder / "config.json").write_text(json.dumps(config))
     assert run_own_sample("-w", folder) == 1
     assert f"its network {__name__}:no_images makes no images" in capsys.readouterr().err
+
+
+def test_the_generator_is_exported_alone_and_makes_the_same_pictures(finished_run, tmp_path):
+    arguments = ["--name", "generator", "-w", str(finished_run), "--into", str(tmp_path)]
+    part = ["--part", "generator", "--input", "noise=(1, 8) float32"]
+    model = ["model.name=examples.gan.gan:generator",
+             'model.args={"shape": [1, 28, 28], "features": 8}']  # fmt: skip
+    limit = ["--limit", "float32.error=1e-4"]  # normalising noise loses digits
+    assert convert_tflite.main([*arguments, *part, *model, *limit]) == 0
+    noise = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    params = {}
+    for name, array in network_params(read(find(finished_run, prefer_best=True))[0]).items():
+        *path, last = name.split("/")
+        inner = params
+        for key in path:
+            inner = inner.setdefault(key, {})
+        inner[last] = array
+    wanted, _ = generator(noise, (1, SIDE, SIDE), 8, params=params["generator"])
+    for suffix in (".onnx", ".tflite"):
+        made = load(tmp_path / "generator" / f"generator{suffix}").run({"noise": noise})["output"]
+        np.testing.assert_allclose(made, wanted, atol=2e-5)

@@ -20,8 +20,9 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     for name in PARTS:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in FILES:
-        shutil.copy(ROOT / name, folder)
+    (folder / "inference").mkdir()  # without exports that lie there
+    for name in (*FILES, *(ROOT / "inference").glob("*.*")):
+        shutil.copy(ROOT / name, folder / (ROOT / name).relative_to(ROOT))
     write_mnist(folder / "data", train=1024, test=1000)
     for language, text in BLOCKS:
         if language != "bash":
