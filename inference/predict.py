@@ -121,21 +121,19 @@ def find_export(name, runtime=None):
         if runtime and path.suffix != suffix:
             raise UserError(f"--name {name}: --runtime {runtime} takes a file ending in {suffix}")
         return path
-    folders = [folder.resolve() for folder in (path, HOME / path) if folder.is_dir()]
-    for folder in folders:
-        if (file := folder / (folder.name + suffix)).is_file():
-            return file
-    if not folders:
-        known = [report.parent.name for report in HOME.glob("*/report.json")]
-        raise UserError(
-            f"--name {name}: no such export, here or in {HOME}{nearest(name, known)}; "
-            "inference/convert_tflite.py makes one"
-        )
-    folder = folders[-1]
-    there = sorted(file.name for file in folder.glob(f"{glob.escape(folder.name)}.*"))
+    for folder in (path.resolve(), HOME / path):
+        there = sorted(file.name for file in folder.glob(f"{glob.escape(folder.name)}.*"))
+        if (wanted := folder.name + suffix) in there:
+            return folder / wanted
+        if there:
+            raise UserError(
+                f"{folder}: no {wanted}; there is {', '.join(there)}. "
+                "Choose another --runtime, or export the network again"
+            )
+    known = [report.parent.name for report in HOME.glob("*/report.json")]
     raise UserError(
-        f"{folder}: no {folder.name}{suffix}; there is {', '.join(there) or 'nothing of the kind'}."
-        " Choose another --runtime, or export the network again"
+        f"--name {name}: no such export, here or in {HOME}{nearest(name, known)}; "
+        "inference/convert_tflite.py makes one"
     )
 
 

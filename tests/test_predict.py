@@ -385,6 +385,36 @@ def test_a_preprocessing_that_is_not_known_here_is_an_error(weights, pictures, c
     assert "normalize takes no argument 'variance'" in err
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "jax"])
+def test_of_several_outputs_the_one_called_logits_counts(
+    runtime, weights, pictures, chances, capsys
+):
+    def function(pixels):
+        flat = (pixels.reshape(-1, 784).astype(jnp.float32) / 255 - MEAN) / STD
+        return {"features": flat[:, :10], "logits": flat @ weights[0] + weights[1]}
+
+    arrays = [network.Array("input", (1, 28, 28), np.uint8)]
+    Path("two").mkdir()
+    Path("two/two.stablehlo").write_bytes(network.stablehlo(network.describe(function, arrays)))
+    metadata = describe(INSIDE)
+    shapes = metadata["outputs"]
+    metadata["outputs"] = {"features": shapes["logits"], "logits": shapes["logits"]}
+    Path("two/report.json").write_text(json.dumps({"metadata": metadata}))
+    write_onnx("two/two.onnx", weights, INSIDE)
+    model = onnx.load("two/two.onnx")
+    features = helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["batch", 784])
+    model.graph.output.insert(0, features)
+    onnx.save(model, "two/two.onnx")
+    arguments = ["--name", "two", "--runtime", runtime, str(pictures), "--out", "found.csv"]
+    assert predict.main(arguments) == 0
+    np.testing.assert_allclose(read("found.csv")[2], chances, **TOLERANCE)
+    capsys.readouterr()
+    model.graph.node[-1].output[0] = model.graph.output[1].name = "other"
+    onnx.save(model, "two/two.onnx")
+    err = refusal(capsys, "--name", "two", pictures / "000.png")
+    assert "gives flat (batch, 784) float32, other (batch, 10) float32; expected" in err
+
+
 @pytest.mark.parametrize(
     ("inputs", "output", "words"),
     [
@@ -435,3 +465,11 @@ def test_it_runs_from_any_folder(export, pictures, script, tmp_path):
     done = script(predict_py, "--name", export, "000.png", "--top", "1", cwd=pictures)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.split()[:2] == ["000.png", "zero"]
+
+
+def test_the_operators_of_a_file_are_counted(export):
+    steps = {"CAST": 1, "DIV": 2, "SUB": 1}
+    assert load(export / "digits.tflite").operators == steps | {"RESHAPE": 1, "FULLY_CONNECTED": 1}
+    steps = {"Cast": 1, "Div": 2, "Sub": 1}
+    assert load(export / "digits.onnx").operators == steps | {"Flatten": 1, "Gemm": 1}
+    assert not load(export / "digits.stablehlo").operators
