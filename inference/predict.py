@@ -132,8 +132,8 @@ def find_export(name, runtime=None):
             )
     known = [report.parent.name for report in HOME.glob("*/report.json")]
     raise UserError(
-        f"--name {name}: no such export, here or in {HOME}{nearest(name, known)}; "
-        "inference/convert_tflite.py makes one"
+        f"--name {name}: no such export, here or in {HOME}; inference/convert_tflite.py makes one"
+        f"{nearest(name, known)}"
     )
 
 
