@@ -28,7 +28,12 @@ class Loaded(NamedTuple):
     inputs: dict  # {name: (shape, dtype)}; a size that may vary is "batch"
     outputs: dict
     metadata: dict  # as `network.py` makes it; empty for .stablehlo, which has no place for it
-    operators: Counter  # {kind: how many}; empty for .stablehlo
+    count_operators: Callable = Counter  # () -> {kind: how many}; empty for .stablehlo
+
+    @property
+    def operators(self):
+        """How many operators of each kind there are; counted when asked for, as that is slow."""
+        return self.count_operators()
 
 
 def load(path, threads=None):
@@ -51,13 +56,15 @@ def load(path, threads=None):
         return loaders[path.suffix](path, threads)
     except ImportError as error:
         raise UserError(
-            f"{path}: its runtime is not installed: no module {error.name!r}. "
+            f"{path}: its runtime is not installed ({_one_line(error)}). "
             "Install it: pip install -r requirements.txt"
         ) from None
     except UserError:
         raise
     except Exception as error:  # each runtime has exceptions of its own
-        raise UserError(f"{path}: not a network that its runtime takes: {error}") from None
+        raise UserError(
+            f"{path}: not a network that its runtime takes: {_one_line(error)}"
+        ) from None
 
 
 def _load_tflite(path, threads):
@@ -66,13 +73,11 @@ def _load_tflite(path, threads):
     from inference import tflite_graph
 
     content = path.read_bytes()
-    model = tflite_graph.load(content)
-    metadata = tflite_graph.read_metadata(model, METADATA)
-    graph = tflite_graph.graphs(model)[0]
-    operators = Counter(graph.kind(one) for one in graph.operators)
     with _quiet():
         interpreter = Interpreter(model_content=content, num_threads=threads)
         interpreter.allocate_tensors()
+    model = tflite_graph.load(content)
+    graph = tflite_graph.graphs(model)[0]
 
     def describe(details):
         return {
@@ -93,8 +98,13 @@ def _load_tflite(path, threads):
             for one in interpreter.get_output_details()
         }
 
-    inputs = describe(interpreter.get_input_details())
-    return Loaded(run, inputs, describe(interpreter.get_output_details()), metadata, operators)
+    return Loaded(
+        run,
+        describe(interpreter.get_input_details()),
+        describe(interpreter.get_output_details()),
+        tflite_graph.read_metadata(model, METADATA),
+        lambda: Counter(graph.kind(one) for one in graph.operators),
+    )
 
 
 def _load_onnx(path, threads):
@@ -121,7 +131,7 @@ def _load_onnx(path, threads):
         describe(session.get_inputs()),
         describe(session.get_outputs()),
         json.loads(properties.get(METADATA, "{}")),
-        _onnx_operators(path),
+        lambda: _onnx_operators(path),
     )
 
 
@@ -143,7 +153,7 @@ def _load_stablehlo(path, threads):
 
     def describe(prefix, avals):
         return {
-            f"{prefix}{index}": (tuple(map(str, one.shape)), np.dtype(one.dtype))
+            f"{prefix}{index}": (tuple(map(_size, one.shape)), np.dtype(one.dtype))
             for index, one in enumerate(avals)
         }
 
@@ -152,7 +162,15 @@ def _load_stablehlo(path, threads):
         return {f"output{index}": np.asarray(one) for index, one in enumerate(outputs)}
 
     inputs = describe("input", exported.in_avals)
-    return Loaded(run, inputs, describe("output", exported.out_avals), {}, Counter())
+    return Loaded(run, inputs, describe("output", exported.out_avals), {})
+
+
+def _size(dimension):
+    return dimension if isinstance(dimension, int) else str(dimension)
+
+
+def _one_line(error):
+    return " ".join(str(error).split())[:300]
 
 
 def _named(signature):
