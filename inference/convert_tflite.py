@@ -129,13 +129,6 @@ def make_files(options, trained, worker, folder, step):
     from inference.quantize import quantize
 
     network, path, refused = trained.network, folder / options.name, []
-    batches = (options.static,) if options.static else (2, 3)
-    lowered = [lower(network, batch) for batch in batches]
-    _file(path, ".stablehlo").write_bytes(stablehlo(network, options.static))
-    step(f"{options.name}.stablehlo")
-    tflite = worker.run(to_tflite, lowered, network.names, network.metadata)
-    _file(path, ".tflite").write_bytes(tflite)
-    step(f"{options.name}.tflite")
 
     def attempt(suffix, make):
         try:
@@ -145,6 +138,12 @@ def make_files(options, trained, worker, folder, step):
             refused.append({"file": f"{options.name}{suffix}", "broken": [str(error)]})
             step(f"{options.name}{suffix}: refused")
 
+    attempt(".stablehlo", lambda: stablehlo(network, options.static))
+    batches = (options.static,) if options.static else (2, 3)
+    lowered = [lower(network, batch) for batch in batches]
+    tflite = worker.run(to_tflite, lowered, network.names, network.metadata)
+    _file(path, ".tflite").write_bytes(tflite)
+    step(f"{options.name}.tflite")
     attempt(".onnx", lambda: worker.run(to_onnx, tflite, network.names, network.metadata))
     for kind in dict.fromkeys(options.quantize):
         examples = _in_batches_of(options.static, trained.examples)

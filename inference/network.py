@@ -109,6 +109,13 @@ def stablehlo(network, static=None):
     jax.config.update("jax_traceback_in_locations_limit", 0)  # no paths of this machine in the file
     try:
         exported = jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(*arrays)
+    except TypeError as error:
+        if "_DimExpr" not in str(error):
+            raise
+        raise UserError(
+            "a .stablehlo file for any batch needs a network that does not take the batch for a "
+            "plain number: write x.shape[0] in place of len(x), or fix it with --static"
+        ) from None
     finally:
         jax.config.update("jax_traceback_in_locations_limit", limit)
     return bytes(exported.serialize())
