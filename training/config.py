@@ -49,6 +49,9 @@ class DataLoaders(Section):
     test: Named
     preprocess: NamedOrName | None = None  # f(inputs) -> inputs, before every call of the network
     augment: NamedOrName | None = None  # f(inputs, key=key) -> inputs, before it, in training only
+    # Keep the examples on the device; "auto": on an accelerator, those in memory that fit. What a
+    # data set makes anew at every reading is made once.
+    device_resident: Literal["auto", True, False] = "auto"
 
 
 class Rule(Section):
@@ -80,6 +83,10 @@ class Training(Section):
     epochs: int = Field(10, ge=1)
     clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per rule
     accumulate: int = Field(1, ge=1)  # pieces a batch is worked off in, to save memory
+    steps_per_call: int = Field(
+        1, ge=1
+    )  # at most; more where updates are over sooner than asked for
+    seeds: int = Field(1, ge=1)  # copies trained at once: seed, seed + 1, ...; figures are means
     ema: float | None = Field(None, gt=0, lt=1)  # decay of the weights' moving average, per update
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     checkpoint: Annotated[Pretrained | None, BeforeValidator(_from_path)] = None

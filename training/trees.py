@@ -21,10 +21,10 @@ def split(tree, parts=()):
         under = any(path == part or path.startswith(part + "/") for part in parts)
         return "stats" not in names and (under or not parts)
 
-    pick = jax.tree_util.tree_map_with_path
+    choose = jax.tree_util.tree_map_with_path
     return (
-        pick(lambda path, leaf: leaf if chosen(path) else None, tree),
-        pick(lambda path, leaf: None if chosen(path) else leaf, tree),
+        choose(lambda path, leaf: leaf if chosen(path) else None, tree),
+        choose(lambda path, leaf: None if chosen(path) else leaf, tree),
     )
 
 
@@ -37,6 +37,11 @@ def merge(first, second):
     """
     none = {"is_leaf": lambda leaf: leaf is None}
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, **none)
+
+
+def pick(tree, index):
+    """Returns what the tree's leaves hold at `index` of their first axis."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def cast(tree, dtype):
