@@ -1,0 +1,205 @@
+"""How time and memory grow: with the batch, the parameters, the host's devices, the data set.
+
+    python benchmarks/scaling.py [batch] [parameters] [devices] [data]
+
+Every case is a process of its own, as its peak memory (of the whole process, all libraries
+included) is measured. "data" is two comparisons of 1 million images with 60,000, all generated: the
+time of an epoch as train.py runs it, in turn in one process, and the peak memory of a whole run of
+train.py less the data themselves.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+
+IMAGE_BYTES = 28 * 28 + 4  # and its label
+MIB = 2**20  # bytes
+SECONDS = 4  # that the updates of a case are timed for
+ROUNDS = 3
+SMALL, LARGE = 60_000, 1_000_000  # images
+WIDTHS = {"0.1 M": 112, "1 M": 681, "10 M": 2790, "100 M": 9610}  # of two hidden layers
+
+
+class Generated:
+    """Pictures of noise with random labels, in memory like MNIST's."""
+
+    def __init__(self, count):
+        random = np.random.default_rng(0)
+        self.images = random.integers(0, 256, (count, 1, 28, 28), np.uint8)
+        self.labels = random.integers(0, 10, count, np.int32)
+
+    def __len__(self):
+        """Returns the number of pictures."""
+        return len(self.labels)
+
+    def __getitems__(self, indices):
+        """Returns the pictures at `indices` and their labels."""
+        return self.images.take(indices, axis=0), self.labels.take(indices)
+
+    def __getitem__(self, index):
+        """Returns a picture and its label."""
+        return self.images[index], self.labels[index]
+
+
+def main():
+    """Prints the tables that are asked for, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tables", nargs="*", help="batch, parameters, devices, data; none: all")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        print(json.dumps(time_updates(json.loads(options.case))))
+        return
+    tables = {"batch": batch, "parameters": parameters, "devices": devices, "data": data}
+    for name in options.tables or tables:
+        tables[name]()
+
+
+def batch():
+    """Prints the sample's update by batch size."""
+    print("\n| batch | ms per update | µs per image | peak memory, MiB |\n|---|---|---|---|")
+    for size in (32, 128, 512, 2048, 8192):
+        found = case([f"data_loader.train.args.batch_size={size}"])
+        print(f"| {size} | {_times(found, size)} | {found['peak']:.0f} |", flush=True)
+
+
+def parameters():
+    """Prints a multi-layer perceptron's update by its number of parameters, at batch 64."""
+    print("\n| parameters | ms per update | µs per image | peak memory, MiB | state, MiB |")
+    print("|---|---|---|---|---|")
+    for width in WIDTHS.values():
+        network = ["model.name=mlp", f'model.args={{"feat_dims": [{width}, {width}]}}']
+        rate = "training.optimizer.args.learning_rate=0.0001"
+        found = case([*network, rate, "data_loader.train.args.batch_size=64"])
+        memory = f"{found['peak']:.0f} | {found['state']:.0f}"
+        print(f"| {found['parameters']:,} | {_times(found, 64)} | {memory} |", flush=True)
+
+
+def devices():
+    """Prints the sample's update by the number of devices the host pretends to have."""
+    print("\n| host devices | ms per update | µs per image | peak memory, MiB |\n|---|---|---|---|")
+    for count in (1, 2, 4, 8):
+        found = case([], XLA_FLAGS=f"--xla_force_host_platform_device_count={count}")
+        print(f"| {count} | {_times(found, 512)} | {found['peak']:.0f} |", flush=True)
+
+
+def data():
+    """Prints what an epoch of many images costs per image, against one of few."""
+    print("\n| images | train.py's epoch, µs per image | peak memory less the data, MiB |")
+    print("|---|---|---|")
+    few, many = time_epochs()
+    for count, seconds in ((SMALL, few), (LARGE, many)):
+        peaks = [peak_of_run(count) - count * IMAGE_BYTES / MIB for _ in range(ROUNDS)]
+        print(f"| {count:,} | {1e6 * statistics.median(seconds):.2f} | ", end="")
+        print(
+            f"{statistics.median(peaks):.0f} ({min(peaks):.0f} to {max(peaks):.0f}) |", flush=True
+        )
+    ratios = [b / a for a, b in zip(few, many, strict=True)]
+    print(
+        f"time per image, {LARGE:,} over {SMALL:,}: median {statistics.median(ratios):.3f} ", end=""
+    )
+    print(f"({min(ratios):.3f} to {max(ratios):.3f})")
+
+
+def case(overrides, **environment):
+    """Returns what `time_updates` finds in a process of its own."""
+    command = [sys.executable, __file__, "--case", json.dumps(overrides)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, check=True, stdout=subprocess.PIPE
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def time_updates(overrides):
+    """Returns seconds per update, peak memory and the state's size in MiB, and the parameters."""
+    import jax
+
+    from training.build import build
+    from training.config import read_config
+    from training.start import count, first_batch
+
+    parts = build(read_config(ROOT / "config.json", overrides))
+    batch = first_batch(parts)
+    state = parts.init(batch)
+    found = {"parameters": count(state.params)}
+    found["state"] = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / MIB
+    state, _ = jax.block_until_ready(parts.update(state, batch))
+    times, began = [], time.perf_counter()
+    while time.perf_counter() - began < SECONDS or len(times) < 3:
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(parts.update(state, batch))
+        times.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
+    return found | {"seconds": statistics.median(times), "peak": peak}
+
+
+def time_epochs():
+    """Returns seconds per image of epochs over few images and over many, in turn."""
+    import logging
+
+    import loop
+    import utils
+    from training.build import build
+    from training.config import read_config
+    from training.interruption import Interruption
+    from training.start import first_batch
+
+    few, many = (
+        (config, build(config))
+        for config in (read_config(ROOT / "config.json", _generated(n)) for n in (SMALL, LARGE))
+    )
+    # One compiled update for both; the schedule's length is all they would differ in.
+    many = many[0], many[1]._replace(update=few[1].update)
+    state = few[1].init(first_batch(few[1]))
+    times = {id(few): [], id(many): []}
+    with tempfile.TemporaryDirectory() as folder, Interruption() as stop:
+        utils.set_up_logging(folder)
+        logging.getLogger("main").handlers[0].setStream(open(os.devnull, "w"))  # noqa: SIM115
+        state, _ = loop.loop_epoch(*few, state, Path(folder), stop)
+        for _ in range(ROUNDS):
+            seconds = []
+            for config, parts, repeats in ((*few, 4), (*many, 1), (*few, 4)):
+                for _ in range(repeats):
+                    state, taken = loop.loop_epoch(config, parts, state, Path(folder), stop)
+                    seconds.append(taken / parts.loaders["train"].examples)
+            times[id(many)].append(seconds.pop(4))
+            times[id(few)].append(statistics.mean(seconds))
+    return times.values()
+
+
+def peak_of_run(count):
+    """Returns the peak memory in MiB of a whole run of train.py over generated images."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = [*_generated(count), "training.epochs=1", f"training.save_dir={folder}"]
+        command = [sys.executable, "train.py", *settings]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
+        return usage.ru_maxrss / 1024
+
+
+def _generated(count):
+    named = {"name": "benchmarks.scaling:Generated", "args": {"count": count}}
+    return [f"data_loader.train.args.dataset={json.dumps(named)}"]
+
+
+def _times(found, size):
+    return f"{1e3 * found['seconds']:.2f} | {1e6 * found['seconds'] / size:.2f}"
+
+
+if __name__ == "__main__":
+    main()
