@@ -113,13 +113,14 @@ def train(config, folder, parts, state, progress, profile=False):
     from training.interruption import Interruption
     from training.journal import Journal
     from training.optimizers import evaluation_params
-    from training.recompilation import warn_of_recompilation
+    from training.recompilation import watched
     from training.report import write_report
     from training.start import count
     from training.tracking import Tracker
 
     LOG.info("The model has %d parameters", count(state.params, parts.copies))
     settings, loader = config.training, parts.loaders["train"]
+    parts, settle = watched(parts)
     with (
         Interruption() as stop,
         Saver(folder, settings.keep) as saver,
@@ -154,7 +155,7 @@ def train(config, folder, parts, state, progress, profile=False):
             LOG.info("---- Epoch %d took %.2f seconds to complete! ----", epoch, seconds)
             if profile:
                 log_time(epoch)
-            warn_of_recompilation()  # by now update and evaluate have met every shape there is
+            settle()  # by now update and evaluate have met every shape there is
 
         saver.wait()
         tracker.keep(folder / file_name(progress.epochs))

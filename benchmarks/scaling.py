@@ -1,6 +1,6 @@
 """How time and memory grow: with the batch, the parameters, the host's devices, the data set.
 
-    python benchmarks/scaling.py [batch] [parameters] [devices] [data]
+    python benchmarks/scaling.py [batch] [dtype] [parameters] [devices] [data]
 
 Every case is a process of its own, as its peak memory (of the whole process, all libraries
 included) is measured. "data" is two comparisons of 1 million images with 60,000, all generated: the
@@ -10,6 +10,7 @@ train.py less the data themselves.
 
 import argparse
 import json
+import logging
 import os
 import resource
 import statistics
@@ -19,17 +20,25 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import jax
 import numpy as np
 
+import utils
+from benchmarks import loop
+from training.build import build
+from training.config import read_config
+from training.interruption import Interruption
+from training.start import count, first_batch
+
+ROOT = Path(__file__).resolve().parents[1]
 IMAGE_BYTES = 28 * 28 + 4  # and its label
 MIB = 2**20  # bytes
 SECONDS = 4  # that the updates of a case are timed for
 ROUNDS = 3
 SMALL, LARGE = 60_000, 1_000_000  # images
-WIDTHS = {"0.1 M": 112, "1 M": 681, "10 M": 2790, "100 M": 9610}  # of two hidden layers
+WIDTHS = (112, 681, 2790, 9610)  # of two hidden layers: 0.1, 1, 10 and 100 million parameters
 
 
 class Generated:
@@ -56,15 +65,15 @@ class Generated:
 def main():
     """Prints the tables that are asked for, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tables", nargs="*", help="batch, parameters, devices, data; none: all")
+    parser.add_argument("tables", nargs="*", help="batch, dtype, ..., data; none: all")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
         print(json.dumps(time_updates(json.loads(options.case))))
         return
-    tables = {"batch": batch, "parameters": parameters, "devices": devices, "data": data}
-    for name in options.tables or tables:
-        tables[name]()
+    for table in (batch, dtype, parameters, devices, data):
+        if not options.tables or table.__name__ in options.tables:
+            table()
 
 
 def batch():
@@ -75,11 +84,23 @@ def batch():
         print(f"| {size} | {_times(found, size)} | {found['peak']:.0f} |", flush=True)
 
 
+def dtype():
+    """Prints the update of three networks by the type of number they compute in, at batch 512."""
+    print("\n| network | compute_dtype | ms per update | µs per image | peak memory, MiB |")
+    print("|---|---|---|---|---|")
+    wide = ["model.name=mlp", 'model.args={"feat_dims": [1024, 1024]}']
+    networks = {"sample": [], "vit": ["model.name=vit", "model.args={}"], "wide mlp": wide}
+    for name, overrides in networks.items():
+        for kind in ("float32", "bfloat16"):
+            found = case([*overrides, f"training.compute_dtype={kind}"])
+            print(f"| {name} | {kind} | {_times(found, 512)} | {found['peak']:.0f} |", flush=True)
+
+
 def parameters():
     """Prints a multi-layer perceptron's update by its number of parameters, at batch 64."""
     print("\n| parameters | ms per update | µs per image | peak memory, MiB | state, MiB |")
     print("|---|---|---|---|---|")
-    for width in WIDTHS.values():
+    for width in WIDTHS:
         network = ["model.name=mlp", f'model.args={{"feat_dims": [{width}, {width}]}}']
         rate = "training.optimizer.args.learning_rate=0.0001"
         found = case([*network, rate, "data_loader.train.args.batch_size=64"])
@@ -90,9 +111,9 @@ def parameters():
 def devices():
     """Prints the sample's update by the number of devices the host pretends to have."""
     print("\n| host devices | ms per update | µs per image | peak memory, MiB |\n|---|---|---|---|")
-    for count in (1, 2, 4, 8):
-        found = case([], XLA_FLAGS=f"--xla_force_host_platform_device_count={count}")
-        print(f"| {count} | {_times(found, 512)} | {found['peak']:.0f} |", flush=True)
+    for number in (1, 2, 4, 8):
+        found = case([], XLA_FLAGS=f"--xla_force_host_platform_device_count={number}")
+        print(f"| {number} | {_times(found, 512)} | {found['peak']:.0f} |", flush=True)
 
 
 def data():
@@ -100,9 +121,9 @@ def data():
     print("\n| images | train.py's epoch, µs per image | peak memory less the data, MiB |")
     print("|---|---|---|")
     few, many = time_epochs()
-    for count, seconds in ((SMALL, few), (LARGE, many)):
-        peaks = [peak_of_run(count) - count * IMAGE_BYTES / MIB for _ in range(ROUNDS)]
-        print(f"| {count:,} | {1e6 * statistics.median(seconds):.2f} | ", end="")
+    for images, seconds in ((SMALL, few), (LARGE, many)):
+        peaks = [peak_of_run(images) - images * IMAGE_BYTES / MIB for _ in range(ROUNDS)]
+        print(f"| {images:,} | {1e6 * statistics.median(seconds):.2f} | ", end="")
         print(
             f"{statistics.median(peaks):.0f} ({min(peaks):.0f} to {max(peaks):.0f}) |", flush=True
         )
@@ -124,12 +145,6 @@ def case(overrides, **environment):
 
 def time_updates(overrides):
     """Returns seconds per update, peak memory and the state's size in MiB, and the parameters."""
-    import jax
-
-    from training.build import build
-    from training.config import read_config
-    from training.start import count, first_batch
-
     parts = build(read_config(ROOT / "config.json", overrides))
     batch = first_batch(parts)
     state = parts.init(batch)
@@ -147,15 +162,6 @@ def time_updates(overrides):
 
 def time_epochs():
     """Returns seconds per image of epochs over few images and over many, in turn."""
-    import logging
-
-    import loop
-    import utils
-    from training.build import build
-    from training.config import read_config
-    from training.interruption import Interruption
-    from training.start import first_batch
-
     few, many = (
         (config, build(config))
         for config in (read_config(ROOT / "config.json", _generated(n)) for n in (SMALL, LARGE))
@@ -179,10 +185,10 @@ def time_epochs():
     return times.values()
 
 
-def peak_of_run(count):
+def peak_of_run(images):
     """Returns the peak memory in MiB of a whole run of train.py over generated images."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = [*_generated(count), "training.epochs=1", f"training.save_dir={folder}"]
+        settings = [*_generated(images), "training.epochs=1", f"training.save_dir={folder}"]
         command = [sys.executable, "train.py", *settings]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
@@ -192,8 +198,8 @@ def peak_of_run(count):
         return usage.ru_maxrss / 1024
 
 
-def _generated(count):
-    named = {"name": "benchmarks.scaling:Generated", "args": {"count": count}}
+def _generated(images):
+    named = {"name": "benchmarks.scaling:Generated", "args": {"count": images}}
     return [f"data_loader.train.args.dataset={json.dumps(named)}"]
 
 

@@ -63,3 +63,17 @@ class Signalling(IdxImages):
             os.kill(os.getpid(), getattr(signal, number))
         self.reads += 1
         return super().__getitems__(indices)
+
+
+class Changing(IdxImages):
+    """Has its pictures as uint8 in the first epoch of 8 batches, and as float32 from then on."""
+
+    def __init__(self, root, split):
+        super().__init__(root, split)
+        self.reads = 0
+
+    def __getitems__(self, indices):
+        """Returns a batch; the first read of all makes the parameters."""
+        self.reads += 1
+        images, labels = super().__getitems__(indices)
+        return images if self.reads <= 9 else images.astype(np.float32), labels
