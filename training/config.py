@@ -132,6 +132,12 @@ class Config(Section):
     training: Training
     wandb: Wandb = Wandb()
 
+    @model_validator(mode="after")
+    def _seeds_are_32_bits(self):
+        if self.seed + self.training.seeds > 2**32:
+            raise ValueError("expected seed + training.seeds to be at most 2**32")
+        return self
+
     def named(self):
         """Yields every function the config names: (path, kind, Named)."""
         yield "model", "model", self.model
