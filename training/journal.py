@@ -5,6 +5,7 @@ import logging
 import sys
 
 import jax
+import numpy as np
 
 from training.profiling import spent
 from training.progress import SPREAD, Sums
@@ -12,9 +13,6 @@ from training.trees import pick
 
 IN_FLIGHT = 8  # updates the host may be ahead of the device; more gains nothing and delays Ctrl-C
 LOG = logging.getLogger("main")
-
-wait_for = spent("device")(jax.block_until_ready)
-fetch_results = spent("device")(jax.device_get)
 
 
 class NotFinite(Exception):
@@ -53,7 +51,8 @@ class Journal:
         done = range(first, self._progress.batch)
         self._now.append((done, measured))
         if len(self._now) > self._in_flight:
-            wait_for(self._now[-self._in_flight][1]["finite"])
+            with spent("device"):
+                self._now[-self._in_flight][1]["finite"].block_until_ready()
         if any(batch % self._log_interval == 0 for batch in done):
             before, self._before, self._now = self._before, self._now, []
             self._settle(before)
@@ -98,7 +97,7 @@ class Journal:
 
     def _each(self, entries):
         """Yields the number of each batch and what was measured of it, on the host."""
-        fetched = fetch_results([measured for _, measured in entries])
+        fetched = _fetch([measured for _, measured in entries])
         for (batches, _), measured in zip(entries, fetched, strict=True):
             for step, batch in enumerate(batches):
                 yield batch, measured if self._steps_per_call == 1 else pick(measured, step)
@@ -131,6 +130,14 @@ def progress_bar(loader, epoch, start):
     bar = tqdm(desc=f"Epoch {epoch}", total=total, initial=done, unit=" images", leave=False)
     with bar, logging_redirect_tqdm([LOG]):
         yield lambda batches: bar.update(min(batches * loader.batch_size, total - bar.n))
+
+
+@spent("device")
+def _fetch(tree):
+    """Returns the tree on the host; to begin every copy ahead pays where there is a way to go."""
+    if jax.default_backend() == "cpu":
+        return jax.tree.map(np.asarray, tree)
+    return jax.device_get(tree)
 
 
 def _title(name):
