@@ -50,24 +50,25 @@ def reside(loaders, wanted, where):
     Raises:
         UserError: the data are wanted on the device and do not fit.
     """
-    room = _free_memory() if wanted else 0
-    if not wanted or (wanted == "auto" and (jax.default_backend() == "cpu" or room is None)):
+    if not wanted or (wanted == "auto" and jax.default_backend() == "cpu"):
         return loaders
-    needed = {
-        id(one.dataset): _size(one) for one in loaders.values() if wanted is True or _in_memory(one)
-    }
-    if room is not None and sum(needed.values()) > (room if wanted is True else SHARE * room):
-        if wanted == "auto":
-            return loaders
-        raise UserError(
-            f"{where}: true, but the data take {sum(needed.values()):,} bytes and the device has "
-            f'{room:,} left; expected false, or "auto", which keeps to what fits'
-        )
-    tables = {}  # a data set that is split in two is there once
-    return {
-        split: _resident(one, tables) if id(one.dataset) in needed else one
+    chosen = {
+        # What is decoded or drawn at random as it is read may differ from one time to the next.
+        split: one
         for split, one in loaders.items()
+        if wanted is True or getattr(one, "whole_batches", False)
     }
+    needed = sum({id(one.dataset): _size(one) for one in chosen.values()}.values())
+    room = _free_memory(unknown=math.inf if wanted is True else 0)
+    if wanted == "auto" and needed > SHARE * room:
+        return loaders
+    if needed > room:
+        raise UserError(
+            f"{where}: true, but the data take {needed:,} bytes and the device has {room:,} left; "
+            'expected false, or "auto", which keeps to what fits'
+        )
+    tables = {}  # by data set: one that is split in two is there once
+    return loaders | {split: _resident(one, tables) for split, one in chosen.items()}
 
 
 def _resident(loader, tables):
@@ -88,20 +89,13 @@ def _resident(loader, tables):
     return resident
 
 
-def _in_memory(loader):
-    """Whether reading is but copying: decoding or drawing at random may differ every time."""
-    return hasattr(loader.dataset, "__getitems__") and getattr(loader, "_whole_batches", False)
-
-
 def _size(loader):
     """Bytes of all examples, were each like the first."""
     first = loader.read(np.arange(1))
     return len(loader.dataset) * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(first))
 
 
-def _free_memory():
-    """Bytes left on the device, or None where it does not say."""
+def _free_memory(unknown):
+    """Bytes left on the device, or `unknown` where it does not say."""
     memory = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" not in memory:
-        return None
-    return math.floor(memory["bytes_limit"] - memory.get("bytes_in_use", 0))
+    return memory["bytes_limit"] - memory["bytes_in_use"] if "bytes_limit" in memory else unknown
