@@ -40,7 +40,7 @@ def main():
     config = read_config(options.config, options.overrides)
     parts = build(config, options.config)
     state = parts.init(first_batch(parts))
-    on_device = [jax.device_put(batch) for batch in parts.loaders["train"].batches(epoch=1)]
+    on_device = [jax.device_put(call) for call, _ in parts.calls(epoch=1)]
     with tempfile.TemporaryDirectory() as folder, Interruption() as stop:
         utils.set_up_logging(folder)
         logging.getLogger("main").handlers[0].setStream(open(Path(folder) / "console", "w"))  # noqa: SIM115

@@ -1,6 +1,6 @@
 """How time and memory grow: with the batch, the parameters, the host's devices, the data set.
 
-    python benchmarks/scaling.py [batch] [dtype] [parameters] [devices] [data]
+    python benchmarks/scaling.py [batch] [dtype] [calls] [seeds] [parameters] [devices] [data]
 
 Every case is a process of its own, as its peak memory (of the whole process, all libraries
 included) is measured. "data" is two comparisons of 1 million images with 60,000, all generated: the
@@ -39,6 +39,7 @@ SECONDS = 4  # that the updates of a case are timed for
 ROUNDS = 3
 SMALL, LARGE = 60_000, 1_000_000  # images
 WIDTHS = (112, 681, 2790, 9610)  # of two hidden layers: 0.1, 1, 10 and 100 million parameters
+TINY = ["model.name=mlp", 'model.args={"feat_dims": [32]}', "data_loader.train.args.batch_size=64"]
 
 
 class Generated:
@@ -71,7 +72,7 @@ def main():
     if options.case:
         print(json.dumps(time_updates(json.loads(options.case))))
         return
-    for table in (batch, dtype, parameters, devices, data):
+    for table in (batch, dtype, calls, seeds, parameters, devices, data):
         if not options.tables or table.__name__ in options.tables:
             table()
 
@@ -94,6 +95,31 @@ def dtype():
         for kind in ("float32", "bfloat16"):
             found = case([*overrides, f"training.compute_dtype={kind}"])
             print(f"| {name} | {kind} | {_times(found, 512)} | {found['peak']:.0f} |", flush=True)
+
+
+def calls():
+    """Prints a tiny network's update by how many are one call, and by where the data are."""
+    print(
+        "\n| steps_per_call | device_resident | ms per update | µs per image | peak memory, MiB |"
+    )
+    print("|---|---|---|---|---|")
+    for steps in (1, 4, 16):
+        for resident in ("false", "true"):
+            settings = f"training.steps_per_call={steps} data_loader.device_resident={resident}"
+            found = case([*TINY, *settings.split()])
+            print(
+                f"| {steps} | {resident} | {_times(found, 64)} | {found['peak']:.0f} |", flush=True
+            )
+
+
+def seeds():
+    """Prints a tiny network's update by the number of copies trained at once."""
+    print(
+        "\n| seeds | ms per update | of each, µs per image | peak memory, MiB |\n|---|---|---|---|"
+    )
+    for number in (1, 2, 4, 8, 16):
+        found = case([*TINY, f"training.seeds={number}"])
+        print(f"| {number} | {_times(found, 64 * number)} | {found['peak']:.0f} |", flush=True)
 
 
 def parameters():
@@ -146,16 +172,16 @@ def case(overrides, **environment):
 def time_updates(overrides):
     """Returns seconds per update, peak memory and the state's size in MiB, and the parameters."""
     parts = build(read_config(ROOT / "config.json", overrides))
-    batch = first_batch(parts)
-    state = parts.init(batch)
-    found = {"parameters": count(state.params)}
+    state = parts.init(first_batch(parts))
+    found = {"parameters": count(state.params, parts.copies)}
     found["state"] = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / MIB
-    state, _ = jax.block_until_ready(parts.update(state, batch))
+    call, _ = next(parts.calls(epoch=1))
+    state, _ = jax.block_until_ready(parts.update(state, call))
     times, began = [], time.perf_counter()
     while time.perf_counter() - began < SECONDS or len(times) < 3:
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(parts.update(state, batch))
-        times.append(time.perf_counter() - start)
+        state, _ = jax.block_until_ready(parts.update(state, call))
+        times.append((time.perf_counter() - start) / parts.steps_per_call)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
     return found | {"seconds": statistics.median(times), "peak": peak}
 

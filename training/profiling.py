@@ -87,16 +87,16 @@ def traced(parts, folder, wanted=True):
         def update(state, batch):
             number = next(numbers)
             if number == TRACED_FROM:
-                jax.block_until_ready(state)
                 with spent("trace"):
+                    jax.block_until_ready(state)
                     trace.enter_context(jax.profiler.trace(path, create_perfetto_trace=True))
             with jax.profiler.StepTraceAnnotation("update", step_num=number):
                 state, measured = parts.update(state, batch)
             if number == TRACED_FROM + TRACED_CALLS - 1:
-                jax.block_until_ready(state)
                 with spent("trace"):
+                    jax.block_until_ready(state)
                     trace.close()
-                LOG.info("Trace of %d updates: %s", TRACED_CALLS, next(path.rglob("perfetto*")))
+                LOG.info("Trace of %d calls: %s", TRACED_CALLS, max(path.rglob("perfetto*")))
             return state, measured
 
         yield parts._replace(update=update)
