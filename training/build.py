@@ -70,9 +70,6 @@ def build(config, source="config.json"):
         name: _rule(rule, losses[name], config, total_steps, f"{source}: {_place(name)}.optimizer")
         for name, rule in config.training.all_rules().items()
     }
-    loaders = reside(
-        loaders, config.data_loader.device_resident, f"{source}: data_loader.device_resident"
-    )
     forward = make_forward(model, prepare, config.training.compute_dtype)
     init, update, evaluate = _functions(forward, rules, metrics, config)
     steps = even_steps(len(loaders["train"]), config.training.steps_per_call)
@@ -184,7 +181,9 @@ def _loaders(config, source):
         loaders[split] = call(loader, args, f"{where}.args")
     validation = loaders["train"].validation()
     held_out = {} if validation is None else {"validation": validation}
-    return {"train": loaders["train"], **held_out, "test": loaders["test"]}
+    loaders = {"train": loaders["train"], **held_out, "test": loaders["test"]}
+    where = f"{source}: data_loader.device_resident"
+    return reside(loaders, config.data_loader.device_resident, where)
 
 
 def _functions(forward, rules, metrics, config):
