@@ -54,6 +54,7 @@ def test_the_written_config_spells_out_every_default(tmp_path, sample):
     ("path", "value", "message"),
     [
         ("modle", {}, "modle: unknown key; did you mean 'model'?"),
+        ("[", 1, "[: unknown key"),
         ("training.epoch", 3, "training.epoch: unknown key; did you mean 'epochs'?"),
         ("data_loader.train.argz", {}, "data_loader.train.argz: unknown key; did you mean 'args'?"),
         ("training.epochs", "ten", "training.epochs: expected integer, got \"ten\""),

@@ -234,7 +234,10 @@ def _child(values, key, override):
 
 def _describe(fault, path):
     """One line for one of pydantic's faults: where, what came, what was expected."""
-    location = [str(part) for part in fault["loc"] if "[" not in str(part)]  # no "dict[str,any]"
+    *parents, last = fault["loc"] or ("",)
+    location = [str(part) for part in parents if "[" not in str(part)]  # no "dict[str,any]"
+    if last and ("[" not in str(last) or fault["type"] == "extra_forbidden"):
+        location.append(str(last))
     where, came = ".".join(location), _shorten(fault["input"])
     if fault["type"] == "extra_forbidden":
         known = list(_section(location[:-1]).model_fields)
