@@ -55,9 +55,9 @@ def main():
     print(f"loop over bare updates: median {statistics.median(ratios):.3f} ({spread})")
 
 
-def loop_epoch(config, parts, state, folder, stop):
-    """Returns the state and the seconds of an epoch as train.py runs it."""
-    progress = Progress()
+def loop_epoch(config, parts, state, folder, stop, start=0):
+    """Returns the state and the seconds of an epoch, from batch `start` on, as train.py runs it."""
+    progress = Progress(batch=start)
     with Tracker(config, folder, {}) as tracker:
         journal = Journal(progress, tracker, parts, config.training.log_interval)
         began = time.perf_counter()
