@@ -4,11 +4,11 @@
 
 Every case is a process of its own, as its peak memory (of the whole process, all libraries
 included) is measured. "data" is two comparisons of 1 million images with 60,000, all generated: the
-time of an epoch as train.py runs it, in turn in one process, and the peak memory of a whole run of
-train.py less the data themselves.
+time of an epoch as train.py runs it, in turn in one process, and the peak memory less the data.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -29,6 +29,7 @@ import utils
 from benchmarks import loop
 from training.build import build
 from training.config import read_config
+from training.evaluation import evaluate_all
 from training.interruption import Interruption
 from training.start import count, first_batch
 
@@ -70,7 +71,9 @@ def main():
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        print(json.dumps(time_updates(json.loads(options.case))))
+        wanted = json.loads(options.case)
+        measure = peak_of_epoch if isinstance(wanted, int) else time_updates
+        print(json.dumps(measure(wanted)))
         return
     for table in (batch, dtype, calls, seeds, parameters, devices, data):
         if not options.tables or table.__name__ in options.tables:
@@ -144,22 +147,22 @@ def devices():
 
 def data():
     """Prints what an epoch of many images costs per image, against one of few."""
+    peaks = [case(images)["peak"] - images * IMAGE_BYTES / MIB for images in (SMALL, LARGE)]
     print("\n| images | train.py's epoch, µs per image | peak memory less the data, MiB |")
     print("|---|---|---|")
     few, many = time_epochs()
-    for images, seconds in ((SMALL, few), (LARGE, many)):
-        peak = peak_of_run(images) - images * IMAGE_BYTES / MIB
+    for images, seconds, peak in ((SMALL, few, peaks[0]), (LARGE, many, peaks[1])):
         print(f"| {images:,} | {1e6 * statistics.median(seconds):.2f} | {peak:.0f} |", flush=True)
     ratios = [b / a for a, b in zip(few, many, strict=True)]
     print(
         f"time per image, {LARGE:,} over {SMALL:,}: median {statistics.median(ratios):.3f} ", end=""
     )
-    print(f"({min(ratios):.3f} to {max(ratios):.3f})")
+    print(f"({min(ratios):.3f} to {max(ratios):.3f}); memory {peaks[1] / peaks[0]:.3f}")
 
 
-def case(overrides, **environment):
-    """Returns what `time_updates` finds in a process of its own."""
-    command = [sys.executable, __file__, "--case", json.dumps(overrides)]
+def case(wanted, **environment):
+    """Returns what `time_updates`, or of a number `peak_of_epoch`, finds in its own process."""
+    command = [sys.executable, __file__, "--case", json.dumps(wanted)]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, check=True, stdout=subprocess.PIPE
     )
@@ -179,8 +182,7 @@ def time_updates(overrides):
         start = time.perf_counter()
         state, _ = jax.block_until_ready(parts.update(state, call))
         times.append((time.perf_counter() - start) / parts.steps_per_call)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
-    return found | {"seconds": statistics.median(times), "peak": peak}
+    return found | {"seconds": statistics.median(times), "peak": peak_memory()}
 
 
 def time_epochs():
@@ -197,33 +199,48 @@ def time_epochs():
     many = many[0], many[1]._replace(update=few[1].update)
     state = few[1].init(first_batch(few[1]))
     batches = len(few[1].loaders["train"])
-    start = len(many[1].loaders["train"]) - 2 * batches
+    images = 2 * batches * few[1].loaders["train"].batch_size
     times = [], []
-    with tempfile.TemporaryDirectory() as folder, Interruption() as stop:
-        utils.set_up_logging(folder)
-        logging.getLogger("main").handlers[0].setStream(open(os.devnull, "w"))  # noqa: SIM115
-        state, _ = loop.loop_epoch(*few, state, Path(folder), stop)
+    with quiet() as (folder, stop):
+        state, _ = loop.loop_epoch(*few, state, folder, stop)
         for _ in range(ROUNDS):
-            state, before = loop.loop_epoch(*few, state, Path(folder), stop)
-            state, between = loop.loop_epoch(*many, state, Path(folder), stop, start)
-            state, after = loop.loop_epoch(*few, state, Path(folder), stop)
-            images = 2 * batches * few[1].loaders["train"].batch_size
+            state, before = loop.loop_epoch(*few, state, folder, stop)
+            start = len(many[1].loaders["train"]) - 2 * batches
+            state, between = loop.loop_epoch(*many, state, folder, stop, start)
+            state, after = loop.loop_epoch(*few, state, folder, stop)
             times[0].append((before + after) / images)
             times[1].append(between / images)
     return times
 
 
-def peak_of_run(images):
-    """Returns the peak memory in MiB of a whole run of train.py over generated images."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = [*_generated(images), "training.epochs=1", f"training.save_dir={folder}"]
-        command = [sys.executable, "train.py", *settings]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
-        return usage.ru_maxrss / 1024
+def peak_of_epoch(images):
+    """Returns the peak memory in MiB of an epoch's last batches, and of the evaluation."""
+    config = read_config(ROOT / "config.json", _generated(images))
+    parts = build(config)
+    state = parts.init(first_batch(parts))
+    with quiet() as (folder, stop):
+        start = len(parts.loaders["train"]) - SMALL // parts.loaders["train"].batch_size
+        state, _ = loop.loop_epoch(config, parts, state, folder, stop, start)
+        evaluate_all(parts, state.params)
+    return {"peak": peak_memory()}
+
+
+def peak_memory():
+    """Returns the peak memory of this process in MiB; Linux counts in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextlib.contextmanager
+def quiet():
+    """Yields a folder for logs and an Interruption; the console is silent meanwhile."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Interruption() as stop,
+        open(os.devnull, "w") as no,
+    ):
+        utils.set_up_logging(folder)
+        logging.getLogger("main").handlers[0].setStream(no)
+        yield Path(folder), stop
 
 
 def _generated(images):
