@@ -3,6 +3,7 @@
 python train.py -c config.json                        a new run
 python train.py -c config.json training.epochs=3      with another value
 python train.py -c config.json --check                build everything, train nothing
+python train.py -c config.json --profile              tell where the time goes
 python train.py --resume latest                       go on with a run
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import utils
 from training.config import read_config
+from training.profiling import STOPWATCH, log_time, spent, traced
 
 # The config is checked before JAX is imported, which takes a second: hence imports in functions.
 
@@ -31,8 +33,10 @@ def main(argv=None):
 
             return check(config, options.config)
         if options.resume:
-            return resume(options.resume, options.overrides)
-        return begin(options.config, options.overrides)
+            run = resume(options.resume, options.overrides)
+        else:
+            run = begin(options.config, options.overrides)
+        return train(*run, profile=options.profile)
     except utils.UserError as error:
         LOG.debug("error: %s", error)  # for train.log, if it is there already
         print(f"error: {error}", file=sys.stderr)
@@ -49,12 +53,13 @@ def parse_arguments(argv):
     parser.add_argument("-c", "--config", default="config.json", metavar="FILE")
     parser.add_argument("--resume", metavar="PATH", help="a checkpoint, a run folder, or 'latest'")
     parser.add_argument("--check", action="store_true", help="build and try everything, then stop")
+    parser.add_argument("--profile", action="store_true", help="tell where the time goes")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     return parser.parse_intermixed_args(argv)
 
 
 def begin(path, overrides):
-    """Trains in a new run folder."""
+    """Makes a new run and its folder; returns what `train` takes."""
     config = read_config(path, overrides)
     from training.progress import Progress
     from training.start import count, fresh_state, write_run
@@ -64,12 +69,12 @@ def begin(path, overrides):
     with utils.new_run_folder(config.training.save_dir, config.title, config.wandb.id) as folder:
         parts = prepare(config, path, folder)
         state = fresh_state(parts, config)
-        write_run(config, folder, count(state.params))
-    return train(config, folder, parts, state, Progress())
+        write_run(config, folder, count(state.params, parts.copies))
+    return config, folder, parts, state, Progress()
 
 
 def resume(path, overrides):
-    """Goes on with a run in its own folder, by its own config and its own copy of the network."""
+    """Takes up a run in its own folder, with its own config and its own copy of the network."""
     from training.checkpoint import find, read
 
     checkpoint = find(utils.latest_run("saved") if path == "latest" else Path(path))
@@ -82,9 +87,9 @@ def resume(path, overrides):
 
     parts = prepare(config, folder / "config.json", folder)
     state = restored_state(parts, arrays, checkpoint)
-    write_run(config, folder, count(state.params))
+    write_run(config, folder, count(state.params, parts.copies))
     LOG.info("Going on from %s", checkpoint)
-    return train(config, folder, parts, state, Progress.from_meta(meta))
+    return config, folder, parts, state, Progress.from_meta(meta)
 
 
 def prepare(config, source, folder):
@@ -101,25 +106,28 @@ def prepare(config, source, folder):
     return parts
 
 
-def train(config, folder, parts, state, progress):
+def train(config, folder, parts, state, progress, profile=False):
     """Trains for the epochs that are left, then reports; returns the exit code."""
     from training.checkpoint import Saver, file_name
     from training.evaluation import evaluate_all, predict
     from training.interruption import Interruption
     from training.journal import Journal
     from training.optimizers import evaluation_params
+    from training.recompilation import watched
     from training.report import write_report
     from training.start import count
     from training.tracking import Tracker
 
-    LOG.info("The model has %d parameters", count(state.params))
+    LOG.info("The model has %d parameters", count(state.params, parts.copies))
     settings, loader = config.training, parts.loaders["train"]
+    parts, settle = watched(parts)
     with (
         Interruption() as stop,
         Saver(folder, settings.keep) as saver,
         Tracker(config, folder, progress.files) as tracker,
+        traced(parts, folder, profile) as parts,
     ):
-        journal = Journal(progress, tracker, parts.finish, len(loader), settings.log_interval)
+        journal = Journal(progress, tracker, parts, settings.log_interval)
 
         def save(name, best=False):
             progress.files = tracker.sizes()
@@ -129,6 +137,7 @@ def train(config, folder, parts, state, progress):
             epoch, began = progress.epochs + 1, time.perf_counter()
             LOG.info("---- STARTING EPOCH %d ----", epoch)
             done = progress.batch
+            STOPWATCH.restart()
             state = train_epoch(parts, state, epoch, progress, journal, folder, stop)
             speed = (progress.batch - done) * loader.batch_size / (time.perf_counter() - began)
             evaluated = evaluate_all(parts, evaluation_params(state), stop)
@@ -144,6 +153,9 @@ def train(config, folder, parts, state, progress):
             if due or best:
                 save(file_name(epoch) if due else None, best)
             LOG.info("---- Epoch %d took %.2f seconds to complete! ----", epoch, seconds)
+            if profile:
+                log_time(epoch)
+            settle()  # by now update and evaluate have met every shape there is
 
         saver.wait()
         tracker.keep(folder / file_name(progress.epochs))
@@ -153,6 +165,7 @@ def train(config, folder, parts, state, progress):
     return 0
 
 
+@spent("dispatch")
 def train_epoch(parts, state, epoch, progress, journal, folder, stop):
     """Runs the updates of an epoch that are left, or until a signal; returns the state."""
     from training.journal import NotFinite, progress_bar
@@ -161,10 +174,10 @@ def train_epoch(parts, state, epoch, progress, journal, folder, stop):
     loader = parts.loaders["train"]
     try:
         with progress_bar(loader, epoch, progress.batch) as advance:
-            for batch in loader.batches(epoch, progress.batch):
+            for batch, count in parts.calls(epoch, progress.batch):
                 state, measured = parts.update(state, batch)
-                journal.add(measured)
-                advance()
+                journal.add(measured, count)
+                advance(count)
                 if stop.signal:
                     break
         journal.settle()

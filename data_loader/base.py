@@ -105,7 +105,8 @@ class BaseDataLoader:
         indices = self._indices
         if self.shuffle:
             indices = indices[self._generator(epoch).permutation(len(indices))]
-        return np.resize(indices, (len(self), self.batch_size))
+        missing = len(self) * self.batch_size - len(indices)
+        return np.append(indices, np.resize(indices, missing)).reshape(len(self), self.batch_size)
 
     def _batch(self, order, number):
         batch = self.read(order[number])

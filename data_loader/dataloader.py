@@ -132,6 +132,9 @@ class DataLoader(BaseDataLoader):
             the loader; each has its own copy of the data set.
         collate: function of a list of samples that returns a batch, see `base.collate`. With one,
             samples are always read one by one.
+
+    Attributes:
+        whole_batches: whether a batch is read by the data set's `__getitems__`.
     """
 
     def __init__(
@@ -151,13 +154,13 @@ class DataLoader(BaseDataLoader):
                 f"DataLoader: collate is {collate!r}, expected a function; "
                 'in a config {"name": "package.module:function"}.'
             )
-        self._whole_batches = collate is None and hasattr(dataset, "__getitems__")
+        self.whole_batches = collate is None and hasattr(dataset, "__getitems__")
         if prefetch is None:
-            prefetch = 0 if self._whole_batches else 2
+            prefetch = 0 if self.whole_batches else 2
         super().__init__(dataset, batch_size, shuffle, seed, validation_split, prefetch)
         self.collate = collate or base.collate
         self.workers = self._whole_number("workers", workers, 0)
-        if self.workers and self._whole_batches:
+        if self.workers and self.whole_batches:
             raise UserError(
                 f"{self._name}: workers is {workers}, but the data set reads whole batches with "
                 "`__getitems__`, so they would be idle. Set workers to 0; prefetch reads ahead."
@@ -169,7 +172,7 @@ class DataLoader(BaseDataLoader):
 
     def read(self, indices):
         """Reads the examples `indices`, (batch,) int64, as a batch."""
-        if self._whole_batches:
+        if self.whole_batches:
             inputs, targets = self.dataset.__getitems__(indices)
             return {"inputs": inputs, "targets": targets}
         if not self.workers:

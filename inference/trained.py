@@ -14,8 +14,9 @@ from inference.quantize import CALIBRATION_EXAMPLES
 from training.build import bind, build
 from training.evaluation import is_classification, real_examples
 from training.optimizers import make_forward
+from training.resident import fetch
 from training.start import count, first_batch, restored_params
-from training.trees import subtree
+from training.trees import pick, subtree
 from utils import UserError
 
 SPEC = re.compile(r"(?:(\w+)\s*[=:]\s*)?[(\[]([\d\s,]*)[)\]]\s*:?\s*([a-z]+\d*)?")
@@ -44,8 +45,8 @@ def load(config, source, checkpoint, arrays, preprocess, specs=()):
         UserError: weights, config, data and inputs do not fit each other.
     """
     parts = _build(config, source)
-    params = jax.device_get(restored_params(parts, arrays, checkpoint))
-    stored, as_stored = jax.tree.flatten(first_batch(parts)["inputs"])
+    params = _params(parts, arrays, checkpoint)
+    stored, as_stored = jax.tree.flatten(fetch(first_batch(parts))["inputs"])
     names = _names(as_stored)
     where = f"{source}: data_loader.preprocess"
     named = config.data_loader.preprocess
@@ -106,7 +107,7 @@ def load_part(config, model, source, checkpoint, arrays, part, specs):
             "are those of the whole network"
         )
     parts = _build(config, source)
-    params = jax.device_get(restored_params(parts, arrays, checkpoint))
+    params = _params(parts, arrays, checkpoint)
     params = subtree(params, part, f"{checkpoint}: --part")
     forward = _forward(config.model_copy(update={"model": model}), source)
 
@@ -192,6 +193,12 @@ def _build(config, source):
     return build(config.model_copy(update={"training": training}), source)
 
 
+def _params(parts, arrays, checkpoint):
+    """The network's parameters; of several seeds', those of the first."""
+    params = jax.device_get(restored_params(parts, arrays, checkpoint))
+    return params if parts.copies == 1 else pick(params, 0)
+
+
 def _forward(config, source):
     model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
     return make_forward(model, lambda inputs, key, train: inputs)
@@ -208,6 +215,7 @@ def _test_set(parts, network):
     """The test set in batches of inputs; labels and output names if it is to be classified."""
     batches, targets = [], []
     for batch in parts.loaders["test"].batches(epoch=1):
+        batch = fetch(batch)
         inputs, target = real_examples((batch["inputs"], batch["targets"]), batch["weight"])
         batches.append(tuple(jax.tree.leaves(inputs)))
         targets.append(target)
@@ -223,6 +231,7 @@ def _training_examples(parts, feed, inputs):
     """Some training data as the files take them, for quantisation."""
     examples, seen = [], 0
     for batch in parts.loaders["train"].batches(epoch=1):
+        batch = fetch(batch)
         raw = real_examples(batch["inputs"], batch["weight"])
         arrays = feed(*(one[: CALIBRATION_EXAMPLES - seen] for one in jax.tree.leaves(raw)))
         examples.append({one.name: array for one, array in zip(inputs, arrays, strict=True)})

@@ -63,3 +63,29 @@ class Signalling(IdxImages):
             os.kill(os.getpid(), getattr(signal, number))
         self.reads += 1
         return super().__getitems__(indices)
+
+
+class Changing(IdxImages):
+    """Has its pictures as uint8 in the first epoch of 8 batches, and as float32 from then on."""
+
+    def __init__(self, root, split):
+        super().__init__(root, split)
+        self.reads = 0
+
+    def __getitems__(self, indices):
+        """Returns a batch; the first read of all makes the parameters."""
+        self.reads += 1
+        images, labels = super().__getitems__(indices)
+        return images if self.reads <= 9 else images.astype(np.float32), labels
+
+
+def unlucky(x, *, params=None, key=None, train=False):
+    """A network that is not finite in a tenth of its updates, by its key."""
+    layer = Layers(params, key, train)
+    y = layer("luck", _luck, layer("hidden", linear, x.reshape(len(x), -1), 16))
+    return layer("out", linear, y, 10), layer.params
+
+
+def _luck(x, *, params=None, key=None, train=False):
+    broken = train and jax.random.bernoulli(key, 0.1)
+    return jax.numpy.where(broken, np.nan, x), {}

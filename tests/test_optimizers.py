@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.model import mnist_model, vit
 from model.modules import Layers, batch_norm, dropout, linear
 from training import optimizers
 from training.loss import cross_entropy, mean_squared_error
@@ -255,6 +256,7 @@ def test_the_moving_average_is_of_the_weights_and_is_evaluated():
 
 def test_bfloat16_computes_coarsely_on_float32_weights():
     state, update, evaluate = make(with_statistics, dtype="bfloat16")
+    assert evaluate(state.params, batch_of(12))[0]["loss"][0].dtype == jnp.float32
     exact, _, evaluate_exactly = make(with_statistics)
     _, outputs = evaluate(state.params, batch_of(12))
     _, exact_outputs = evaluate_exactly(exact.params, batch_of(12))
@@ -263,6 +265,37 @@ def test_bfloat16_computes_coarsely_on_float32_weights():
     np.testing.assert_allclose(outputs, exact_outputs, atol=0.05)
     state, _ = update(state, batch_of(12))
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
+
+
+def operands(jaxpr):
+    """Yields the dtypes that each product and convolution of a program takes."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield {operand.aval.dtype.name for operand in equation.invars}
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from operands(inner)
+
+
+@pytest.mark.parametrize(("model", "backward"), [(mnist_model, True), (vit, False)])
+def test_in_bfloat16_no_product_nor_convolution_takes_float32(model, backward):
+    """Forward; and backward, but for attention, whose logits have float32 gradients."""
+    batch = {
+        "inputs": np.zeros((4, 1, 28, 28), np.float32),
+        "targets": np.zeros(4, np.int32),
+        "weight": np.ones(4, np.float32),
+    }
+    rules = {"network": Rule(cross_entropy, optimizers.sgd(0.1))}
+    forward = make_forward(model, as_it_is, "bfloat16")
+    state = jax.eval_shape(make_init(forward, rules), batch)
+    programs = [jax.make_jaxpr(make_evaluate(forward, rules, {}))(state.params, batch)]
+    if backward:
+        programs.append(jax.make_jaxpr(make_update(forward, rules, {}))(state, batch))
+    for program in programs:
+        found = list(operands(program.jaxpr))
+        assert len(found) > 10
+        assert all(dtypes == {"bfloat16"} for dtypes in found)
 
 
 def test_each_rule_moves_only_its_part_by_its_own_loss():

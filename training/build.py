@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import optax
 
+from training.calls import deal, even_steps, several
 from training.config import HOMES, is_named
+from training.copies import make_copies, seeds_of
 from training.optimizers import (
     SINGLE_RULE,
     Rule,
@@ -17,6 +19,7 @@ from training.optimizers import (
     make_update,
     step_key,
 )
+from training.resident import reside
 from utils import UserError, call, check_arguments, nearest, resolve
 
 
@@ -26,11 +29,14 @@ class Parts(NamedTuple):
     loaders: dict  # {"train": loader, "validation": loader where there is a split, "test": loader}
     rules: dict  # {name: Rule}
     metrics: dict  # {name: function}
-    step_key: Any  # (step) -> key of that update
+    step_key: Any  # (step, copy=0) -> key of that update
     forward: Any  # (params, inputs, key, train) -> (outputs, params)
     init: Any  # (batch) -> TrainState, jitted
     update: Any  # (state, batch) -> (state, measured), jitted
     evaluate: Any  # (params, batch) -> (measured, outputs), jitted
+    calls: Any  # (epoch, start) -> iterator of (what update takes for a batch, number of batches)
+    steps_per_call: int  # batches update takes at once; if several, what it measures has that axis
+    copies: int  # networks trained at once; if several, all arrays of the state have that axis
     finish: dict  # {name: (sum, weight) -> result} of everything measured that is not a mean
 
 
@@ -64,18 +70,21 @@ def build(config, source="config.json"):
         name: _rule(rule, losses[name], config, total_steps, f"{source}: {_place(name)}.optimizer")
         for name, rule in config.training.all_rules().items()
     }
-    settings = config.training
-    forward = make_forward(model, prepare, settings.compute_dtype)
-    update = make_update(forward, rules, metrics, config.seed, settings.accumulate, settings.ema)
+    forward = make_forward(model, prepare, config.training.compute_dtype)
+    init, update, evaluate = _functions(forward, rules, metrics, config)
+    steps = even_steps(len(loaders["train"]), config.training.steps_per_call)
     return Parts(
         loaders=loaders,
         rules=rules,
         metrics=metrics,
-        step_key=partial(step_key, config.seed),
+        step_key=lambda step, copy=0: step_key(config.seed + copy, step),
         forward=forward,
-        init=make_init(forward, rules, config.seed, settings.ema),
-        update=update,
-        evaluate=make_evaluate(forward, rules, metrics),
+        init=init,
+        update=update if steps == 1 else several(update, steps),
+        evaluate=evaluate,
+        calls=lambda epoch, start=0: deal(loaders["train"].batches(epoch, start), steps),
+        steps_per_call=steps,
+        copies=config.training.seeds,
         finish={name: one.finish for name, one in metrics.items() if hasattr(one, "finish")},
     )
 
@@ -172,7 +181,25 @@ def _loaders(config, source):
         loaders[split] = call(loader, args, f"{where}.args")
     validation = loaders["train"].validation()
     held_out = {} if validation is None else {"validation": validation}
-    return {"train": loaders["train"], **held_out, "test": loaders["test"]}
+    loaders = {"train": loaders["train"], **held_out, "test": loaders["test"]}
+    where = f"{source}: data_loader.device_resident"
+    return reside(loaders, config.data_loader.device_resident, where)
+
+
+def _functions(forward, rules, metrics, config):
+    """Returns init, update and evaluate, jitted: of one network, or of all its copies."""
+    settings = config.training
+
+    def init_of(seed):
+        return make_init(forward, rules, seed, settings.ema)
+
+    def update_of(seed):
+        return make_update(forward, rules, metrics, seed, settings.accumulate, settings.ema)
+
+    evaluate = make_evaluate(forward, rules, metrics)
+    if settings.seeds > 1:
+        return make_copies(init_of, update_of, evaluate, seeds_of(config))
+    return init_of(config.seed), update_of(config.seed), evaluate
 
 
 def _prepare(loaders, source):

@@ -5,6 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from training.progress import SPREAD
+
 CURVE_POINTS = 200  # of one line; a longer one shows medians, within a band of the extremes
 DOTTED_POINTS = 30  # up to this many points have a dot each
 READOUTS = 100  # places at which hovering shows the values
@@ -50,6 +52,8 @@ def charts(metrics: list[dict]) -> list[dict]:
     for line in metrics:
         x = line["step"] / steps if "step" in line else line.get("epoch")
         for key, value in measures(line).items() if x is not None else ():
+            if key.endswith(SPREAD):
+                continue  # the table has it
             start = next((start for start in LINES if key.startswith(start)), "")
             curve = curves.setdefault(key.removeprefix(start), {})
             curve.setdefault(LINES.get(start, "only"), []).append((x, value))

@@ -7,7 +7,7 @@ from training.build import build
 from training.optimizers import evaluation_params
 from training.progress import Sums
 from training.start import count, first_batch
-from training.trees import split
+from training.trees import pick, split
 
 MIB = 2**20  # bytes
 
@@ -17,20 +17,24 @@ def check(config, source):
     parts = build(config, source)
     batch = first_batch(parts)
     state = parts.init(batch)
-    print(layer_table(parts, state.params, batch["inputs"]))
+    params = state.params if parts.copies == 1 else pick(state.params, 0)
+    print(layer_table(parts, params, batch["inputs"]))
     print()
     optimizer = _bytes(state.optimizers) + _bytes(state.average)
-    print(f"parameters   {count(state.params):>12,}   {_bytes(state.params) / MIB:10.3f} MiB")
+    print(f"parameters   {count(params):>12,}   {_bytes(state.params) / MIB:10.3f} MiB")
     print(f"optimizer    {'':12}   {optimizer / MIB:10.3f} MiB")
     print(f"one batch    {len(batch['weight']):>12,}   {_bytes(batch) / MIB:10.3f} MiB")
-    compiled = parts.update.lower(state, batch).compile()
+    call, _ = next(parts.calls(epoch=1))
+    compiled = parts.update.lower(state, call).compile()
     memory = compiled.memory_analysis()
     if memory is not None:
         print(f"one update   {'':12}   {memory.temp_size_in_bytes / MIB:10.3f} MiB besides these")
 
     evaluated, _ = parts.evaluate(evaluation_params(state), batch)
-    _, measured = compiled(state, batch)
-    finite = measured.pop("finite")
+    _, measured = compiled(state, call)
+    if parts.steps_per_call > 1:
+        measured = pick(measured, 0)
+    finite = measured.pop("finite").all()
     print()
     for title, figures in (("update", measured), ("evaluate", evaluated)):
         sums = Sums()

@@ -29,6 +29,7 @@ from training.checkpoint_file import (
     reason,
     some,
 )
+from training.profiling import spent
 from utils import UserError
 
 BEST = "checkpoint-best.params"
@@ -161,6 +162,7 @@ class Saver:
         ended = self._pending is not None and self._pending.done()
         return self._pending.exception() if ended else None
 
+    @spent("checkpoint")
     def save(self, state, meta, name, best=False):
         """Waits for the last save, takes a snapshot and returns; the file is written behind.
 

@@ -49,6 +49,9 @@ class DataLoaders(Section):
     test: Named
     preprocess: NamedOrName | None = None  # f(inputs) -> inputs, before every call of the network
     augment: NamedOrName | None = None  # f(inputs, key=key) -> inputs, before it, in training only
+    # Keep the examples on the device; "auto": on an accelerator, those in memory that fit. What a
+    # data set makes anew at every reading is made once.
+    device_resident: Literal["auto", True, False] = "auto"
 
 
 class Rule(Section):
@@ -80,6 +83,10 @@ class Training(Section):
     epochs: int = Field(10, ge=1)
     clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per rule
     accumulate: int = Field(1, ge=1)  # pieces a batch is worked off in, to save memory
+    steps_per_call: int = Field(
+        1, ge=1
+    )  # at most; more where updates are over sooner than asked for
+    seeds: int = Field(1, ge=1)  # copies trained at once: seed, seed + 1, ...; figures are means
     ema: float | None = Field(None, gt=0, lt=1)  # decay of the weights' moving average, per update
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     checkpoint: Annotated[Pretrained | None, BeforeValidator(_from_path)] = None
@@ -124,6 +131,12 @@ class Config(Section):
     data_loader: DataLoaders
     training: Training
     wandb: Wandb = Wandb()
+
+    @model_validator(mode="after")
+    def _seeds_are_32_bits(self):
+        if self.seed + self.training.seeds > 2**32:
+            raise ValueError("expected seed + training.seeds to be at most 2**32")
+        return self
 
     def named(self):
         """Yields every function the config names: (path, kind, Named)."""
@@ -221,7 +234,10 @@ def _child(values, key, override):
 
 def _describe(fault, path):
     """One line for one of pydantic's faults: where, what came, what was expected."""
-    location = [str(part) for part in fault["loc"] if "[" not in str(part)]  # no "dict[str,any]"
+    *parents, last = fault["loc"] or ("",)
+    location = [str(part) for part in parents if "[" not in str(part)]  # no "dict[str,any]"
+    if last and ("[" not in str(last) or fault["type"] == "extra_forbidden"):
+        location.append(str(last))
     where, came = ".".join(location), _shorten(fault["input"])
     if fault["type"] == "extra_forbidden":
         known = list(_section(location[:-1]).model_fields)

@@ -3,10 +3,14 @@
 import jax
 import numpy as np
 
+from training.journal import IN_FLIGHT
+from training.profiling import spent
 from training.progress import Sums
 from training.report import Predictions
+from training.resident import fetch
 
 
+@spent("evaluation")
 def evaluate_all(parts, params, stop=None):
     """Returns the results of every split but the training one: {"test_loss": ..., ...}.
 
@@ -41,8 +45,10 @@ def evaluate(parts, params, split, keep_outputs=False, stop=None):
             return {}, None
         sums, outputs = parts.evaluate(params, batch)
         measured.append(sums)
+        if len(measured) > IN_FLIGHT:  # more batches under way than that only take up memory
+            jax.block_until_ready(measured[-IN_FLIGHT])
         if keep_outputs:
-            kept.append(real_examples((outputs, batch["targets"]), batch["weight"]))
+            kept.append(real_examples((outputs, fetch(batch["targets"])), batch["weight"]))
     total = Sums()
     for sums in jax.device_get(measured):  # only now, so that the device never waits for the host
         total.add(sums)
@@ -59,7 +65,8 @@ def predict(parts, params):
     classes = getattr(dataset, "classes", None)
     if classes is None or len(classes) != outputs.shape[1]:
         classes = [str(index) for index in range(outputs.shape[1])]
-    return results, Predictions(outputs, targets, lambda index: dataset[index][0], classes)
+    source = "the test set" + (f", by the first of {parts.copies} seeds" * (parts.copies > 1))
+    return results, Predictions(outputs, targets, lambda index: dataset[index][0], classes, source)
 
 
 def real_examples(tree, weight):

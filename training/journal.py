@@ -5,8 +5,11 @@ import logging
 import sys
 
 import jax
+import numpy as np
 
-from training.progress import Sums
+from training.profiling import spent
+from training.progress import SPREAD, Sums
+from training.trees import pick
 
 IN_FLIGHT = 8  # updates the host may be ahead of the device; more gains nothing and delays Ctrl-C
 LOG = logging.getLogger("main")
@@ -29,27 +32,32 @@ class Journal:
     Args:
         progress: the run's Progress, whose sums it keeps.
         tracker: the Tracker it hands figures to.
-        finish: {metric: function} from `Parts`.
-        batches: number of batches of an epoch.
+        parts: what `build` returned.
         log_interval: batches between two lines.
     """
 
-    def __init__(self, progress, tracker, finish, batches, log_interval):
-        self._progress, self._tracker, self._finish = progress, tracker, finish
-        self._batches, self._log_interval = batches, log_interval
-        self._before, self._now = [], []  # (batch, measured) of the last interval and of this one
+    def __init__(self, progress, tracker, parts, log_interval):
+        self._progress, self._tracker, self._finish = progress, tracker, parts.finish
+        self._batches, self._log_interval = len(parts.loaders["train"]), log_interval
+        self._steps_per_call = parts.steps_per_call
+        self._in_flight = max(2, IN_FLIGHT // parts.steps_per_call)
+        self._before, self._now = [], []  # (batches, measured) of the last interval and of this one
 
-    def add(self, measured):
-        """Takes what the update of the next batch measured, without waiting for it."""
-        batch = self._progress.batch
-        self._progress.batch += 1
-        self._now.append((batch, measured))
-        if len(self._now) > IN_FLIGHT:
-            self._now[-IN_FLIGHT][1]["finite"].block_until_ready()
-        if batch % self._log_interval == 0:
+    @spent("logging")
+    def add(self, measured, batches=1):
+        """Takes what the update of the next batch, or batches, measured, without waiting for it."""
+        first = self._progress.batch
+        self._progress.batch += batches
+        done = range(first, self._progress.batch)
+        self._now.append((done, measured))
+        if len(self._now) > self._in_flight:
+            with spent("device"):
+                self._now[-self._in_flight][1]["finite"].block_until_ready()
+        if any(batch % self._log_interval == 0 for batch in done):
             before, self._before, self._now = self._before, self._now, []
             self._settle(before)
 
+    @spent("logging")
     def settle(self):
         """Waits for all that was added and brings the sums and the log up to date.
 
@@ -59,14 +67,16 @@ class Journal:
         entries, self._before, self._now = self._before + self._now, [], []
         self._settle(entries)
 
+    @spent("logging")
     def end_epoch(self, evaluated):
         """Logs an epoch's results, those of its training with the evaluated ones; returns them."""
         epoch = self._progress.epochs + 1
         results = self._progress.epoch.results(self._finish, "epoch_train_") | evaluated
         for name, value in results.items():
             split, _, figure = name.removeprefix("epoch_").partition("_")
-            if _is_rate(figure) or not isinstance(value, float):
+            if _is_rate(figure) or name.endswith(SPREAD) or not isinstance(value, float):
                 continue
+            value = _with_spread(results, name)
             if not figure.endswith("loss"):
                 LOG.info("Epoch %d [%s] %s @ %s", epoch, split, figure, value)
             elif split != "train":
@@ -76,8 +86,8 @@ class Journal:
 
     def _settle(self, entries):
         progress = self._progress
-        for batch, measured in jax.device_get(entries):
-            if not measured.pop("finite"):
+        for batch, measured in self._each(entries):
+            if not measured.pop("finite").all():
                 raise NotFinite(batch)
             progress.interval.add(measured)
             progress.epoch.add(measured)
@@ -85,10 +95,19 @@ class Journal:
                 self._line(batch, progress.interval.results(self._finish))
                 progress.interval = Sums()
 
+    def _each(self, entries):
+        """Yields the number of each batch and what was measured of it, on the host."""
+        fetched = _fetch([measured for _, measured in entries])
+        for (batches, _), measured in zip(entries, fetched, strict=True):
+            for step, batch in enumerate(batches):
+                yield batch, measured if self._steps_per_call == 1 else pick(measured, step)
+
     def _line(self, batch, results):
         epoch, percent = self._progress.epochs + 1, 100 * batch / self._batches
         losses = ", ".join(
-            f"{_title(name)}: {value}" for name, value in results.items() if name.endswith("loss")
+            f"{_title(name)}: {_with_spread(results, name)}"
+            for name in results
+            if name.endswith("loss")
         )
         LOG.info("Epoch %d [%d/%d (%.0f%%)] -- %s", epoch, batch, self._batches, percent, losses)
         step = (epoch - 1) * self._batches + batch + 1
@@ -100,22 +119,35 @@ class Journal:
 
 @contextlib.contextmanager
 def progress_bar(loader, epoch, start):
-    """Yields a function to call after each batch; on a terminal it moves a bar under the log."""
+    """Yields a function to call with a number of batches; on a terminal it moves a bar."""
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     if not sys.stdout.isatty():
-        yield lambda: None
+        yield lambda batches: None
         return
     total, done = loader.examples, start * loader.batch_size
     bar = tqdm(desc=f"Epoch {epoch}", total=total, initial=done, unit=" images", leave=False)
     with bar, logging_redirect_tqdm([LOG]):
-        yield lambda: bar.update(min(loader.batch_size, total - bar.n))
+        yield lambda batches: bar.update(min(batches * loader.batch_size, total - bar.n))
+
+
+@spent("device")
+def _fetch(tree):
+    """Returns the tree on the host; to begin every copy ahead pays where there is a way to go."""
+    if jax.default_backend() == "cpu":
+        return jax.tree.map(np.asarray, tree)
+    return jax.device_get(tree)
 
 
 def _title(name):
     return "Loss" if name == "loss" else name
 
 
+def _with_spread(results, name):
+    spread = results.get(name + SPREAD)
+    return results[name] if spread is None else f"{results[name]} ± {spread:.2g}"
+
+
 def _is_rate(name):
-    return name.endswith(("gradient_norm", "learning_rate"))
+    return name.removesuffix(SPREAD).endswith(("gradient_norm", "learning_rate"))

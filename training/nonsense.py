@@ -4,6 +4,7 @@ python -m training.nonsense saved/.../not-finite-step_57.params
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import utils
+from training.resident import fetch
+from training.trees import pick
 
 CULPRITS = 5  # gradients named in the message
 
@@ -32,12 +35,16 @@ def explain(parts, state, epoch, batch_index, folder):
     from training.checkpoint import write
 
     batches = parts.loaders["train"].batches(epoch, batch_index)
-    batch = next(batches)
+    batch = fetch(next(batches))
     batches.close()
+    copy = int(np.argmin(state.step))  # of several, the first to have stopped
+    if parts.copies > 1:
+        parts = parts._replace(step_key=functools.partial(parts.step_key, copy=copy))
+        state = pick(state, copy)
     step = int(state.step)
     path = Path(folder) / f"not-finite-step_{step + 1}.params"
     key = jax.random.key_data(parts.step_key(state.step))
-    meta = {"epoch": epoch, "batch": batch_index}
+    meta = {"epoch": epoch, "batch": batch_index, "copy": copy}
     write(
         path, {"state": state._replace(finite=jnp.ones((), bool)), "batch": batch, "key": key}, meta
     )
@@ -93,8 +100,10 @@ def replay(path):
 
     folder = Path(path).parent
     utils.use_code_of(folder)
-    parts = build(read_config(folder / "config.json"), folder / "config.json")
     arrays, meta = read(path)
+    seed = read_config(folder / "config.json").seed + meta["copy"]
+    config = read_config(folder / "config.json", [f"seed={seed}", "training.seeds=1"])
+    parts = build(config, folder / "config.json")
     like = first_batch(parts)
     template = {"state": jax.eval_shape(parts.init, like), "batch": like}
     arrays = {name: array for name, array in arrays.items() if name != "key"}

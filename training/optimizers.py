@@ -14,10 +14,13 @@ import jax.numpy as jnp
 import optax
 
 from training.metrics import measure, weigh
+from training.resident import fetch
 from training.trees import cast, merge, split
 from utils import UserError
 
 SINGLE_RULE = "network"  # the name of the rule where there is but one
+# Random initialisers are slow to compile and run once: optimise little. Level 0 changes bits.
+COMPILE_QUICKLY = {"xla_backend_optimization_level": 1}
 
 
 class TrainState(NamedTuple):
@@ -155,8 +158,7 @@ def make_init(forward, rules, seed=0, ema=None):
         step, finite = jnp.zeros((), jnp.int32), jnp.ones((), bool)
         return TrainState(step, params, optimizers, average, finite)
 
-    # Random initialisers are slow to compile and run once: optimise little. Level 0 changes bits.
-    return jax.jit(init, compiler_options={"xla_backend_optimization_level": 1})
+    return jax.jit(init, compiler_options=COMPILE_QUICKLY)
 
 
 def make_update(forward, rules, metrics, seed=0, accumulate=1, ema=None):
@@ -195,7 +197,7 @@ def make_update(forward, rules, metrics, seed=0, accumulate=1, ema=None):
         return grads, measured, statistics
 
     def update(state, batch):
-        key = step_key(seed, state.step)
+        batch, key = fetch(batch), step_key(seed, state.step)
         trained, fixed = split(state.params)
         if accumulate == 1:
             grads, measured, fixed = gradients(trained, fixed, batch, key)
@@ -235,6 +237,7 @@ def make_evaluate(forward, rules, metrics):
     """Returns the jitted `evaluate(params, batch) -> (measured, outputs)`; see `make_update`."""
 
     def evaluate(params, batch):
+        batch = fetch(batch)
         outputs, _ = forward(params, batch["inputs"], None, False)
         losses = {loss_name(name): rule.loss for name, rule in rules.items()}
         return measure(metrics | losses, outputs, batch), outputs

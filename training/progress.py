@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+SPREAD = "_spread"
+
 
 class Sums:
     """Running sums {name: (sum, weight)} of what update or evaluate measured, kept in float64."""
 
     def __init__(self, sums=None):
         self.sums = {
-            name: (np.asarray(total, np.float64), float(weight))
+            name: (np.asarray(total, np.float64), np.asarray(weight, np.float64))
             for name, (total, weight) in (sums or {}).items()
         }
 
@@ -20,20 +22,32 @@ class Sums:
             before, weight_before = self.sums.get(name, (0.0, 0.0))
             self.sums[name] = (
                 before + np.asarray(total, np.float64),
-                weight_before + float(weight),
+                weight_before + np.asarray(weight, np.float64),
             )
 
     def results(self, finish=None, prefix=""):
-        """Returns {prefix + name: result}: the mean, or what a metric's `finish` makes."""
-        losses_first = sorted(self.sums, key=lambda name: not name.endswith("loss"))
-        return {
-            prefix + name: (finish or {}).get(name, _mean)(*self.sums[name])
-            for name in losses_first
-        }
+        """Returns {prefix + name: result}: the mean, or what a metric's `finish` makes.
+
+        Of several copies (training.seeds) it is the mean of their results, and under the name with
+        SPREAD behind it their standard deviation.
+        """
+        results = {}
+        for name in sorted(self.sums, key=lambda name: not name.endswith("loss")):
+            (total, weight), make = self.sums[name], (finish or {}).get(name, _mean)
+            if weight.ndim == 0:
+                results[prefix + name] = make(total, float(weight))
+                continue
+            copies = np.array([make(*one) for one in zip(total, weight.tolist(), strict=True)])
+            results[prefix + name] = float(copies.mean()) if copies.ndim == 1 else copies.mean(0)
+            if copies.ndim == 1:
+                results[prefix + name + SPREAD] = float(copies.std(ddof=1))
+        return results
 
     def plain(self):
         """Returns the sums as plain numbers and lists; `Sums(plain)` is the same to the bit."""
-        return {name: [total.tolist(), weight] for name, (total, weight) in self.sums.items()}
+        return {
+            name: [total.tolist(), weight.tolist()] for name, (total, weight) in self.sums.items()
+        }
 
 
 @dataclass

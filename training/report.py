@@ -18,6 +18,7 @@ import numpy as np
 
 from training.charts import RATES, charts, lower_is_better, measures
 from training.confusion import decide, judge
+from training.progress import SPREAD
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TABLE_ROWS = 300  # of the table of epochs
@@ -175,6 +176,8 @@ def _figures(table, config, parameters):
         lower = sense == "min" if key == monitored else lower_is_better(key)
         best = (min if lower else max)(finite, key=lambda pair: pair[0], default=None)
         note = f"best {_number(best[0])}, epoch {best[1]}" if best else ""
+        if spread := rows[-1].get(key + SPREAD):
+            note = f"± {_number(spread)} over the seeds; {note}"
         yield key.removeprefix("epoch_").replace("_", " "), values[-1][0], note
     if parameters is not None:
         yield "parameters", parameters, ""
@@ -190,7 +193,9 @@ def _figures(table, config, parameters):
 def _headline_keys(keys):
     """At most four measures of the most telling split, the losses last."""
     for start in ("test_", "validation_", "epoch_train_"):
-        found = [key for key in keys if key.startswith(start) and not key.endswith(RATES)]
+        found = [
+            key for key in keys if key.startswith(start) and not key.endswith((*RATES, SPREAD))
+        ]
         if found:
             return sorted(found, key=lower_is_better)[:4]
     return []

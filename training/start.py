@@ -1,5 +1,6 @@
 """What happens once, before the first update of a run."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -11,14 +12,16 @@ import warnings
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import jaxlib
 
 import utils
 from training.checkpoint import find, read
 from training.config import HOMES, write_config
 from training.report import environment
+from training.resident import fetch
 from training.restore import network_params, restore
-from training.trees import split
+from training.trees import pick, split
 
 LOG = logging.getLogger("main")
 DAMAGED_CACHE = "Error reading persistent compilation cache entry"  # how JAX's warning begins
@@ -53,7 +56,7 @@ def first_batch(parts):
     """Returns a batch of the training data."""
     batches = parts.loaders["train"].batches(epoch=1)
     try:
-        return next(batches)
+        return fetch(next(batches))
     finally:
         batches.close()
 
@@ -65,7 +68,12 @@ def fresh_state(parts, config):
     if wanted:
         path = find(wanted.path, prefer_best=True)
         arrays = network_params(read(path)[0])
-        params = restore(state.params, arrays, partial=wanted.partial, where=path)
+        fit = functools.partial(restore, arrays=arrays, partial=wanted.partial, where=path)
+        if parts.copies == 1:
+            params = fit(state.params)
+        else:
+            copies = [fit(pick(state.params, copy)) for copy in range(parts.copies)]
+            params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *copies)
         average = None if state.average is None else split(params)[0]
         state = state._replace(params=params, average=average)
         LOG.info("Pre-trained parameters from %s", path)
@@ -84,9 +92,9 @@ def restored_params(parts, arrays, checkpoint):
     return restore(template, arrays, where=checkpoint)
 
 
-def count(params):
-    """Returns the number of trained parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(split(params)[0]))
+def count(params, copies=1):
+    """Returns the number of trained parameters of one of the copies."""
+    return sum(leaf.size for leaf in jax.tree.leaves(split(params)[0])) // copies
 
 
 def write_run(config, folder, parameters):

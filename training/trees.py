@@ -23,10 +23,10 @@ def split(tree, parts=()):
         under = any(path == part or path.startswith(part + "/") for part in parts)
         return "stats" not in names and (under or not parts)
 
-    pick = jax.tree_util.tree_map_with_path
+    choose = jax.tree_util.tree_map_with_path
     return (
-        pick(lambda path, leaf: leaf if chosen(path) else None, tree),
-        pick(lambda path, leaf: None if chosen(path) else leaf, tree),
+        choose(lambda path, leaf: leaf if chosen(path) else None, tree),
+        choose(lambda path, leaf: None if chosen(path) else leaf, tree),
     )
 
 
@@ -58,6 +58,11 @@ def subtree(tree, path, where):
             raise UserError(f"{where}: no part {path!r}; at {name!r} there are {known}")
         tree = tree[name]
     return tree
+
+
+def pick(tree, index):
+    """Returns what the tree's leaves hold at `index` of their first axis."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def cast(tree, dtype):
