@@ -60,6 +60,7 @@ def main():
             root = Path(__file__).resolve().parents[1]
             environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
             subprocess.run(command, cwd=root, env=environment, check=True)
+        use_one_core()
         measured = [
             measure(example, Path(folder) / str(index), options.rounds)
             for index, example in examples.items()
@@ -75,13 +76,11 @@ def export(folder, only=None):
     Returns:
         the networks by number, and the seconds that the first took with TensorFlow's import
     """
-    began = time.perf_counter()
+    examples = {
+        index: example for index, example in enumerate(networks()) if not only or index in only
+    }
+    seconds, began = None, time.perf_counter()
     with Converter(folder / "log.txt") as converter:
-        use_one_core()  # the converter's process has started, and keeps them all
-        examples = {
-            index: example for index, example in enumerate(networks()) if not only or index in only
-        }
-        seconds = None
         for index, example in examples.items():
             files = convert(converter, example)
             seconds = seconds or time.perf_counter() - began
@@ -206,9 +205,11 @@ def count_operators(path):
 
 
 def use_one_core():
-    """Keeps this process, and JAX's threads, which start later, on one core."""
+    """Keeps this process and every thread of it on one core."""
     if hasattr(os, "sched_setaffinity"):  # Linux
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        core = {min(os.sched_getaffinity(0))}
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(thread.name), core)
 
 
 def print_tables(measured, peer):

@@ -30,7 +30,7 @@ from model.modules import (
 )
 
 PICTURE = ("input", (1, 28, 28), "float32")
-SPREAD = 0.1  # standard deviation of what is added to parameters that are all alike
+SPREAD = 0.1  # standard deviation of biases around 0 and of scales around 1
 
 
 class Example(NamedTuple):
@@ -160,17 +160,19 @@ def _applied(function):
 
 
 def _params(function, inputs):
-    """The parameters as they are made, and all that are alike moved apart."""
-    _, params = function(*example_inputs(inputs, 1), key=jax.random.key(0))
-    leaves, tree = jax.tree.flatten(jax.tree.map(np.asarray, params))
+    """Random parameters of the shapes that the network wants, by NumPy: nothing to compile."""
     random = np.random.default_rng(0)
-    moved = [
-        leaf + np.float32(SPREAD) * random.standard_normal(leaf.shape, np.float32)
-        if np.ptp(leaf) == 0
-        else leaf
-        for leaf in leaves
-    ]
-    return jax.tree.unflatten(tree, moved)
+
+    def draw(path, leaf):
+        values = random.standard_normal(leaf.shape, np.float32)
+        if path[-1].key in ("scale", "variance"):
+            return 1 + np.float32(SPREAD) * values
+        spread = SPREAD if leaf.ndim == 1 else np.prod(leaf.shape[:-1]) ** -0.5
+        return np.float32(spread) * values
+
+    arrays = example_inputs(inputs, 1)
+    shapes = jax.eval_shape(lambda *x: function(*x, key=jax.random.key(0))[1], *arrays)
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def _conv2d_first(
