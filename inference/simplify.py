@@ -6,8 +6,10 @@ reader of the file sees a mean in them. Each rule below says what it looks for a
 """
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
-from inference.tflite_graph import graphs
+from inference.layout import sink_transpositions
+from inference.tflite_graph import apply, graphs
 
 ELEMENTWISE = {"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "POW"}  # with a single number
 UNARY = {"RSQRT", "SQRT", "EXP", "LOG", "NEG", "ABS"}
@@ -15,12 +17,20 @@ REDUCTIONS = {"SUM", "MEAN", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"}
 
 
 def simplify(model):
-    """Applies every rule until none finds anything; the model changes in place."""
-    rules = (merge_reshapes, drop_reshape, sum_to_mean, keep_reduced_axes)
+    """Returns the model with every rule applied until none finds anything."""
+    rules = (
+        merge_reshapes,
+        drop_reshape,
+        sum_to_mean,
+        keep_reduced_axes,
+        drop_index_guard,
+        gather_rows,
+        gather_step,
+        split,
+    )
     for graph in graphs(model):
-        while any(rule(graph, operator) for rule in rules for operator in list(graph.operators)):
-            pass
-    return model
+        apply(graph, rules)
+    return sink_transpositions(model)
 
 
 def merge_reshapes(graph, operator):
@@ -94,6 +104,116 @@ def keep_reduced_axes(graph, operator):
     return True
 
 
+def drop_index_guard(graph, operator):
+    """SELECT_V2(0 <= x <= rows - 1, GATHER_ND(table, x), NaN) -> GATHER_ND(table, x).
+
+    That is how jnp.take looks rows up. The runtimes check an index themselves: one out of range is
+    an error there, where JAX gives NaN.
+    """
+    if graph.kind(operator) != "SELECT_V2" or not _is_nan(graph, operator.inputs[2]):
+        return False
+    gather = graph.maker(operator.inputs[1])
+    every = _behind_reshape(graph, operator.inputs[0])
+    both = _made_by(graph, every.inputs[0], "LOGICAL_AND") if every is not None else None
+    if both is None or graph.kind(every) != "REDUCE_ALL" or not _is_gather(graph, gather):
+        return False
+    low, high = (graph.maker(index) for index in both.inputs)
+    table, index = gather.inputs
+    last = np.array(graph.shape(table)[: graph.shape(index)[-1]]) - 1
+    if not _compares(graph, low, "GREATER_EQUAL", index, 0) or not _compares(
+        graph, high, "LESS_EQUAL", index, last
+    ):
+        return False
+    graph.replace(operator.outputs[0], gather.outputs[0])
+    graph.remove_unused(operator)
+    return True
+
+
+def gather_rows(graph, operator):
+    """SELECT_V2(x >= 0, GATHER_ND(table, where(x < 0, x + rows, x)), NaN) -> GATHER(table, x).
+
+    That is how `model.modules.embedding` looks rows up, the guard of jnp.take being gone. Without
+    the comparison in front, negative indices count from the end, and the lookup is left as it is.
+    """
+    if graph.kind(operator) != "SELECT_V2" or not _is_nan(graph, operator.inputs[2]):
+        return False
+    gather = graph.maker(operator.inputs[1])
+    guard = _behind_reshape(graph, operator.inputs[0])
+    wrapped = _behind_reshape(graph, gather.inputs[1]) if _is_gather(graph, gather) else None
+    if guard is None or wrapped is None or graph.kind(wrapped) not in ("SELECT", "SELECT_V2"):
+        return False
+    negative, added, index = (int(one) for one in wrapped.inputs)
+    table = gather.inputs[0]
+    added = _made_by(graph, added, "ADD")
+    fits = (
+        _compares(graph, guard, "GREATER_EQUAL", index, 0)
+        and _compares(graph, graph.maker(negative), "LESS", index, 0)
+        and added is not None
+        and added.inputs[0] == index
+        and _is_number(graph, added.inputs[1], graph.shape(table)[0])
+        and graph.shape(gather.inputs[1]) == (*graph.shape(index), 1)
+    )
+    if not fits:
+        return False
+    options = schema.GatherOptionsT()
+    options.axis = 0
+    new = graph.make("GATHER", [table, index], operator.outputs, options)
+    graph.operators[graph.operators.index(operator)] = new
+    graph.remove_unused(gather, graph.maker(operator.inputs[0]))
+    return True
+
+
+def gather_step(graph, operator):
+    """RESHAPE(SLICE(x, (i, 0, ...), (1, all, ...))) that drops the first axis -> GATHER(x, i).
+
+    That is how a scan takes its step's part of an array.
+    """
+    before = _made_by(graph, operator.inputs[0], "SLICE")
+    packed = _made_by(graph, before.inputs[1], "PACK") if before is not None else None
+    if packed is None or graph.kind(operator) != "RESHAPE":
+        return False
+    source, (step, *begins) = before.inputs[0], packed.inputs
+    whole = (1, *graph.shape(source)[1:]) == graph.shape(before.outputs[0])
+    dropped = graph.shape(operator.outputs[0]) == graph.shape(source)[1:]
+    from_start = all(_is_number(graph, begin, 0) for begin in begins)
+    if not (whole and dropped and from_start and graph.has_one_user(before.outputs[0])):
+        return False
+    options = schema.GatherOptionsT()
+    options.axis = 0
+    new = graph.make("GATHER", [source, step], operator.outputs, options)
+    graph.operators[graph.operators.index(operator)] = new
+    graph.remove_unused(before)
+    return True
+
+
+def split(graph, operator):
+    """SLICEs that part a tensor along its last axis into equal pieces, in order -> SPLIT."""
+    if graph.kind(operator) != "SLICE":
+        return False
+    source = operator.inputs[0]
+    pieces = [one for one in graph.users(source) if graph.kind(one) == "SLICE"]
+    begins = [graph.constant(one.inputs[1]) for one in pieces]
+    if len(pieces) < 2 or any(begin is None for begin in begins):
+        return False
+    pieces.sort(key=lambda one: graph.constant(one.inputs[1]).tolist())
+    shape, size = graph.shape(source), graph.shape(source)[-1] // len(pieces)
+    for number, one in enumerate(pieces):
+        begin = [0] * (len(shape) - 1) + [number * size]
+        if graph.constant(one.inputs[1]).tolist() != begin:
+            return False
+        if graph.shape(one.outputs[0]) != (*shape[:-1], size) or size * len(pieces) != shape[-1]:
+            return False
+    options = schema.SplitOptionsT()
+    options.numSplits = len(pieces)
+    axis = graph.add_constant("axis", np.int32(len(shape) - 1))
+    new = graph.make("SPLIT", [axis, source], [one.outputs[0] for one in pieces], options)
+    at = min(graph.operators.index(one) for one in pieces)
+    graph.operators.insert(at, new)
+    for one in pieces:
+        graph.remove(one)
+    return True
+
+
 def _axes(graph, reduction):
     return np.atleast_1d(graph.constant(reduction.inputs[1]))
 
@@ -103,3 +223,36 @@ def _on_each_element(graph, operator):
         return True
     constant = graph.constant(operator.inputs[1]) if len(operator.inputs) == 2 else None
     return graph.kind(operator) in ELEMENTWISE and constant is not None and constant.ndim == 0
+
+
+def _made_by(graph, index, kind):
+    """The operator of this kind that a tensor comes from, or None."""
+    maker = graph.maker(index)
+    return maker if maker is not None and graph.kind(maker) == kind else None
+
+
+def _behind_reshape(graph, index):
+    """The operator that a tensor comes from, a RESHAPE between them or not."""
+    maker = graph.maker(index)
+    reshaped = maker is not None and graph.kind(maker) == "RESHAPE"
+    return graph.maker(maker.inputs[0]) if reshaped else maker
+
+
+def _is_gather(graph, operator):
+    return operator is not None and graph.kind(operator) == "GATHER_ND"
+
+
+def _is_nan(graph, index):
+    value = graph.constant(index)
+    return value is not None and value.dtype.kind == "f" and bool(np.isnan(value).all())
+
+
+def _is_number(graph, index, number):
+    value = graph.constant(index)
+    return value is not None and bool((value == number).all())
+
+
+def _compares(graph, operator, kind, index, number):
+    """Whether an operator compares this tensor with this number."""
+    fits = operator is not None and graph.kind(operator) == kind and operator.inputs[0] == index
+    return fits and _is_number(graph, operator.inputs[1], number)

@@ -26,7 +26,12 @@ FIRST_VERSIONS = {"BROADCAST_TO": 2}  # of kinds that became built in later than
 
 def load(content):
     """Returns the model of a file's bytes."""
-    return schema.ModelT.InitFromPackedBuf(content, 0)
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for subgraph in model.subgraphs:
+        for operator in subgraph.operators:  # plain integers are found faster than NumPy's
+            operator.inputs = [int(index) for index in operator.inputs]
+            operator.outputs = [int(index) for index in operator.outputs]
+    return model
 
 
 def dump(model):
@@ -150,6 +155,27 @@ class Graph:
     def remove(self, operator):
         """Takes an operator out."""
         self.subgraph.operators = [one for one in self.operators if one is not operator]
+
+    def remove_unused(self, *operators):
+        """Takes operators out that nothing uses, then those that only they used."""
+        for operator in operators:
+            outputs = operator.outputs
+            used = any(self.users(one) or one in self.subgraph.outputs for one in outputs)
+            if not used and any(one is operator for one in self.operators):
+                self.remove(operator)
+                makers = (self.maker(index) for index in operator.inputs)
+                self.remove_unused(*(maker for maker in makers if maker is not None))
+
+
+def apply(graph, rules):
+    """Applies rules, `(graph, operator) -> whether it changed something`, until none does."""
+    changed = True
+    while changed:
+        changed = False
+        for rule in rules:
+            for operator in list(graph.operators):
+                if operator in graph.operators:  # and not removed since
+                    changed |= rule(graph, operator)
 
 
 def layer_of(graph, operator):

@@ -1,0 +1,235 @@
+"""The rewrites between JAX and the exported files, in the files' own runtimes."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from inference.any_batch import BatchDependent
+from inference.converter import Converter, to_onnx, to_tflite
+from inference.jax_graph import erf, exportable
+from inference.network import Array, describe, lower
+from inference.runtimes import load
+from model.modules import conv2d, embedding, layer_norm
+from utils import UserError
+
+FLOAT = np.dtype("float32")
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def converter(tmp_path_factory):
+    """TensorFlow, once for all tests."""
+    with Converter(tmp_path_factory.mktemp("converter") / "log.txt") as converter:
+        yield converter
+
+
+@pytest.fixture
+def files(converter, tmp_path):
+    """Exports a function, checks both files against JAX at three batch sizes, and loads them."""
+
+    def files(function, *shapes, dtype=FLOAT, high=5, tolerance=2e-6):
+        inputs = [Array(f"x{at}", shape, np.dtype(dtype)) for at, shape in enumerate(shapes)]
+        network = describe(function, inputs)
+        content = converter.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
+        (tmp_path / "network.tflite").write_bytes(content)
+        content = converter.run(to_onnx, content, network.names)
+        (tmp_path / "network.onnx").write_bytes(content)
+        both = [load(tmp_path / f"network.{suffix}", 1) for suffix in ("tflite", "onnx")]
+        for batch in (1, 3, 64):
+            arrays = {one.name: draw((batch, *one.shape), one.dtype, high) for one in inputs}
+            expected = network.function(*arrays.values())
+            for loaded in both:
+                outputs = loaded.run(arrays)
+                for one, values in zip(network.outputs, expected, strict=True):
+                    scale = max(1, np.abs(values).max())
+                    np.testing.assert_allclose(
+                        outputs[one.name] / scale, values / scale, atol=tolerance
+                    )
+        return both
+
+    return files
+
+
+def draw(shape, dtype, high):
+    if dtype.kind == "i":
+        return RANDOM.integers(0, high, shape, dtype)
+    return RANDOM.standard_normal(shape).astype(dtype)
+
+
+def array(*shape):
+    return jnp.asarray(RANDOM.standard_normal(shape), jnp.float32)
+
+
+def lowered(function, *shapes):
+    return lower(describe(function, [Array("x", shape, FLOAT) for shape in shapes]), 2)
+
+
+def test_a_mean_with_its_axes_kept_is_one_operator(files):
+    tflite, onnx = files(lambda x: jnp.exp(-x.mean(-1, keepdims=True)) + x, (4, 6))
+    assert tflite.operators == Counter(MEAN=1, NEG=1, EXP=1, ADD=1)
+    assert onnx.operators["Reshape"] == 0
+
+
+def test_layer_norm_is_one_operator_of_onnx(files):
+    params = {"scale": array(6), "bias": array(6)}
+    _, onnx = files(lambda x: layer_norm(x, params=params)[0], (4, 6))
+    assert onnx.operators == Counter(LayerNormalization=1)
+
+
+def test_layer_norm_over_another_axis_is_left_as_it_is(files):
+    def network(x):
+        centred = x - x.mean(1, keepdims=True)
+        return centred * lax.rsqrt(jnp.square(centred).mean(1, keepdims=True) + 1e-5)
+
+    _, onnx = files(network, (4, 6))
+    assert onnx.operators["LayerNormalization"] == 0
+
+
+def test_transpositions_around_what_works_on_each_element_cancel(files):
+    scale, kernel = array(6, 1, 1), array(6, 6, 3, 3)
+
+    def network(x):
+        y = lax.conv_general_dilated(x, kernel, (1, 1), "SAME")
+        y = y - y.mean(1, keepdims=True)
+        y = jnp.tanh(y * scale)
+        return lax.conv_general_dilated(y, kernel, (1, 1), "SAME").mean((2, 3))
+
+    tflite, onnx = files(network, (6, 5, 5))
+    assert tflite.operators["TRANSPOSE"] == 1  # of the input
+    assert onnx.operators["Transpose"] <= 2
+
+
+def test_transpositions_that_meet_nothing_stay(files):
+    tflite, _ = files(lambda x: jnp.tanh(jnp.swapaxes(x, 1, 2)), (4, 6))
+    assert tflite.operators == Counter(TRANSPOSE=1, TANH=1)
+
+
+def test_embedding_is_one_lookup(files):
+    table = {"table": array(7, 4)}
+    tflite, onnx = files(lambda x: embedding(x, 7, 4, params=table)[0], (3,), dtype="int32", high=7)
+    assert tflite.operators == Counter(GATHER=1)
+    assert onnx.operators == Counter(Gather=1)
+    with pytest.raises(Exception, match="out of bounds"):
+        tflite.run({"x0": np.int32([[0, 1, 7]])})
+    with pytest.raises(Exception, match="out of data bounds"):
+        onnx.run({"x0": np.int32([[0, 1, 7]])})
+
+
+def test_a_lookup_with_negative_indices_counts_from_the_end(files):
+    table = array(7, 4)
+    tflite, onnx = files(lambda x: jnp.take(table, x - 3, axis=0), (3,), dtype="int32", high=7)
+    assert tflite.operators["SELECT_V2"] <= 1
+
+
+def test_where_with_nan_is_no_guard_of_a_lookup(files):
+    tflite, _ = files(lambda x: jnp.where(x > 9, jnp.nan, x), (4,))
+    assert tflite.operators["SELECT_V2"] + tflite.operators["SELECT"] == 1
+
+
+def test_a_scan_reads_its_step_by_one_operator_and_splits_by_one(files):
+    kernel = array(4, 12) / 4
+
+    def network(x):
+        def step(state, row):
+            a, b, c = jnp.split(state @ kernel + row, 3, axis=-1)
+            return jnp.tanh(a) * jax.nn.sigmoid(b) + c / 4, None
+
+        return lax.scan(step, jnp.zeros((x.shape[0], 4)), x.swapaxes(0, 1))[0]
+
+    tflite, onnx = files(network, (5, 12))
+    assert tflite.operators["WHILE"] == 1
+    assert onnx.operators["Loop"] == 1
+
+
+def test_a_pixelwise_convolution_is_a_product(files):
+    params = {"kernel": array(1, 1, 6, 8), "bias": array(8)}
+    _, onnx = files(lambda x: conv2d(x, 8, 1, params=params)[0], (5, 5, 6))
+    assert onnx.operators == Counter(MatMul=1, Add=1)
+
+
+@pytest.mark.parametrize("approximate", [True, False])
+def test_gelu_is_one_operator_of_both_formats(files, approximate):
+    tflite, onnx = files(lambda x: jax.nn.gelu(x, approximate=approximate), (9,))
+    assert tflite.operators == Counter(GELU=1)
+    assert onnx.operators == Counter(Gelu=1)
+
+
+def test_erf_and_its_complement_keep_their_values(files):
+    files(lambda x: {"erf": lax.erf(x), "erfc": lax.erfc(x)}, (9,), tolerance=1e-6)
+
+
+def test_erf_is_that_of_scipy():
+    from scipy.special import erf as reference
+
+    x = np.linspace(-5, 5, 1001, dtype=np.float32)
+    np.testing.assert_allclose(erf(x), reference(x), atol=5e-7)
+
+
+def test_a_transposed_convolution_keeps_its_values(files):
+    kernel = array(3, 3, 4, 2)
+    files(
+        lambda x: lax.conv_transpose(
+            x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ),
+        (5, 5, 4),
+        tolerance=5e-6,
+    )
+
+
+def test_zeros_for_each_example_are_spread_over_any_batch(files):
+    files(lambda x: jnp.concatenate([x, jnp.zeros((x.shape[0], 2))], 1), (3,))
+
+
+def test_the_batch_may_be_folded_into_another_axis(files):
+    files(lambda x: (x.reshape(-1, 3) @ jnp.eye(3)).reshape(-1, 12), (4, 3))
+
+
+@pytest.mark.parametrize(
+    ("network", "what"),
+    [
+        (lambda x: x - x.mean(0), "examples"),
+        (lambda x: x + jnp.arange(x.shape[0], dtype=jnp.float32)[:, None], "examples"),
+        (lambda x: x / x.shape[0], "examples"),
+        (lambda x: x[::-1] if x.shape[0] == 2 else x, "examples"),
+    ],
+    ids=["mean", "iota", "size", "branch"],
+)
+def test_a_network_that_mixes_examples_is_refused(converter, network, what):
+    network = describe(network, [Array("x", (3,), FLOAT)])
+    with pytest.raises(UserError, match=what) as caught:
+        converter.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
+    assert isinstance(caught.value, BatchDependent)
+
+
+@pytest.mark.parametrize(
+    ("function", "primitive"),
+    [(jnp.sort, "sort"), (lambda x: lax.top_k(x, 2)[0], "top_k"), (jnp.fft.fft, "fft")],
+)
+def test_what_no_converter_takes_is_refused_with_layer_and_line(function, primitive):
+    def network(x):
+        with jax.named_scope("neck"):
+            return jnp.abs(function(x))
+
+    with pytest.raises(UserError, match=rf"layer neck.*\.py:\d+.*{primitive}"):
+        lowered(network, (8,))
+
+
+def test_refusals_reach_into_loops():
+    def network(x):
+        return lax.scan(lambda state, _: (jnp.sort(state), None), x, length=2)[0]
+
+    with pytest.raises(UserError, match="sort has no counterpart"):
+        lowered(network, (8,))
+
+
+def test_rewriting_changes_no_value_of_loops_and_branches():
+    def network(x):
+        x = lax.fori_loop(0, 3, lambda _, value: lax.erf(value) + 1, x)
+        return (lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x),)
+
+    x = array(3, 5)
+    np.testing.assert_allclose(exportable(network, x)(x)[0], network(x)[0], atol=1e-6)
