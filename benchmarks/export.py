@@ -26,9 +26,10 @@ import numpy as np
 from export_networks import example_inputs, networks
 
 from inference import tflite_graph
-from inference.converter import Converter, to_onnx, to_tflite
+from inference.converter import import_tensorflow, to_onnx, to_tflite
 from inference.network import Array, describe, lower
 from inference.runtimes import load
+from inference.worker import Worker
 
 BATCHES = (1, 64)
 SECONDS = 0.01  # that a candidate is called for in each round, at least once
@@ -80,7 +81,7 @@ def export(folder, only=None):
         index: example for index, example in enumerate(networks()) if not only or index in only
     }
     seconds, began = None, time.perf_counter()
-    with Converter(folder / "log.txt") as converter:
+    with Worker(folder / "log.txt", import_tensorflow) as converter:
         for index, example in examples.items():
             files = convert(converter, example)
             seconds = seconds or time.perf_counter() - began

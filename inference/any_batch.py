@@ -27,9 +27,9 @@ BROADCASTING = {"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "POW", "SQUARE
 class BatchDependent(UserError):
     """The network cannot be exported for any batch size."""
 
-    def __init__(self, what):
-        super().__init__(
-            f"the network does not treat the examples of a batch one by one: {what}. "
+    def __str__(self):
+        return (
+            f"the network does not treat the examples of a batch one by one: {self.args[0]}. "
             "Mend that, or export it for one batch size: --static"
         )
 

@@ -47,7 +47,7 @@ def to_tflite(lowered, names, metadata=None):
     model = merge(*models) if len(models) == 2 else models[0]
     tflite_graph.mark_exact_gelu(model)
     tflite_graph.rename(model, *names)
-    simplify(model)
+    model = simplify(model)
     if metadata:
         tflite_graph.write_metadata(model, METADATA, metadata)
     return tflite_graph.dump(model)
