@@ -121,7 +121,7 @@ def test_embedding_is_one_lookup(files):
 
 def test_a_lookup_with_negative_indices_counts_from_the_end(files):
     table = array(7, 4)
-    tflite, onnx = files(lambda x: jnp.take(table, x - 3, axis=0), (3,), dtype="int32", high=7)
+    tflite, _ = files(lambda x: jnp.take(table, x - 3, axis=0), (3,), dtype="int32", high=7)
     assert tflite.operators["SELECT_V2"] <= 1
 
 
