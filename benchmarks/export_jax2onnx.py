@@ -10,7 +10,8 @@ from pathlib import Path
 
 import jax
 import onnx
-from export_networks import networks
+import onnxruntime
+from export_networks import example_inputs, networks
 from jax2onnx import to_onnx
 from onnxslim import slim
 
@@ -18,12 +19,13 @@ from model.modules import plain_operators
 
 
 def main():
-    """Writes a file for each network, <index>.jax2onnx.onnx, or prints why there is none."""
+    """Writes <index>.jax2onnx.onnx for each network, or prints why there is none that runs."""
     (folder,) = map(Path, sys.argv[1:])
     for index, example in enumerate(networks()):
         path = folder / f"{index}.jax2onnx.onnx"
         try:
             export(example, path)
+            onnxruntime.InferenceSession(path).run(None, arrays_for(path, example))
         except Exception as error:  # whatever a network that it cannot take raises
             path.unlink(missing_ok=True)
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -41,6 +43,12 @@ def export(example, path):
     with plain_operators():
         to_onnx(function, inputs, return_mode="file", output_path=str(path))
     onnx.save(slim(onnx.load(path)), path)
+
+
+def arrays_for(path, example):
+    """Returns an example's inputs by the names that the file gives them."""
+    names = [one.name for one in onnx.load(path).graph.input]
+    return dict(zip(names, example_inputs(example.inputs, 1), strict=True))
 
 
 if __name__ == "__main__":

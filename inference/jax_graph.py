@@ -190,9 +190,22 @@ def _transposed_convolution(x, kernel, params):
     for axis, (low, high), dilation in zip(
         numbers.lhs_spec[2:], params["padding"], params["lhs_dilation"], strict=True
     ):
-        widths[axis] = (low, high, dilation - 1)
+        widths[axis] = (low, high, 0)
+        x = _spread(x, axis, dilation)
     return jax.lax.conv_general_dilated(
         jax.lax.pad(x, jnp.zeros((), x.dtype), widths),
         kernel,
         **params | {"padding": "VALID", "lhs_dilation": (1,) * len(params["lhs_dilation"])},
     )
+
+
+def _spread(x, axis, step):
+    """Puts zeros between the elements of an axis; ONNX has no padding inside."""
+    if step == 1:
+        return x
+    widths = [(0, 0)] * (x.ndim + 1)
+    widths[axis + 1] = (0, step - 1)
+    size = x.shape[axis] * step
+    x = jnp.pad(jnp.expand_dims(x, axis + 1), widths)
+    x = x.reshape(*x.shape[:axis], size, *x.shape[axis + 2 :])
+    return jax.lax.slice_in_dim(x, 0, size - step + 1, axis=axis)

@@ -99,7 +99,7 @@ def keep_reduced_axes(graph, operator):
     before.builtinOptions.keepDims = True
     for one in (before, *chain):
         graph.set_shape(one.outputs[0], [int(size) for size in kept])
-    graph.replace(operator.outputs[0], operator.inputs[0])
+    (chain or [before])[0].outputs = operator.outputs  # which may be the network's, with its name
     graph.remove(operator)
     return True
 
@@ -117,6 +117,8 @@ def drop_index_guard(graph, operator):
     both = _made_by(graph, every.inputs[0], "LOGICAL_AND") if every is not None else None
     if both is None or graph.kind(every) != "REDUCE_ALL" or not _is_gather(graph, gather):
         return False
+    if not graph.has_one_user(gather.outputs[0]):
+        return False
     low, high = (graph.maker(index) for index in both.inputs)
     table, index = gather.inputs
     last = np.array(graph.shape(table)[: graph.shape(index)[-1]]) - 1
@@ -124,8 +126,10 @@ def drop_index_guard(graph, operator):
         graph, high, "LESS_EQUAL", index, last
     ):
         return False
-    graph.replace(operator.outputs[0], gather.outputs[0])
-    graph.remove_unused(operator)
+    guard = graph.maker(operator.inputs[0])
+    graph.remove(operator)
+    gather.outputs = operator.outputs  # which may be the network's, with its name
+    graph.remove_unused(guard)
     return True
 
 
