@@ -54,7 +54,13 @@ def networks():
         ("MLP", mlp, [PICTURE], 6, "Reshape, Gemm, Gelu, Gemm, Gelu, Gemm"),
         ("GroupNorm, SiLU", group_norms, [PICTURE], 34, "statistics by ReduceMean"),
         ("GRU by scan", gru, [("input", (28, 28), "float32")], 4, "Transpose, GRU, Squeeze, Gemm"),
-        ("two inputs and outputs", two_ends, TWO_INPUTS, 12, "the embedding one Gather"),
+        (
+            "two inputs and outputs",
+            two_ends,
+            TWO_INPUTS,
+            8,
+            "Gather, Concat, 3 Gemm, 3 activations",
+        ),
     ]
     return [
         Example(title, _applied(function), tuple(inputs), _params(function, inputs), bound, counted)

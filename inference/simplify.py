@@ -136,7 +136,8 @@ def drop_index_guard(graph, operator):
 def gather_rows(graph, operator):
     """SELECT_V2(x >= 0, GATHER_ND(table, where(x < 0, x + rows, x)), NaN) -> GATHER(table, x).
 
-    That is how `model.modules.embedding` looks rows up, the guard of jnp.take being gone. Without
+    That is how `model.modules.embedding` looks rows up, the guard of jnp.take being gone. A
+    negative index, NaN in JAX, is an index from the end to onnxruntime. Without
     the comparison in front, negative indices count from the end, and the lookup is left as it is.
     """
     if graph.kind(operator) != "SELECT_V2" or not _is_nan(graph, operator.inputs[2]):
