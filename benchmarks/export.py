@@ -26,8 +26,9 @@ import numpy as np
 from export_networks import example_inputs, networks
 
 from inference import tflite_graph
-from inference.converter import import_tensorflow, to_onnx, to_tflite
+from inference.converter import import_tensorflow, to_raw_onnx, to_tflite
 from inference.network import Array, describe, lower
+from inference.onnx_graph import finish
 from inference.runtimes import load
 from inference.worker import Worker
 
@@ -96,7 +97,7 @@ def convert(converter, example):
     """Returns the bytes of the files for any batch, as the template's script makes them."""
     network = network_of(example)
     tflite = converter.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
-    return {ANY: tflite, ONNX: converter.run(to_onnx, tflite, network.names)}
+    return {ANY: tflite, ONNX: finish(converter.run(to_raw_onnx, tflite), network.names)}
 
 
 def network_of(example):

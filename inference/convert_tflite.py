@@ -124,8 +124,9 @@ def make_files(options, trained, worker, folder, step):
     Raises:
         UserError: there is no .tflite file, from which the others are made.
     """
-    from inference.converter import to_onnx, to_tflite
+    from inference.converter import to_raw_onnx, to_tflite
     from inference.network import lower, stablehlo
+    from inference.onnx_graph import finish  # several seconds, while TensorFlow takes its own
     from inference.quantize import quantize
 
     network, path, refused = trained.network, folder / options.name, []
@@ -144,7 +145,10 @@ def make_files(options, trained, worker, folder, step):
     tflite = worker.run(to_tflite, lowered, network.names, network.metadata)
     _file(path, ".tflite").write_bytes(tflite)
     step(f"{options.name}.tflite")
-    attempt(".onnx", lambda: worker.run(to_onnx, tflite, network.names, network.metadata))
+    attempt(
+        ".onnx",
+        lambda: finish(worker.run(to_raw_onnx, tflite), network.names, network.metadata),
+    )
     for kind in dict.fromkeys(options.quantize):
         examples = _in_batches_of(options.static, trained.examples)
         source = _file(path, ".tflite")

@@ -10,7 +10,6 @@ process starts first, writes into a log file, and may die without taking anythin
     file for any batch (any_batch.py, simplify.py) -> tf2onnx -> .onnx (onnx_graph.py)
 """
 
-import json
 import re
 import tempfile
 
@@ -53,21 +52,14 @@ def to_tflite(lowered, names, metadata=None):
     return tflite_graph.dump(model)
 
 
-def to_onnx(tflite, names, metadata=None):
-    """Converts the bytes of a .tflite file to those of an .onnx file.
-
-    Args:
-        tflite: what `to_tflite` returned.
-        names, metadata: as `to_tflite` has them.
+def to_raw_onnx(tflite):
+    """Translates the bytes of a .tflite file to ONNX as tf2onnx has it; see `onnx_graph.finish`.
 
     Raises:
         UserError: an operation has no counterpart.
     """
-    import onnx
     from tf2onnx.tflite.BuiltinOperator import BuiltinOperator
     from tf2onnx.tfonnx import process_tf_graph
-
-    from inference import onnx_graph
 
     known = {*vars(BuiltinOperator)} - {"CUSTOM"}
     _refuse(tflite, lambda kind: kind not in known)
@@ -81,10 +73,7 @@ def to_onnx(tflite, names, metadata=None):
     model = graph.make_model("network")
     left = {node.op_type for node in model.graph.node} - {"TFL_GELU"}
     _refuse(tflite, lambda kind: f"TFL_{kind}" in left)
-    model = onnx_graph.rewrite(model, *names)
-    if metadata:
-        onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})
-    return model.SerializeToString(deterministic=True)
+    return model.SerializeToString()
 
 
 def _refuse(tflite, unknown):

@@ -55,7 +55,8 @@ def exportable(function, *inputs):
     faults = list(dict.fromkeys(_refusals(closed.jaxpr)))
     if faults:
         raise UserError("\n".join(faults))
-    return lambda *inputs: tuple(_run(closed.jaxpr, closed.consts, inputs))
+    ends = _ends(closed.jaxpr)
+    return lambda *inputs: tuple(_run(closed.jaxpr, closed.consts, inputs, ends))
 
 
 def erf(x):
@@ -93,8 +94,22 @@ def _refusals(jaxpr):
             )
 
 
-def _run(jaxpr, consts, inputs):
-    """Evaluates a jaxpr as JAX would, with substitutes for some primitives."""
+def _ends(jaxpr):
+    """The variables that are a jaxpr's outputs, by themselves or as copies."""
+    ends = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if equation.primitive.name == "copy" and equation.outvars[0] in ends:
+            ends.add(equation.invars[0])
+    return ends
+
+
+def _run(jaxpr, consts, inputs, unnamed=()):
+    """Evaluates a jaxpr as JAX would, with substitutes for some primitives.
+
+    Args:
+        jaxpr, consts, inputs: as jax.core.eval_jaxpr has them.
+        unnamed: variables that become the file's outputs: no scope would mark a GELU there.
+    """
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *inputs), strict=True))
     makers = {}
 
@@ -107,7 +122,7 @@ def _run(jaxpr, consts, inputs):
         scope = current_name_stack() + source.name_stack
         with user_context(source.traceback, name_stack=scope):
             activated = _exact_gelu(equation, makers)
-            if activated is None:
+            if activated is None or equation.outvars[0] in unnamed:
                 outputs = _apply(equation, [value(atom) for atom in equation.invars])
             else:
                 with jax.named_scope(EXACT_GELU):

@@ -5,37 +5,44 @@ have channels last where ONNX has them first; so nine operators stand for one, a
 convolution between two transpositions. Each rule below says what it looks for and what it leaves.
 """
 
+import json
 import sys
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from onnxscript import optimizer
 from onnxscript.rewriter import RewritePass, RewriteRuleClassBase
 from onnxscript.rewriter.rules.common import matmul_add_to_gemm_rule, transpose_transpose_rule
+
+from inference.runtimes import METADATA
 
 OPSET = 20  # of the files; the first with Gelu
 BATCH = "batch"  # name of the dimension
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
-def rewrite(model, inputs, outputs):
-    """Applies the rules; returns the new onnx.ModelProto.
+def finish(raw, names, metadata=None):
+    """Applies the rules; returns the bytes of the .onnx file.
 
     Args:
-        model: onnx.ModelProto from tf2onnx, as it is before its own optimizers.
-        inputs: names of the inputs, in the order they are to have.
-        outputs: names of the outputs.
+        raw: bytes of ONNX from `converter.to_raw_onnx`.
+        names: (names of the inputs, names of the outputs), in the order they are to have.
+        metadata: dict that JSON can hold, to be put into the file.
     """
-    model = ir.from_proto(model)
+    model = ir.from_proto(onnx.load_from_string(raw))
     model.opset_imports[""] = OPSET
     RewritePass([Gelu.rule()])(model)  # first, as no shape is inferred behind unknown operators
     _fold(model)  # so that the rules see constants and shapes
     for rules in (FUSIONS, LAYOUT):
         RewritePass(rules)(model)
         _fold(model)
-    _name(model.graph.inputs, inputs)
-    _name(model.graph.outputs, outputs)
-    return ir.to_proto(model)
+    _name(model.graph.inputs, names[0])
+    _name(model.graph.outputs, names[1])
+    model = ir.to_proto(model)
+    if metadata:
+        onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})
+    return model.SerializeToString(deterministic=True)
 
 
 class Gelu(RewriteRuleClassBase):

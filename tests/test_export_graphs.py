@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from inference.converter import import_tensorflow, to_onnx, to_tflite
+from inference.converter import import_tensorflow, to_raw_onnx, to_tflite
 from inference.jax_graph import erf, exportable
 from inference.network import Array, describe, lower
+from inference.onnx_graph import finish
 from inference.runtimes import load
 from inference.worker import Worker
 from model.modules import conv2d, embedding, layer_norm
@@ -36,7 +37,7 @@ def files(converter, tmp_path):
         network = describe(function, inputs)
         content = converter.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
         (tmp_path / "network.tflite").write_bytes(content)
-        content = converter.run(to_onnx, content, network.names)
+        content = finish(converter.run(to_raw_onnx, content), network.names)
         (tmp_path / "network.onnx").write_bytes(content)
         both = [load(tmp_path / f"network.{suffix}", 1) for suffix in ("tflite", "onnx")]
         for batch in (1, 3, 64):
@@ -161,6 +162,11 @@ def test_gelu_is_one_operator_of_both_formats(files, approximate):
     tflite, onnx = files(lambda x: jnp.tanh(jax.nn.gelu(x, approximate=approximate)), (9,))
     assert tflite.operators == Counter(GELU=1, TANH=1)
     assert onnx.operators == Counter(Gelu=1, Tanh=1)
+
+
+@pytest.mark.parametrize("approximate", [True, False])
+def test_gelu_as_the_last_operator_keeps_its_values(files, approximate):
+    files(lambda x: jax.nn.gelu(x, approximate=approximate), (9,))
 
 
 def test_erf_and_its_complement_keep_their_values(files):
