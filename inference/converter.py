@@ -11,6 +11,7 @@ process starts first, writes into a log file, and may die without taking anythin
 """
 
 import re
+import sys
 import tempfile
 
 from inference.runtimes import METADATA
@@ -22,6 +23,7 @@ FAULT = re.compile(r"(?:^|[\s.])(?P<place>[^\s:'\"(]+:\d+:\d+): error: (?P<what>
 
 def import_tensorflow():
     """Imports what the other functions need, while another process builds the network."""
+    sys.modules.setdefault("sklearn", None)  # which Keras would import where it is: 5 s for nothing
     import tensorflow  # noqa: F401
     import tf2onnx  # noqa: F401
 

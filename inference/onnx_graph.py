@@ -6,6 +6,7 @@ convolution between two transpositions. Each rule below says what it looks for a
 """
 
 import json
+import logging
 import sys
 
 import numpy as np
@@ -30,6 +31,7 @@ def finish(raw, names, metadata=None):
         names: (names of the inputs, names of the outputs), in the order they are to have.
         metadata: dict that JSON can hold, to be put into the file.
     """
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of the shapes it leaves out
     model = ir.from_proto(onnx.load_from_string(raw))
     model.opset_imports[""] = OPSET
     RewritePass([Gelu.rule()])(model)  # first, as no shape is inferred behind unknown operators
