@@ -85,15 +85,36 @@ def parse_arguments(argv):
 def export(options):
     """Makes, checks and reports every file; returns the exit code."""
     from inference.contract import LIMITS
-    from inference.converter import import_tensorflow
-    from inference.staging import Staging
-    from inference.worker import Worker
 
     target = _target(options)
     limits = _limits(options.limit, LIMITS)
-    config, source, checkpoint, arrays = _read_run(options)
+    run = _read_run(options)
     log = target.with_name(f"{target.name}.log")
     log.unlink(missing_ok=True)
+    try:
+        folder, report = make_export(options, target, run, limits, log)
+    except utils.UserError as error:
+        if str(log) not in str(error):  # then nobody is sent to look into it
+            log.unlink(missing_ok=True)
+        raise
+    from inference.report import console_table
+
+    print(console_table(report))
+    print(f"Look at {os.path.relpath(folder / 'report.html')}")
+    if any(result["broken"] for result in report["files"]):
+        print(f"error: {folder}: not every file is there and good; see above", file=sys.stderr)
+        return 1
+    return 0
+
+
+def make_export(options, target, run, limits, log):
+    """Makes the folder of an export; returns it and the report."""
+    from inference.converter import import_tensorflow
+    from inference.report import write_report
+    from inference.staging import Staging
+    from inference.worker import Worker
+
+    config, source, checkpoint, arrays = run
     step = Steps()
     with Staging(target) as staging, Worker(log, import_tensorflow) as worker:
         trained = _load(options, config, source, checkpoint, arrays)
@@ -103,19 +124,11 @@ def export(options):
         refused = make_files(options, trained, worker, staging.folder, step)
         results = check_files(options.name, trained, staging.folder, limits, step) + refused
         keep_sources(checkpoint.parent, config, staging.folder)
-        good = not any(result["broken"] for result in results)
-        from inference.report import console_table, write_report
-
         report = {"name": options.name, "metadata": trained.network.metadata, "limits": limits}
         report |= {"seconds": step.seconds, "files": results}
         write_report(staging.folder, report)
         log.replace(staging.folder / "convert.log")
-        folder = staging.publish(good)
-    print(console_table(report))
-    print(f"Look at {os.path.relpath(folder / 'report.html')}")
-    if not good:
-        print(f"error: {folder}: not every file is there and good; see above", file=sys.stderr)
-    return 0 if good else 1
+        return staging.publish(not any(result["broken"] for result in results)), report
 
 
 def make_files(options, trained, worker, folder, step):
