@@ -17,6 +17,7 @@ from onnxscript.rewriter import RewritePass, RewriteRuleClassBase
 from onnxscript.rewriter.rules.common import matmul_add_to_gemm_rule, transpose_transpose_rule
 
 from inference.runtimes import METADATA
+from utils import UserError
 
 OPSET = 20  # of the files; the first with Gelu
 BATCH = "batch"  # name of the dimension
@@ -178,7 +179,19 @@ LAYOUT = [
 
 def _name(values, names):
     """Puts a graph's inputs or outputs in order, and calls what varies in their shape the batch."""
-    values.sort(key=lambda value: names.index(value.name.removesuffix(":0")))
+
+    def place(value):
+        name = value.name.removesuffix(":0")
+        name = name if name in names else name.removesuffix("_orig")
+        if name not in names:
+            missing = ", ".join(names)
+            raise UserError(
+                f"of {missing} one is the same as another or as an input, unchanged; ONNX has no "
+                "second name for it: leave it out of what the network returns"
+            )
+        return names.index(name)
+
+    values.sort(key=place)  # tf2onnx calls an output "_orig" that is an input too
     for value, name in zip(values, names, strict=True):
         value.name = name
         sizes = [size if isinstance(size, int) else BATCH for size in value.shape]

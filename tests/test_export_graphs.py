@@ -1,6 +1,7 @@
 """The rewrites between JAX and the exported files, in the files' own runtimes."""
 
 from collections import Counter
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from inference.network import Array, describe, lower
 from inference.onnx_graph import finish
 from inference.runtimes import load
 from inference.worker import Worker
+from model import modules
 from model.modules import conv2d, embedding, layer_norm
 from utils import UserError
 
@@ -243,3 +245,39 @@ def test_rewriting_changes_no_value_of_loops_and_branches():
 
     x = array(3, 5)
     np.testing.assert_allclose(exportable(network, x)(x)[0], network(x)[0], atol=1e-6)
+
+
+def test_every_layer_of_the_template_is_exported(files):
+    def on_rows(layer):
+        return lambda x, **named: layer(x.reshape(x.shape[0], -1, 4), **named)
+
+    def look_up(x, **named):
+        return embedding(jnp.clip(x, 0, 3).astype(jnp.int32), 4, 3, **named)
+
+    def drop_both(x, **named):
+        x, _ = modules.dropout(x, 0.1, **named)
+        return 2 * modules.drop_path(x, 0.1, **named)[0], {}
+
+    layers = {
+        "linear": partial(modules.linear, features=5),
+        "conv2d": partial(conv2d, features=6, kernel_size=3, stride=2),
+        "grouped": partial(conv2d, features=8, kernel_size=3, groups=2),
+        "depthwise": partial(conv2d, features=4, kernel_size=3, groups=4, padding="VALID"),
+        "attention": on_rows(partial(modules.attention, heads=2)),
+        "embedding": look_up,
+        "layer_norm": layer_norm,
+        "rms_norm": modules.rms_norm,
+        "group_norm": partial(modules.group_norm, groups=2),
+        "batch_norm": modules.batch_norm,
+        "dropped": drop_both,
+        "max_pool": partial(modules.max_pool, window=3, stride=2, padding="SAME"),
+        "average_pool": partial(modules.average_pool, window=3, stride=2, padding="SAME"),
+        "global_average_pool": modules.global_average_pool,
+    }
+    image = array(1, 8, 8, 4)
+    params = {name: layer(image, key=jax.random.key(0))[1] for name, layer in layers.items()}
+    files(
+        lambda x: {name: layer(x, params=params[name])[0] for name, layer in layers.items()},
+        (8, 8, 4),
+        tolerance=1e-5,
+    )
