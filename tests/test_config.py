@@ -157,6 +157,12 @@ def test_a_wrong_override_is_refused(override, message):
         read_config(SAMPLE, [override])
 
 
+@pytest.mark.parametrize(("path", "where"), [("", '""'), ("training.", 'training.""')])
+def test_a_key_without_a_name_is_refused(sample, write_config, path, where):
+    with pytest.raises(UserError, match=f"config.json: {where}: unknown key"):
+        read_config(write_config(change(sample, path, 1)))
+
+
 def places(value, path=()):
     yield path
     if isinstance(value, dict | list):

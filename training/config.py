@@ -236,7 +236,9 @@ def _describe(fault, path):
     """One line for one of pydantic's faults: where, what came, what was expected."""
     *parents, last = fault["loc"] or ("",)
     location = [str(part) for part in parents if "[" not in str(part)]  # no "dict[str,any]"
-    if last and ("[" not in str(last) or fault["type"] == "extra_forbidden"):
+    if fault["type"] == "extra_forbidden":
+        location.append(str(last) or '""')
+    elif last and "[" not in str(last):
         location.append(str(last))
     where, came = ".".join(location), _shorten(fault["input"])
     if fault["type"] == "extra_forbidden":
