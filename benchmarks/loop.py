@@ -47,7 +47,7 @@ def main():
         state, _ = bare_epoch(parts.update, state, on_device)
         ratios = []
         for number in range(options.rounds):
-            state, loop = loop_epoch(config, parts, state, Path(folder), stop)
+            state, loop = loop_epoch(config, parts, state, Path(folder), stop, Progress())
             state, bare = bare_epoch(parts.update, state, on_device)
             ratios.append(loop / bare)
             print(f"round {number + 1}: loop {loop:.3f} s, bare {bare:.3f} s, {loop / bare:.3f}")
@@ -55,9 +55,8 @@ def main():
     print(f"loop over bare updates: median {statistics.median(ratios):.3f} ({spread})")
 
 
-def loop_epoch(config, parts, state, folder, stop, start=0):
-    """Returns the state and the seconds of an epoch, from batch `start` on, as train.py runs it."""
-    progress = Progress(batch=start)
+def loop_epoch(config, parts, state, folder, stop, progress):
+    """Returns the state and the seconds of an epoch, or what is left of it, as train.py runs it."""
     with Tracker(config, folder, {}) as tracker:
         journal = Journal(progress, tracker, parts, config.training.log_interval)
         began = time.perf_counter()

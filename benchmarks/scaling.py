@@ -31,6 +31,7 @@ from training.build import build
 from training.config import read_config
 from training.evaluation import evaluate_all
 from training.interruption import Interruption
+from training.progress import Progress
 from training.start import count, first_batch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -202,12 +203,12 @@ def time_epochs():
     images = 2 * batches * few[1].loaders["train"].batch_size
     times = [], []
     with quiet() as (folder, stop):
-        state, _ = loop.loop_epoch(*few, state, folder, stop)
+        state, _ = loop.loop_epoch(*few, state, folder, stop, Progress())
         for _ in range(ROUNDS):
-            state, before = loop.loop_epoch(*few, state, folder, stop)
+            state, before = loop.loop_epoch(*few, state, folder, stop, Progress())
             start = len(many[1].loaders["train"]) - 2 * batches
-            state, between = loop.loop_epoch(*many, state, folder, stop, start)
-            state, after = loop.loop_epoch(*few, state, folder, stop)
+            state, between = loop.loop_epoch(*many, state, folder, stop, Progress(batch=start))
+            state, after = loop.loop_epoch(*few, state, folder, stop, Progress())
             times[0].append((before + after) / images)
             times[1].append(between / images)
     return times
@@ -220,7 +221,7 @@ def peak_of_epoch(images):
     state = parts.init(first_batch(parts))
     with quiet() as (folder, stop):
         start = len(parts.loaders["train"]) - SMALL // parts.loaders["train"].batch_size
-        state, _ = loop.loop_epoch(config, parts, state, folder, stop, start)
+        state, _ = loop.loop_epoch(config, parts, state, folder, stop, Progress(batch=start))
         evaluate_all(parts, state.params)
     return {"peak": peak_memory()}
 

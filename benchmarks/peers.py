@@ -1,0 +1,99 @@
+"""Time per epoch of the same training in other frameworks, over that in this template.
+
+    python benchmarks/peers.py --peers PYTHON [--rounds 5] [--networks sample lenet vit mlp]
+
+PYTHON belongs to a virtual environment with what requirements.txt lists, and flax, keras and torch.
+Network, data, batch size, loss and optimizer are the same for all (benchmarks/frameworks/); each
+trains as its own documentation does. Every program runs in a process of its own and is asked for
+one epoch in turn, after one that is not counted; a ratio is of two epochs of the same round.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+FRAMEWORKS = Path(__file__).resolve().parent / "frameworks"
+PEERS = {
+    "Flax NNX": ("of_flax.py",),
+    "Keras on JAX": ("of_keras.py",),
+    "PyTorch, DataLoader": ("of_torch.py", "dataloader"),
+    "PyTorch, by hand": ("of_torch.py", "byhand"),
+}
+
+
+def main():
+    """Prints a line of ratios for each network."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers", required=True, metavar="PYTHON")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--networks", nargs="+", default=["sample", "lenet", "vit", "mlp"])
+    options = parser.parse_args()
+    print("| network | parameters | template, s |", " | ".join(PEERS), "|")
+    print("|---|---|---|" + "---|" * len(PEERS))
+    for network in options.networks:
+        compare(network, options)
+
+
+def compare(network, options):
+    """Prints the line of a network: median ratios, and their range."""
+    commands = {"template": [sys.executable, FRAMEWORKS / "of_template.py", network]}
+    for name, (program, *way) in PEERS.items():
+        commands[name] = [options.peers, FRAMEWORKS / program, network, *way]
+    times = {name: [] for name in commands}
+    with ExitStack() as stack:
+        programs = {name: stack.enter_context(Program(*commands[name])) for name in commands}
+        parameters = {name: program.answer()["parameters"] for name, program in programs.items()}
+        if len(set(parameters.values())) > 1:
+            raise SystemExit(f"{network}: the networks are not the same: {parameters}")
+        for number in range(options.rounds + 1):
+            for name, program in programs.items():
+                answer = program.epoch()
+                print(f"{network} {number} {name}: {answer}", file=sys.stderr, flush=True)
+                if number > 0:
+                    times[name].append(answer["seconds"])
+    ours = times.pop("template")
+    shown = [ratios(theirs, ours) for theirs in times.values()]
+    size, seconds = parameters["template"], statistics.median(ours)
+    print(f"| {network} | {size} | {seconds:.2f} |", " | ".join(shown), "|", flush=True)
+
+
+def ratios(theirs, ours):
+    """Returns the median and the range of the rounds' ratios, in words."""
+    pairs = [their / our for their, our in zip(theirs, ours, strict=True)]
+    return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
+
+
+class Program:
+    """One of the programs in frameworks/, told when to train an epoch."""
+
+    def __init__(self, *command):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._command, self._process = command, subprocess.Popen(command, text=True, **pipes)
+
+    def answer(self):
+        """Returns what it says next."""
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(map(str, self._command))} ended early")
+        return json.loads(line)
+
+    def epoch(self):
+        """Lets it train an epoch, and returns what it measured."""
+        self._process.stdin.write("epoch\n")
+        self._process.stdin.flush()
+        return self.answer()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._process.stdin.close()
+        self._process.wait()
+
+
+if __name__ == "__main__":
+    main()
