@@ -12,10 +12,13 @@ import sys
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import OutputFixPass
 from onnxscript import optimizer
 from onnxscript.rewriter import RewritePass, RewriteRuleClassBase
 from onnxscript.rewriter.rules.common import matmul_add_to_gemm_rule, transpose_transpose_rule
 
+from inference.onnx_loops import simplify_loops
+from inference.onnx_recurrent import recognise_recurrent
 from inference.runtimes import METADATA
 from utils import UserError
 
@@ -37,11 +40,15 @@ def finish(raw, names, metadata=None):
     model.opset_imports[""] = OPSET
     RewritePass([Gelu.rule()])(model)  # first, as no shape is inferred behind unknown operators
     _fold(model)  # so that the rules see constants and shapes
+    simplify_loops(model)
+    recognise_recurrent(model)
+    _fold(model)
     for rules in (FUSIONS, LAYOUT):
         RewritePass(rules)(model)
         _fold(model)
     _name(model.graph.inputs, names[0])
     _name(model.graph.outputs, names[1])
+    OutputFixPass()(model)  # a loop may end in one value twice, or in what it began with
     model = ir.to_proto(model)
     if metadata:
         onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})

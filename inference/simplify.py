@@ -169,25 +169,30 @@ def gather_rows(graph, operator):
 
 
 def gather_step(graph, operator):
-    """RESHAPE(SLICE(x, (i, 0, ...), (1, all, ...))) that drops the first axis -> GATHER(x, i).
+    """SLICE(x, (i, 0, ...), (1, all, ...)) of which the first axis is dropped -> GATHER(x, i).
 
-    That is how a scan takes its step's part of an array.
+    That is how a scan takes its step's part of an array. A RESHAPE drops the axis, or a
+    FULLY_CONNECTED, to which all axes but the last are one.
     """
-    before = _made_by(graph, operator.inputs[0], "SLICE")
-    packed = _made_by(graph, before.inputs[1], "PACK") if before is not None else None
-    if packed is None or graph.kind(operator) != "RESHAPE":
+    packed = _made_by(graph, operator.inputs[1], "PACK") if _is(graph, operator, "SLICE") else None
+    if packed is None:
         return False
-    source, (step, *begins) = before.inputs[0], packed.inputs
-    whole = (1, *graph.shape(source)[1:]) == graph.shape(before.outputs[0])
-    dropped = graph.shape(operator.outputs[0]) == graph.shape(source)[1:]
+    source, (step, *begins), part = operator.inputs[0], packed.inputs, operator.outputs[0]
+    whole = (1, *graph.shape(source)[1:]) == graph.shape(part)
     from_start = all(_is_number(graph, begin, 0) for begin in begins)
-    if not (whole and dropped and from_start and graph.has_one_user(before.outputs[0])):
+    users = graph.users(part)
+    dropped = users and part not in graph.subgraph.outputs and all(
+        _is(graph, one, "FULLY_CONNECTED") or graph.shape(one.outputs[0]) == graph.shape(part)[1:]
+        and _is(graph, one, "RESHAPE") for one in users
+    )  # fmt: skip
+    if not (whole and from_start and dropped):
         return False
+    graph.set_shape(part, graph.shape(part)[1:])  # the RESHAPE is none any more: `drop_reshape`
     options = schema.GatherOptionsT()
     options.axis = 0
-    new = graph.make("GATHER", [source, step], operator.outputs, options)
+    new = graph.make("GATHER", [source, step], [part], options)
     graph.operators[graph.operators.index(operator)] = new
-    graph.remove_unused(before)
+    graph.remove_unused(packed)
     return True
 
 
@@ -228,6 +233,10 @@ def _on_each_element(graph, operator):
         return True
     constant = graph.constant(operator.inputs[1]) if len(operator.inputs) == 2 else None
     return graph.kind(operator) in ELEMENTWISE and constant is not None and constant.ndim == 0
+
+
+def _is(graph, operator, kind):
+    return graph.kind(operator) == kind
 
 
 def _made_by(graph, index, kind):
