@@ -73,9 +73,17 @@ def to_raw_onnx(tflite):
         except Exception as error:  # tf2onnx raises whatever came up
             raise UserError(f"tf2onnx cannot convert the .tflite file: {_short(error)}") from None
     model = graph.make_model("network")
-    left = {node.op_type for node in model.graph.node} - {"TFL_GELU"}
+    left = set(_kinds(model.graph)) - {"TFL_GELU", "TFL_DYNAMIC_UPDATE_SLICE"}
     _refuse(tflite, lambda kind: f"TFL_{kind}" in left)
     return model.SerializeToString()
+
+
+def _kinds(graph):
+    """Yields the kind of every operator of an ONNX graph, those inside of loops included."""
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            yield from _kinds(attribute.g)
 
 
 def _refuse(tflite, unknown):

@@ -125,8 +125,8 @@ def _counter(node, states):
     if compared is not None and compared.op_type == "Less" and number(node.inputs[1]) is True:
         limit = number(compared.inputs[1])
         for state in states:
-            counted = _line(compared.inputs[0], state.inside) == (1, 1) == _line(
-                state.new, state.inside
+            counted = (
+                _line(compared.inputs[0], state.inside) == (1, 1) == _line(state.new, state.inside)
             )
             used = state.final.uses() or state.final.is_graph_output()
             if counted and number(state.initial) == 0 and limit is not None and not used:
@@ -168,11 +168,11 @@ def _take_writes(body, states, counter, turns, both_ways):
         whole, update, start = node.inputs
         direction = _direction(_first(start), counter, turns)
         shape = state.inside.shape
+        rowwise = shape is not None and shape[0] == turns and update.shape[0] == 1
         alone = whole is state.inside and len(whole.uses()) == 1 and not state.new.uses()
-        if alone and shape is not None and shape[0] == turns and update.shape[0] == 1:
-            if direction == FORWARD or (direction == BACKWARD and both_ways):
-                rows.append(Row(state.final, _row(node, update), direction))
-                states.remove(state)
+        if rowwise and alone and direction in ((FORWARD, BACKWARD) if both_ways else (FORWARD,)):
+            rows.append(Row(state.final, _row(node, update), direction))
+            states.remove(state)
     return rows
 
 

@@ -60,6 +60,13 @@ def linear(value):
         begin = sum(one.shape[-1] for one in node.outputs[: value.index()])
         terms = linear(node.inputs[0])
         return {source: part[:, begin : begin + size] for source, part in terms.items()}
+    if kind == "Concat" and node.attributes.get_int("axis") in (-1, len(value.shape) - 1):
+        terms, begin = {}, 0
+        for one in node.inputs:
+            widths = [(0, 0), (begin, size - begin - one.shape[-1])]
+            parts = {source: np.pad(part, widths) for source, part in linear(one).items()}
+            terms, begin = _sum(terms, parts, size), begin + one.shape[-1]
+        return terms
     return {value: np.eye(size)}
 
 
@@ -123,18 +130,21 @@ class _Turn:
         return None
 
     def _gate(self, outer, state, inner=None):
-        """(A, a, B, b) of the terms of x A + a and of h B + b, which may be among the outer ones."""
+        """(A, a, B, b) of the terms of x A + a and of h B + b; None if there are others.
+
+        inner: the terms of h B + b; None if they are among the others, b in a then.
+        """
         if inner is None:
             inner = {state: outer.pop(state)} if state in outer else {}
         if set(outer) - {self.row, None} or set(inner) - {state, None}:
             return None
         features, size = self.row.shape[-1], state.shape[-1]
-        return [
-            terms.get(source, np.zeros((1, size))) * np.ones((rows, size))
-            for terms, source, rows in (
-                (outer, self.row, features), (outer, None, 1), (inner, state, size), (inner, None, 1)
-            )
-        ]  # fmt: skip
+        return (
+            outer.get(self.row, np.zeros((features, size))),
+            outer.get(None, np.zeros((1, size))),
+            inner.get(state, np.zeros((size, size))),
+            inner.get(None, np.zeros((1, size))),
+        )
 
 
 def _replace(node, hidden, gates):
@@ -159,9 +169,9 @@ def _replace(node, hidden, gates):
     directions = node.attributes.get_ints("scan_input_directions", [0])
     attributes |= {"direction": "reverse"} if BACKWARD in directions else {}
     rows, *finals = tape.op_multi_out(kind, inputs, attributes, num_outputs=1 + count)
-    finals = {number: tape.op("Squeeze", [final, axis[0]]) for number, final in zip(order, finals)}
     for number, old in enumerate(node.outputs):
-        new = finals[number] if number < count else tape.op("Squeeze", [rows, axis[1]])
+        final = finals[order.index(number)] if number < count else None
+        new = tape.op("Squeeze", [rows, axis[1]] if final is None else [final, axis[0]])
         new.name, new.type, new.shape = old.name, old.type, old.shape
         old.replace_all_uses_with(new, replace_graph_outputs=True)
     node.prepend(tape.nodes)
@@ -203,7 +213,9 @@ def _sum(one, other, size):
 
 
 def _is_as_wide(value, size):
-    return value.const_value is not None or value.shape is not None and value.shape[-1] == size
+    if value.const_value is not None:
+        return value.const_value.size in (1, size)
+    return value.shape is not None and value.shape[-1] == size
 
 
 def _is_plain_product(node):

@@ -5,6 +5,7 @@ buffers; a subgraph holds tensors, and operators in the order they run; a tensor
 data is a constant. A dimension of -1 in `shapeSignature` takes any size.
 """
 
+import copy
 import json
 import re
 
@@ -215,14 +216,19 @@ def rename(model, inputs, outputs):
         outputs: list of names.
     """
     (signature,) = model.signatureDefs
+    graph = Graph(model, model.subgraphs[signature.subgraphIndex])
+    taken = {entry.tensorIndex for entry in signature.inputs}
+    for entry in signature.outputs:
+        if entry.tensorIndex in taken:  # by another output, or it is an input
+            entry.tensorIndex = _copied(graph, entry.tensorIndex)
+        taken.add(entry.tensorIndex)
     for one, names in ((signature.inputs, inputs), (signature.outputs, outputs)):
         one.sort(key=lambda entry: int(re.search(rb"(\d*)$", entry.name)[1] or 0))
         for entry, name in zip(one, names, strict=True):
             entry.name = name.encode()
-            model.subgraphs[signature.subgraphIndex].tensors[entry.tensorIndex].name = entry.name
-    graph = model.subgraphs[signature.subgraphIndex]
-    graph.inputs = [entry.tensorIndex for entry in signature.inputs]
-    graph.outputs = [entry.tensorIndex for entry in signature.outputs]
+            graph.tensor(entry.tensorIndex).name = entry.name
+    graph.subgraph.inputs = [entry.tensorIndex for entry in signature.inputs]
+    graph.subgraph.outputs = [entry.tensorIndex for entry in signature.outputs]
 
 
 def restore_interface(model, original):
@@ -250,6 +256,17 @@ def read_metadata(model, name):
         if entry.name == name.encode():
             return json.loads(bytes(model.buffers[entry.buffer].data))
     return {}
+
+
+def _copied(graph, index):
+    """A tensor of the same values, made at the end of the graph; returns its index."""
+    tensor = copy.copy(graph.tensor(index))
+    tensor.buffer = 0
+    graph.subgraph.tensors.append(tensor)
+    new = len(graph.subgraph.tensors) - 1
+    shape = graph.add_constant("shape", np.int32(graph.shape(index)))
+    graph.operators.append(graph.make("RESHAPE", [index, shape], [new]))
+    return new
 
 
 def _drop_unused(model):
