@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 
+from inference import tflite_graph
 from inference.runtimes import METADATA
 from utils import UserError
 
@@ -40,7 +41,6 @@ def to_tflite(lowered, names, metadata=None):
     Raises:
         UserError: an operation has no counterpart, or depends on the batch size.
     """
-    from inference import tflite_graph
     from inference.any_batch import merge
     from inference.simplify import simplify
 
@@ -65,8 +65,10 @@ def to_raw_onnx(tflite):
 
     known = {*vars(BuiltinOperator)} - {"CUSTOM"}
     _refuse(tflite, lambda kind: kind not in known)
+    readable = tflite_graph.load(tflite)
+    tflite_graph.unfold_clipping(readable)
     with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
-        file.write(tflite)
+        file.write(tflite_graph.dump(readable))
         file.flush()
         try:
             graph = process_tf_graph(None, tflite_path=file.name, opset=OPSET_OF_TF2ONNX)
@@ -88,8 +90,6 @@ def _kinds(graph):
 
 def _refuse(tflite, unknown):
     """Raises UserError if operators of a .tflite file are of a kind that is unknown to ONNX."""
-    from inference import tflite_graph
-
     faults = [
         f"{graph.kind(operator)} (layer {tflite_graph.layer_of(graph, operator)})"
         for graph in tflite_graph.graphs(tflite_graph.load(tflite))

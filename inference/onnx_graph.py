@@ -74,7 +74,8 @@ class UpdateSlice(RewriteRuleClassBase):
     def rewrite(self, op, x, part, start):
         size = op.Shape(part)
         room = op.Sub(op.Shape(x), size)
-        before = op.Min(op.Max(op.Cast(start, to=ir.DataType.INT64), [0]), room)  # as XLA has it
+        first = op.Max(op.Cast(start, to=ir.DataType.INT64), op.Constant(value_ints=[0]))
+        before = op.Min(first, room)  # as XLA has it
         around = op.Concat(before, op.Sub(room, before), axis=0)
         inside = op.Pad(op.Expand(op.Constant(value=ir.tensor(np.array(True))), size), around)
         return op.Where(inside, op.Pad(part, around), x)
@@ -144,14 +145,15 @@ class ScaleLast(RewriteRuleClassBase):
     """(x - mean) * (1 / deviation * scale) -> (x - mean) * 1 / deviation * scale, so that the
     rules above and below find it; Flax and Haiku have the former."""
 
-    def pattern(self, op, x, mean, deviation, scale):
-        return op.Mul(op.Sub(x, mean), op.Mul(op.Reciprocal(deviation), scale))
+    def pattern(self, op, centred, deviation, scale):
+        return op.Mul(centred, op.Mul(op.Reciprocal(deviation), scale))
 
-    def check(self, context, x, scale, **_):
-        return scale.const_value is not None
+    def check(self, context, centred, scale, **_):
+        node = centred.producer()
+        return node is not None and node.op_type == "Sub" and scale.const_value is not None
 
-    def rewrite(self, op, x, mean, deviation, scale):
-        return op.Mul(op.Mul(op.Sub(x, mean), op.Reciprocal(deviation)), scale)
+    def rewrite(self, op, centred, deviation, scale):
+        return op.Mul(op.Mul(centred, op.Reciprocal(deviation)), scale)
 
 
 class Scale(RewriteRuleClassBase):

@@ -207,6 +207,34 @@ def mark_exact_gelu(model):
                 operator.builtinOptions.approximate = False
 
 
+def unfold_clipping(model):
+    """RELU_N1_TO_1, by itself or inside of another operator, -> MINIMUM(MAXIMUM(x, -1), 1).
+
+    The converter makes it of jnp.clip(x, -1, 1), and tf2onnx does not know it.
+    """
+    clipping = schema.ActivationFunctionType.RELU_N1_TO_1
+    for graph in graphs(model):
+        for operator in list(graph.operators):
+            fused = getattr(operator.builtinOptions, "fusedActivationFunction", None) == clipping
+            if not fused and graph.kind(operator) != "RELU_N1_TO_1":
+                continue
+            (target,), at = operator.outputs, graph.operators.index(operator)
+            new = [graph.add_tensor("clip", np.float32, graph.shape(target)) for _ in range(2)]
+            if fused:
+                operator.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.NONE
+                operator.outputs = new[:1]
+                at += 1
+            else:
+                graph.remove(operator)
+                new[0] = operator.inputs[0]
+            low, high = (graph.add_constant("clip", np.float32(limit)) for limit in (-1, 1))
+            options = schema.MaximumMinimumOptionsT
+            graph.operators[at:at] = [
+                graph.make("MAXIMUM", [new[0], low], [new[1]], options()),
+                graph.make("MINIMUM", [new[1], high], [target], options()),
+            ]
+
+
 def rename(model, inputs, outputs):
     """Names the inputs and outputs, whose order is that of the network's arguments.
 
