@@ -113,6 +113,8 @@ class _Batch:
         users = {
             (self.graph.kind(one), list(one.inputs).index(index)) for one in self.graph.users(index)
         }
+        if users <= {("BROADCAST_TO", 1)}:  # which takes either kind of integer
+            two, three = two.astype(np.int32), three.astype(np.int32)
         varying = two != three
         if users <= {("RESHAPE", 1), ("SLICE", 2)} and varying.sum() == 1 and two.ndim == 1:
             value = np.where(varying, -1, two).astype(two.dtype)

@@ -86,7 +86,7 @@ def export(options):
     """Makes, checks and reports every file; returns the exit code."""
     from inference.contract import LIMITS
 
-    target = _target(options)
+    target, here = _target(options), Path.cwd()
     limits = _limits(options.limit, LIMITS)
     run = _read_run(options)
     log = target.with_name(f"{target.name}.log")
@@ -100,7 +100,7 @@ def export(options):
     from inference.report import console_table
 
     print(console_table(report))
-    print(f"Look at {os.path.relpath(folder / 'report.html')}")
+    print(f"Look at {os.path.relpath(folder / 'report.html', here)}")
     if any(result["broken"] for result in report["files"]):
         print(f"error: {folder}: not every file is there and good; see above", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 
+from inference import tflite_graph
 from inference.runtimes import METADATA
 from utils import UserError
 
@@ -40,7 +41,6 @@ def to_tflite(lowered, names, metadata=None):
     Raises:
         UserError: an operation has no counterpart, or depends on the batch size.
     """
-    from inference import tflite_graph
     from inference.any_batch import merge
     from inference.simplify import simplify
 
@@ -65,23 +65,31 @@ def to_raw_onnx(tflite):
 
     known = {*vars(BuiltinOperator)} - {"CUSTOM"}
     _refuse(tflite, lambda kind: kind not in known)
+    readable = tflite_graph.load(tflite)
+    tflite_graph.unfold_clipping(readable)
     with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
-        file.write(tflite)
+        file.write(tflite_graph.dump(readable))
         file.flush()
         try:
             graph = process_tf_graph(None, tflite_path=file.name, opset=OPSET_OF_TF2ONNX)
         except Exception as error:  # tf2onnx raises whatever came up
             raise UserError(f"tf2onnx cannot convert the .tflite file: {_short(error)}") from None
     model = graph.make_model("network")
-    left = {node.op_type for node in model.graph.node} - {"TFL_GELU"}
+    left = set(_kinds(model.graph)) - {"TFL_GELU", "TFL_DYNAMIC_UPDATE_SLICE"}
     _refuse(tflite, lambda kind: f"TFL_{kind}" in left)
     return model.SerializeToString()
 
 
+def _kinds(graph):
+    """Yields the kind of every operator of an ONNX graph, those inside of loops included."""
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            yield from _kinds(attribute.g)
+
+
 def _refuse(tflite, unknown):
     """Raises UserError if operators of a .tflite file are of a kind that is unknown to ONNX."""
-    from inference import tflite_graph
-
     faults = [
         f"{graph.kind(operator)} (layer {tflite_graph.layer_of(graph, operator)})"
         for graph in tflite_graph.graphs(tflite_graph.load(tflite))

@@ -12,12 +12,14 @@ import sys
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import OutputFixPass
 from onnxscript import optimizer
 from onnxscript.rewriter import RewritePass, RewriteRuleClassBase
 from onnxscript.rewriter.rules.common import matmul_add_to_gemm_rule, transpose_transpose_rule
 
+from inference.onnx_loops import simplify_loops
+from inference.onnx_recurrent import recognise_recurrent
 from inference.runtimes import METADATA
-from utils import UserError
 
 OPSET = 20  # of the files; the first with Gelu
 BATCH = "batch"  # name of the dimension
@@ -37,11 +39,15 @@ def finish(raw, names, metadata=None):
     model.opset_imports[""] = OPSET
     RewritePass([Gelu.rule()])(model)  # first, as no shape is inferred behind unknown operators
     _fold(model)  # so that the rules see constants and shapes
+    simplify_loops(model)
+    recognise_recurrent(model)
+    _fold(model)
     for rules in (FUSIONS, LAYOUT):
         RewritePass(rules)(model)
         _fold(model)
     _name(model.graph.inputs, names[0])
     _name(model.graph.outputs, names[1])
+    OutputFixPass()(model)  # a loop may end in one value twice, or in what it began with
     model = ir.to_proto(model)
     if metadata:
         onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})
@@ -57,6 +63,46 @@ class Gelu(RewriteRuleClassBase):
     def rewrite(self, op, x, y):
         approximate = y.producer().attributes.get_int("approximate", 0)
         return op.Gelu(x, approximate="tanh" if approximate else "none")
+
+
+class UpdateSlice(RewriteRuleClassBase):
+    """TFL_DYNAMIC_UPDATE_SLICE(x, part, start), as tf2onnx leaves it -> Where(inside, part, x)."""
+
+    def pattern(self, op, x, part, start):
+        return op.TFL_DYNAMIC_UPDATE_SLICE(x, part, start, _allow_other_attributes=True)
+
+    def rewrite(self, op, x, part, start):
+        size = op.Shape(part)
+        room = op.Sub(op.Shape(x), size)
+        first = op.Max(op.Cast(start, to=ir.DataType.INT64), op.Constant(value_ints=[0]))
+        before = op.Min(first, room)  # as XLA has it
+        around = op.Concat(before, op.Sub(room, before), axis=0)
+        inside = op.Pad(op.Expand(op.Constant(value=ir.tensor(np.array(True))), size), around)
+        return op.Where(inside, op.Pad(part, around), x)
+
+
+class BatchSizes(RewriteRuleClassBase):
+    """slope * batch + offset, one of several sizes being the batch -> Concat(sizes, batch, sizes).
+
+    That is what any_batch.py puts in, with the casts that tf2onnx puts around it.
+    """
+
+    def pattern(self, op, x, begin, end, slope, offset):
+        batch = op.Slice(op.Cast(op.Shape(x), to=ir.DataType.INT32), begin, end)
+        return op.Cast(op.Add(op.Mul(batch, slope), offset), to=ir.DataType.INT64)
+
+    def check(self, context, slope, offset, **_):
+        slope, offset = _numbers(slope), _numbers(offset)
+        at = slope.index(1) if slope.count(1) == 1 else None
+        return at is not None and sum(map(abs, slope)) == 1 and offset[at] == 0
+
+    def rewrite(self, op, x, begin, end, slope, offset):
+        slope, offset = _numbers(slope), _numbers(offset)
+        at = slope.index(1)
+        batch = op.Shape(x, start=_numbers(begin)[0], end=_numbers(end)[0])
+        parts = [op.Constant(value_ints=one) for one in (offset[:at], offset[at + 1 :]) if one]
+        parts.insert(1 if at else 0, batch)
+        return op.Concat(*parts, axis=0) if len(parts) > 1 else batch
 
 
 class Standardise(RewriteRuleClassBase):
@@ -79,6 +125,35 @@ class Standardise(RewriteRuleClassBase):
     def rewrite(self, op, x, mean_axes, variance_axes, epsilon):
         ones = op.Constant(value=ir.tensor(np.ones(x.shape[-1], np.float32)))
         return op.LayerNormalization(x, ones, axis=-1, epsilon=_numbers(epsilon)[0])
+
+
+class StandardiseBySquares(Standardise):
+    """The same with the variance as max(0, mean(x^2) - mean(x)^2), as Flax has it.
+
+    That loses digits where the mean is far from 0; LayerNormalization does not.
+    """
+
+    def pattern(self, op, x, mean_axes, variance_axes, epsilon):
+        mean = op.ReduceMean(x, mean_axes, keepdims=1, _allow_other_attributes=True)
+        square = op.Mul(x, x)
+        square = op.ReduceMean(square, variance_axes, keepdims=1, _allow_other_attributes=True)
+        variance = op.Relu(op.Sub(square, op.Mul(mean, mean)))
+        return op.Mul(op.Sub(x, mean), op.Reciprocal(op.Sqrt(op.Add(variance, epsilon))))
+
+
+class ScaleLast(RewriteRuleClassBase):
+    """(x - mean) * (1 / deviation * scale) -> (x - mean) * 1 / deviation * scale, so that the
+    rules above and below find it; Flax and Haiku have the former."""
+
+    def pattern(self, op, centred, deviation, scale):
+        return op.Mul(centred, op.Mul(op.Reciprocal(deviation), scale))
+
+    def check(self, context, centred, scale, **_):
+        node = centred.producer()
+        return node is not None and node.op_type == "Sub" and scale.const_value is not None
+
+    def rewrite(self, op, centred, deviation, scale):
+        return op.Mul(op.Mul(centred, op.Reciprocal(deviation)), scale)
 
 
 class Scale(RewriteRuleClassBase):
@@ -164,9 +239,13 @@ class SinkTransposition(RewriteRuleClassBase):
 
 
 FUSIONS = [
-    Standardise.rule(),
-    Scale.rule(),
-    Shift.rule(),
+    UpdateSlice.rule(),
+    BatchSizes.rule(),
+    *(
+        rule
+        for one in (ScaleLast, Standardise, StandardiseBySquares, Scale, Shift)
+        for rule in one.rule().commute()
+    ),
     PixelwiseConvolution.rule(),
     BiasedPixelwiseConvolution.rule(),
     matmul_add_to_gemm_rule,
@@ -179,19 +258,7 @@ LAYOUT = [
 
 def _name(values, names):
     """Puts a graph's inputs or outputs in order, and calls what varies in their shape the batch."""
-
-    def place(value):
-        name = value.name.removesuffix(":0")
-        name = name if name in names else name.removesuffix("_orig")
-        if name not in names:
-            missing = ", ".join(names)
-            raise UserError(
-                f"of {missing} one is the same as another or as an input, unchanged; ONNX has no "
-                "second name for it: leave it out of what the network returns"
-            )
-        return names.index(name)
-
-    values.sort(key=place)  # tf2onnx calls an output "_orig" that is an input too
+    values.sort(key=lambda value: names.index(value.name.removesuffix(":0")))
     for value, name in zip(values, names, strict=True):
         value.name = name
         sizes = [size if isinstance(size, int) else BATCH for size in value.shape]

@@ -21,6 +21,7 @@ def simplify(model):
     rules = (
         merge_reshapes,
         drop_reshape,
+        drop_relu_of_squares,
         sum_to_mean,
         keep_reduced_axes,
         drop_index_guard,
@@ -74,33 +75,47 @@ def sum_to_mean(graph, operator):
     return True
 
 
-def keep_reduced_axes(graph, operator):
-    """RESHAPE(f(MEAN(x))), which only brings the axes back -> f(MEAN(x, keep_dims)).
+def drop_relu_of_squares(graph, operator):
+    """RELU(MUL(SUM(MUL(x, x)), 1/n)) -> MUL(SUM(MUL(x, x)), 1/n), which is not negative anyway."""
+    functions = schema.ActivationFunctionType
+    if graph.kind(operator) != "MUL":
+        return False
+    total, factor = _made_by(graph, operator.inputs[0], "SUM"), graph.constant(operator.inputs[1])
+    square = None if total is None else _made_by(graph, total.inputs[0], "MUL")
+    if square is None or factor is None or (factor < 0).any():
+        return False
+    fused = [one.builtinOptions.fusedActivationFunction for one in (square, operator)]
+    if fused != [functions.NONE, functions.RELU] or square.inputs[0] != square.inputs[1]:
+        return False
+    operator.builtinOptions.fusedActivationFunction = functions.NONE
+    return True
 
-    f: any number of operators on each element, with single numbers.
+
+def keep_reduced_axes(graph, operator):
+    """RESHAPE(f(MEAN(x), ...)), which only brings the axes back -> f(MEAN(x, keep_dims), ...).
+
+    f: any operators on each element of reductions and of single numbers. Whatever else uses their
+    results is among them, or brings the axes back as well.
     """
     if graph.kind(operator) != "RESHAPE":
         return False
-    chain, before = [], graph.maker(operator.inputs[0])
-    while before is not None and graph.has_one_user(before.outputs[0]):
-        if graph.kind(before) in REDUCTIONS:
-            break
-        if not _on_each_element(graph, before):
-            return False
-        chain.append(before)
-        before = graph.maker(before.inputs[0])
-    if before is None or graph.kind(before) not in REDUCTIONS or before.builtinOptions.keepDims:
+    kept = graph.shape(operator.outputs[0])
+    inside = _from_reductions(graph, operator.inputs[0], kept)
+    users = [user for one in inside or () for user in graph.users(one.outputs[0])]
+    reshapes = [one for one in users if graph.kind(one) == "RESHAPE"]
+    others = [one for one in users if one not in reshapes and one not in inside]
+    ends = any(one.outputs[0] in graph.subgraph.outputs for one in inside or ())
+    if not inside or others or ends or any(graph.shape(one.outputs[0]) != kept for one in reshapes):
         return False
-    kept = np.array(graph.shape(before.inputs[0]))
-    kept[_axes(graph, before)] = 1
-    one_user = graph.has_one_user(before.outputs[0])
-    if not one_user or tuple(kept) != graph.shape(operator.outputs[0]):
-        return False
-    before.builtinOptions.keepDims = True
-    for one in (before, *chain):
-        graph.set_shape(one.outputs[0], [int(size) for size in kept])
-    (chain or [before])[0].outputs = operator.outputs  # which may be the network's, with its name
-    graph.remove(operator)
+    for one in inside:
+        graph.set_shape(one.outputs[0], kept)
+        if graph.kind(one) in REDUCTIONS:
+            one.builtinOptions.keepDims = True
+    for reshape in reshapes:
+        source, target = reshape.inputs[0], reshape.outputs[0]
+        graph.maker(source).outputs = [target]  # which may be the network's, with its name
+        graph.remove(reshape)
+        graph.replace(source, target)
     return True
 
 
@@ -169,25 +184,29 @@ def gather_rows(graph, operator):
 
 
 def gather_step(graph, operator):
-    """RESHAPE(SLICE(x, (i, 0, ...), (1, all, ...))) that drops the first axis -> GATHER(x, i).
+    """SLICE(x, (i, 0, ...), (1, all, ...)) of which the first axis is dropped -> GATHER(x, i).
 
-    That is how a scan takes its step's part of an array.
+    That is how a scan takes its step's part of an array. A RESHAPE drops the axis, or a
+    FULLY_CONNECTED, to which all axes but the last are one.
     """
-    before = _made_by(graph, operator.inputs[0], "SLICE")
-    packed = _made_by(graph, before.inputs[1], "PACK") if before is not None else None
-    if packed is None or graph.kind(operator) != "RESHAPE":
+    packed = _made_by(graph, operator.inputs[1], "PACK") if _is(graph, operator, "SLICE") else None
+    if packed is None:
         return False
-    source, (step, *begins) = before.inputs[0], packed.inputs
-    whole = (1, *graph.shape(source)[1:]) == graph.shape(before.outputs[0])
-    dropped = graph.shape(operator.outputs[0]) == graph.shape(source)[1:]
+    source, (step, *begins), part = operator.inputs[0], packed.inputs, operator.outputs[0]
+    whole = (1, *graph.shape(source)[1:]) == graph.shape(part)
     from_start = all(_is_number(graph, begin, 0) for begin in begins)
-    if not (whole and dropped and from_start and graph.has_one_user(before.outputs[0])):
+    used = part not in graph.subgraph.outputs
+    for one in graph.users(part):
+        reshaped = _is(graph, one, "RESHAPE") and graph.shape(one.outputs[0])
+        used &= _is(graph, one, "FULLY_CONNECTED") or reshaped == graph.shape(part)[1:]
+    if not (whole and from_start and used):
         return False
+    graph.set_shape(part, graph.shape(part)[1:])  # the RESHAPE is none any more: `drop_reshape`
     options = schema.GatherOptionsT()
     options.axis = 0
-    new = graph.make("GATHER", [source, step], operator.outputs, options)
+    new = graph.make("GATHER", [source, step], [part], options)
     graph.operators[graph.operators.index(operator)] = new
-    graph.remove_unused(before)
+    graph.remove_unused(packed)
     return True
 
 
@@ -223,11 +242,33 @@ def _axes(graph, reduction):
     return np.atleast_1d(graph.constant(reduction.inputs[1]))
 
 
-def _on_each_element(graph, operator):
-    if graph.kind(operator) in UNARY:
-        return True
-    constant = graph.constant(operator.inputs[1]) if len(operator.inputs) == 2 else None
-    return graph.kind(operator) in ELEMENTWISE and constant is not None and constant.ndim == 0
+def _from_reductions(graph, index, kept):
+    """The operators on each element that a tensor comes from, reductions to this shape at first.
+
+    None if there is anything else before it.
+    """
+    operator = graph.maker(index)
+    kind = None if operator is None else graph.kind(operator)
+    if kind in REDUCTIONS:
+        shape = list(graph.shape(operator.inputs[0]))
+        for axis in _axes(graph, operator):
+            shape[axis] = 1
+        dropped = not operator.builtinOptions.keepDims and tuple(shape) == kept
+        return [operator] if dropped else None
+    found = [] if kind in UNARY | ELEMENTWISE else None
+    for one in operator.inputs if found is not None else ():
+        constant = graph.constant(one)
+        before = [] if constant is not None and constant.ndim == 0 else (
+            _from_reductions(graph, one, kept)
+        )  # fmt: skip
+        if before is None:
+            return None
+        found += [new for new in before if new not in found]
+    return None if found is None else [*found, operator]
+
+
+def _is(graph, operator, kind):
+    return graph.kind(operator) == kind
 
 
 def _made_by(graph, index, kind):

@@ -5,6 +5,7 @@ buffers; a subgraph holds tensors, and operators in the order they run; a tensor
 data is a constant. A dimension of -1 in `shapeSignature` takes any size.
 """
 
+import copy
 import json
 import re
 
@@ -206,6 +207,34 @@ def mark_exact_gelu(model):
                 operator.builtinOptions.approximate = False
 
 
+def unfold_clipping(model):
+    """RELU_N1_TO_1, by itself or inside of another operator, -> MINIMUM(MAXIMUM(x, -1), 1).
+
+    The converter makes it of jnp.clip(x, -1, 1), and tf2onnx does not know it.
+    """
+    clipping = schema.ActivationFunctionType.RELU_N1_TO_1
+    for graph in graphs(model):
+        for operator in list(graph.operators):
+            fused = getattr(operator.builtinOptions, "fusedActivationFunction", None) == clipping
+            if not fused and graph.kind(operator) != "RELU_N1_TO_1":
+                continue
+            (target,), at = operator.outputs, graph.operators.index(operator)
+            new = [graph.add_tensor("clip", np.float32, graph.shape(target)) for _ in range(2)]
+            if fused:
+                operator.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.NONE
+                operator.outputs = new[:1]
+                at += 1
+            else:
+                graph.remove(operator)
+                new[0] = operator.inputs[0]
+            low, high = (graph.add_constant("clip", np.float32(limit)) for limit in (-1, 1))
+            options = schema.MaximumMinimumOptionsT
+            graph.operators[at:at] = [
+                graph.make("MAXIMUM", [new[0], low], [new[1]], options()),
+                graph.make("MINIMUM", [new[1], high], [target], options()),
+            ]
+
+
 def rename(model, inputs, outputs):
     """Names the inputs and outputs, whose order is that of the network's arguments.
 
@@ -215,14 +244,19 @@ def rename(model, inputs, outputs):
         outputs: list of names.
     """
     (signature,) = model.signatureDefs
+    graph = Graph(model, model.subgraphs[signature.subgraphIndex])
+    taken = {entry.tensorIndex for entry in signature.inputs}
+    for entry in signature.outputs:
+        if entry.tensorIndex in taken:  # by another output, or it is an input
+            entry.tensorIndex = _copied(graph, entry.tensorIndex)
+        taken.add(entry.tensorIndex)
     for one, names in ((signature.inputs, inputs), (signature.outputs, outputs)):
         one.sort(key=lambda entry: int(re.search(rb"(\d*)$", entry.name)[1] or 0))
         for entry, name in zip(one, names, strict=True):
             entry.name = name.encode()
-            model.subgraphs[signature.subgraphIndex].tensors[entry.tensorIndex].name = entry.name
-    graph = model.subgraphs[signature.subgraphIndex]
-    graph.inputs = [entry.tensorIndex for entry in signature.inputs]
-    graph.outputs = [entry.tensorIndex for entry in signature.outputs]
+            graph.tensor(entry.tensorIndex).name = entry.name
+    graph.subgraph.inputs = [entry.tensorIndex for entry in signature.inputs]
+    graph.subgraph.outputs = [entry.tensorIndex for entry in signature.outputs]
 
 
 def restore_interface(model, original):
@@ -250,6 +284,17 @@ def read_metadata(model, name):
         if entry.name == name.encode():
             return json.loads(bytes(model.buffers[entry.buffer].data))
     return {}
+
+
+def _copied(graph, index):
+    """A tensor of the same values, made at the end of the graph; returns its index."""
+    tensor = copy.copy(graph.tensor(index))
+    tensor.buffer = 0
+    graph.subgraph.tensors.append(tensor)
+    new = len(graph.subgraph.tensors) - 1
+    shape = graph.add_constant("shape", np.int32(graph.shape(index)))
+    graph.operators.append(graph.make("RESHAPE", [index, shape], [new]))
+    return new
 
 
 def _drop_unused(model):

@@ -259,6 +259,7 @@ def test_exporting_again_from_elsewhere_gives_the_same_bytes(script, trained, ex
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert again.stderr == ""  # nothing of TensorFlow's
+    assert "Look at small/report.html" in again.stdout
     files = sorted(path.name for path in exported.glob("small*"))
     assert files == sorted(path.name for path in first.glob("small*"))
     for name in files:
