@@ -359,23 +359,20 @@ def check_equal_to_plain(height, width, channels, features, size, stride, paddin
         params = {"kernel": kernel}
         return conv2d(x, features, size, stride, padding, groups, bias=False, params=params)[0]
 
+    @jax.jit
     def value_and_gradients(x, kernel):
         y, pull_back = jax.vjp(convolution, x, kernel)
         return y, pull_back(jnp.cos(jnp.arange(y.size)).reshape(y.shape))
 
-    @jax.jit
-    def both(x, kernel):
-        with plain_operators():
-            plain = value_and_gradients(x, kernel)
-        return value_and_gradients(x, kernel), plain
-
     x, kernel = normal(2, height, width, channels), normal(*size, channels // groups, features)
     try:
-        ours, plain = both(x, kernel)
+        ours = value_and_gradients(x, kernel)
     except ValueError as error:
         if "does not fit an image" not in str(error):
             raise
         reject()
+    with plain_operators():
+        plain = value_and_gradients(x, kernel)
     assert_equal(ours, plain, rtol=2e-5, atol=2e-5)
 
 
@@ -386,11 +383,47 @@ def test_patches_equal_the_plain_convolution(height, width, channels, features, 
 
 
 @FEW
-@given(sizes, sizes, st.integers(2, 4), pairs, strides, paddings)
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(2, 4), pairs, strides, paddings)
 def test_the_dense_form_equals_the_plain_convolution(
     height, width, channels, size, stride, padding
 ):
     check_equal_to_plain(height, width, channels, channels, size, stride, padding, channels)
+
+
+@FEW
+@given(st.integers(9, 14), st.integers(8, 14), st.integers(2, 4), pairs, strides, paddings)
+def test_the_shifted_form_equals_the_plain_convolution(
+    height, width, channels, size, stride, padding
+):
+    check_equal_to_plain(height, width, channels, channels, size, stride, padding, channels)
+
+
+@FEW
+@given(sizes, sizes, st.integers(2, 3), pairs, pairs, strides, paddings)
+def test_the_expanded_form_equals_the_plain_convolution(
+    height, width, groups, per_group, size, stride, padding
+):
+    channels, features = groups * (1 + per_group[0]), groups * per_group[1]
+    check_equal_to_plain(height, width, channels, features, size, stride, padding, groups)
+
+
+def test_the_shifted_form_is_batched_and_keeps_narrow_floats():
+    x, kernel = normal(3, 2, 12, 12, 4), normal(3, 5, 5, 1, 4)
+
+    def gradients(x, kernel):
+        def loss(x, kernel):
+            y, _ = conv2d(x, 4, 5, groups=4, bias=False, params={"kernel": kernel})
+            return jnp.square(y.astype(jnp.float32)).sum()
+
+        return jax.grad(loss, (0, 1))(x, kernel)
+
+    batched = jax.vmap(gradients)(x, kernel)
+    singly = [gradients(*one) for one in zip(x, kernel, strict=True)]
+    assert_equal(batched, jax.tree.map(lambda *leaves: np.stack(leaves), *singly), rtol=1e-5)
+    narrow = gradients(x[0].astype(jnp.bfloat16), kernel[0])
+    assert [leaf.dtype for leaf in narrow] == [jnp.bfloat16, jnp.float32]
+    for ours, exact in zip(narrow, singly[0], strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=0.05, atol=0.02 * np.abs(exact).max())
 
 
 @FEW
@@ -404,8 +437,8 @@ def test_convolutions_equal_numpy(height, width, size, stride, padding, groups, 
     close(y, reference.conv2d(x, kernel, bias, stride, padding, groups))
 
 
-def lowered(*hyper, channels=8, platform="cpu"):
-    x = jax.ShapeDtypeStruct((2, 7, 7, channels), jnp.float32)
+def lowered(*hyper, pixels=7, platform="cpu"):
+    x = jax.ShapeDtypeStruct((2, pixels, pixels, 8), jnp.float32)
     function = jax.jit(lambda x: conv2d(x, 8, *hyper, key=KEY)[0])
     return jax.export.export(function, platforms=[platform])(x).mlir_module()
 
@@ -421,10 +454,14 @@ def lowered(*hyper, channels=8, platform="cpu"):
         ((3,), "cpu", True),
     ],
 )
-def test_each_convolution_takes_the_form_that_suits_its_platform(hyper, platform, convolution):
-    assert ("stablehlo.convolution" in lowered(*hyper, platform=platform)) == convolution
+@pytest.mark.parametrize("pixels", [7, 28])
+def test_each_convolution_takes_the_form_that_suits_its_platform(
+    hyper, platform, convolution, pixels
+):
+    text = lowered(*hyper, pixels=pixels, platform=platform)
+    assert ("stablehlo.convolution" in text) == convolution
     with plain_operators():
-        assert "stablehlo.convolution" in lowered(*hyper, platform=platform)
+        assert "stablehlo.convolution" in lowered(*hyper, pixels=pixels, platform=platform)
 
 
 def test_a_jitted_function_is_traced_anew_inside_plain_operators():

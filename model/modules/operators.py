@@ -1,28 +1,34 @@
 """Convolution and maximum over windows, each in the form that runs fastest.
 
-XLA has one operator for every convolution. Its gradients are slow for two kinds on a CPU, and
-both are a matrix product in disguise. `convolve` chooses, and is the only place that does:
+XLA has one operator for every convolution. On a CPU it is slow where channels are convolved apart,
+a hundred times slower than need be where each is by itself. `convolve` chooses another form for
+those, and is the only place that does:
 
     patches    stride = kernel: windows do not overlap, so the image is cut into patches and
                multiplied by the kernel as a matrix. 1x1 convolutions are such patches too.
-    dense      depthwise on a CPU: per channel, the flattened image times the kernel laid out as
-               one (pixels in, pixels out) matrix, while that matrix is small. Forward and
-               backward of 512 x 7 x 7 x 8 with a 7x7 kernel take 1 ms instead of 85 ms.
-    plain      anything else.
+    dense      depthwise on a CPU, small images: per channel, the flattened image times the kernel
+               laid out as one (pixels in, pixels out) matrix.
+    shifted    depthwise on a CPU, larger images: the sum over the kernel's elements of the image,
+               shifted, times that element. XLA makes one loop of it that reads the image once.
+    expanded   groups of channels on a CPU: as a convolution of all channels with a kernel that is
+               zero between groups. It multiplies by many zeros, at fifty times the speed.
+    plain      anything else, and everything but patches elsewhere than on a CPU.
 
-All forms agree in value and gradient (tests/test_layers.py). Inside `plain_operators()` only
-XLA's own operators are used.
+All forms agree in value and gradient (tests/test_layers.py); benchmarks/layers.py measures where
+which wins. Inside `plain_operators()` only XLA's own operators are used.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-# Above this many pixels the dense matrix, (pixels, pixels) per channel, outgrows what it saves.
-DENSE_PIXELS = 16 * 16
+DENSE_PIXELS = 8 * 8  # at most; beyond, the dense matrix has too many zeros
+SHIFTED_TERMS = 128  # at most, of the kernel and of a row of the result: each is a term to compile
+EXPANDED_GROUPS = 32  # at most; beyond, there are too many zeros
 
 _plain = jax.make_user_context(False)  # unlike a global, part of the key of jit's caches
 
@@ -50,17 +56,16 @@ def convolve(x, kernel, stride, padding, groups):
 
     Returns: (batch, output height, output width, features)
     """
-    _, height, width, channels = x.shape
-    *window, _, features = kernel.shape
     plain = functools.partial(_plain_convolve, stride=stride, padding=padding, groups=groups)
     if _plain.value:
         return plain(x, kernel)
-    if groups == 1 and tuple(window) == stride:
+    if groups == 1 and kernel.shape[:2] == stride:
         return _patches_convolve(x, kernel, padding)
-    if groups == channels == features and height * width <= DENSE_PIXELS:
-        dense = functools.partial(_dense_convolve, stride=stride, padding=padding)
-        return lax.platform_dependent(x, kernel, cpu=dense, default=plain)
-    return plain(x, kernel)
+    form = _form_on_cpu(x.shape, kernel.shape, groups)
+    if form is None:
+        return plain(x, kernel)
+    on_cpu = functools.partial(form, stride=stride, padding=padding)
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
 def window_maximum(x, window, stride, padding):
@@ -81,6 +86,19 @@ def window_maximum(x, window, stride, padding):
     return x
 
 
+def _form_on_cpu(image, kernel, groups):
+    """The form for these shapes; None: the plain one."""
+    _, height, width, channels = image
+    *window, _, features = kernel
+    if groups == channels == features and height * width <= DENSE_PIXELS:
+        return _dense_convolve
+    if groups == channels == features and max(math.prod(window), width) <= SHIFTED_TERMS:
+        return _shifted_convolve
+    if 1 < groups <= EXPANDED_GROUPS:
+        return functools.partial(_expanded_convolve, groups=groups)
+    return None
+
+
 def _plain_convolve(x, kernel, stride, padding, groups):
     return lax.conv_general_dilated(
         x,
@@ -94,7 +112,7 @@ def _plain_convolve(x, kernel, stride, padding, groups):
 
 def _patches_convolve(x, kernel, padding):
     height, width, channels, features = kernel.shape
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    x = _pad(x, padding)
     batch, rows, columns = x.shape[0], x.shape[1] // height, x.shape[2] // width
     x = x[:, : rows * height, : columns * width]  # no window reaches the rest
     x = x.reshape(batch, rows, height, columns, width, channels).swapaxes(2, 3)
@@ -110,6 +128,91 @@ def _dense_convolve(x, kernel, stride, padding):
     # i, j: pixel in; p, q: pixel out; k, l: kernel; c: channel; b: example
     matrix = jnp.einsum("kip,ljq,klc->cijpq", rows, columns, kernel[:, :, 0])
     return jnp.einsum("bijc,cijpq->bpqc", x, matrix)
+
+
+def _expanded_convolve(x, kernel, stride, padding, groups):
+    height, width, channels, features = kernel.shape
+    kernel = kernel.reshape(height, width, channels, groups, features // groups)
+    between = jnp.eye(groups, dtype=kernel.dtype)
+    # k, l: kernel; g, h: group of channels, of features; c: channel, f: feature within its group
+    kernel = jnp.einsum("klchf,gh->klgchf", kernel, between)
+    kernel = kernel.reshape(height, width, groups * channels, features)
+    return _plain_convolve(x, kernel, stride, padding, 1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _shifted_convolve(x, kernel, stride, padding):
+    """Has gradients of its own, since the derived ones are slow; so no jax.jvp and no hessian."""
+    return _slide(_pad(x, padding), kernel, stride)
+
+
+def _shifted_forward(x, kernel, stride, padding):
+    return _shifted_convolve(x, kernel, stride, padding), (x, kernel)
+
+
+def _shifted_backward(stride, padding, saved, grads):
+    x, kernel = saved
+    window = kernel.shape[:2]
+    # To x they go by the kernel turned round, over as many zeros around and between them as it
+    # takes to give every pixel of x all the windows that it lay in.
+    spaces = []
+    for pixels, outputs, size, step, (before, _) in zip(
+        x.shape[1:3], grads.shape[1:3], window, stride, padding, strict=True
+    ):
+        low = size - 1 - before
+        spaces.append((low, pixels + size - 1 - low - ((outputs - 1) * step + 1), step - 1))
+    spread = lax.pad(grads, jnp.zeros((), grads.dtype), [(0, 0, 0), *spaces, (0, 0, 0)])
+    to_x = _slide(spread, kernel[::-1, ::-1], (1, 1))
+    return to_x, _correlate(_pad(x, padding), grads, window, stride).astype(kernel.dtype)
+
+
+_shifted_convolve.defvjp(_shifted_forward, _shifted_backward)
+
+
+def _slide(x, kernel, stride):
+    """The depthwise convolution of a padded image, summed in float32."""
+    rows, columns = (
+        [slice(first, first + size - length + 1, step) for first in range(length)]
+        for size, length, step in zip(x.shape[1:3], kernel.shape[:2], stride, strict=True)
+    )
+    total = sum(
+        x[:, row, column].astype(jnp.float32) * kernel[k, l, 0].astype(jnp.float32)
+        for k, row in enumerate(rows)
+        for l, column in enumerate(columns)  # noqa: E741
+    )
+    return total.astype(x.dtype)
+
+
+def _correlate(x, grads, window, stride):
+    """The gradients of `_slide` to its kernel: (kernel height, kernel width, 1, channels).
+
+    Each number of a row of `grads` is multiplied by the window that it came from, and all are
+    summed. A loop goes through the rows, and carries the next one along: what it reads in the
+    same turn XLA would read anew for each number.
+    """
+    height, width = window
+    down, right = stride
+    batch, outputs, columns, channels = grads.shape
+
+    def read(row):
+        strip = lax.dynamic_slice_in_dim(x, row * down, height, 1)
+        line = lax.dynamic_index_in_dim(grads, row, 1, keepdims=False)
+        return strip.astype(jnp.float32), line.astype(jnp.float32)[:, :, None, None]
+
+    def add(carry, row):
+        total, strip, line = carry
+        for column in range(columns):
+            first = column * right
+            total += strip[:, :, first : first + width] * line[:, column]
+        return (total, *read(row + 1)), None
+
+    total = jnp.zeros((batch, height, width, channels), jnp.float32)
+    (total, *_), _ = lax.scan(add, (total, *read(0)), jnp.arange(outputs))
+    return total.sum(0)[:, :, None]
+
+
+def _pad(x, padding):
+    return jnp.pad(x, ((0, 0), *padding, (0, 0)))
 
 
 def _taps(pixels, size, step, before, after):
