@@ -1,4 +1,4 @@
-"""The file of a checkpoint: the safetensors format, with checksums, placed atomically.
+"""The file of a checkpoint: the safetensors format, with checksums.
 
 The format (https://github.com/huggingface/safetensors) has none, and loads a flipped bit without a
 word. So its metadata holds, besides
@@ -8,20 +8,14 @@ word. So its metadata holds, besides
     "checksum"   CRC-32 of the two above
 """
 
-import contextlib
-import errno
 import json
 import math
 import os
-import secrets
 import zlib
 
 import ml_dtypes
 import numpy as np
 
-from utils import UserError
-
-TEMPORARY = ".tmp"  # ends the name of a file that is not whole yet
 HEADER_LIMIT = 16 * 2**20  # bytes, enough for about 100,000 arrays
 LISTED = 10  # names that an error shows of each kind
 DTYPES = {"BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
@@ -82,34 +76,6 @@ def load(path):
     return arrays, meta
 
 
-def place(path, pieces):
-    """Writes the buffers under a temporary name, and gives the file its own once it is on disk."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
-    try:
-        with explained(path):
-            with open(temporary, "xb") as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-@contextlib.contextmanager
-def explained(path):
-    """Turns an error of the operating system into one that says where, and how to mend it."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "make room there" if full else "check that it may be read and written"
-        message = f"{path}: {error.strerror}: {remedy}, or choose another folder."
-        raise UserError(message) from error
-
-
 def reason(error):
     """Returns what an error says, in at most 200 characters."""
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -139,13 +105,3 @@ def _bytes(array):
 
 def _checksum(*words, data=b""):
     return zlib.crc32(data, zlib.crc32(json.dumps(words).encode()))
-
-
-def _sync_folder(folder):
-    """Forces a new name to disk; where a system cannot, only a power cut may lose the name."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

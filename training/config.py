@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from training.files import place_text
 from utils import UserError, check_name, nearest
 
 # Where a bare name is looked up: first in its home, then in the library that serves it.
@@ -181,7 +182,7 @@ def read_config(path, overrides=()):
 def write_config(config, path):
     """Writes the resolved config, every default spelled out."""
     text = json.dumps(config.model_dump(exclude_none=False), indent=4)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    place_text(path, text + "\n")
 
 
 def _read_json(path):

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from utils import UserError
+
 SPREAD = "_spread"
 
 
@@ -63,15 +65,32 @@ class Progress:
     files: dict = field(default_factory=dict)  # {name: bytes} of the logs, cut back to on resuming
 
     @classmethod
-    def from_meta(cls, meta):
-        """Returns the Progress that `meta` was made from."""
-        sums = {name: Sums(meta[name]) for name in ("interval", "epoch")}
-        return cls(**meta | sums)
+    def from_meta(cls, meta, where="the checkpoint"):
+        """Returns the Progress that `meta` was made from.
+
+        Raises:
+            UserError: it was made from something else; `where` names its file.
+        """
+        try:
+            sums = {name: Sums(meta[name]) for name in ("interval", "epoch")}
+            progress = cls(**meta | sums)
+            counts = [progress.epochs, progress.batch, progress.since_best]
+            counts += progress.files.values()
+            best = 0 if progress.best is None else progress.best
+            if all(type(one) is int and one >= 0 for one in counts) and type(best) in (int, float):
+                return progress
+        except (AttributeError, KeyError, TypeError, ValueError):
+            pass
+        raise UserError(f"{where}: says nothing of how far a run has come; name a run's checkpoint")
 
     def meta(self):
         """Returns it as plain numbers, lists and dicts."""
         sums = {name: getattr(self, name).plain() for name in ("interval", "epoch")}
         return vars(self) | sums
+
+    def position(self):
+        """Returns (epochs finished,), or (epoch, its batches done) within one."""
+        return (self.epochs + 1, self.batch) if self.batch else (self.epochs,)
 
     def end_epoch(self, results, monitor):
         """Notes that an epoch is finished; returns whether it is the best so far.

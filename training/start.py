@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -16,9 +15,10 @@ import jax.numpy as jnp
 import jaxlib
 
 import utils
+from training.audit import audit
 from training.checkpoint import find, read
 from training.config import HOMES, write_config
-from training.report import environment
+from training.files import explained
 from training.resident import fetch
 from training.restore import network_params, restore
 from training.trees import pick, split
@@ -97,14 +97,17 @@ def count(params, copies=1):
     return sum(leaf.size for leaf in jax.tree.leaves(split(params)[0])) // copies
 
 
-def write_run(config, folder, parameters):
-    """Writes what a run folder begins with: config, environment and the network's code."""
-    write_config(config, folder / "config.json")
-    surroundings = environment() | {"parameters": parameters}
-    (folder / "environment.json").write_text(json.dumps(surroundings, indent=4) + "\n")
-    if not (folder / "model").exists():
-        network = utils.resolve(config.model.name, HOMES["model"])
-        utils.keep_code(folder, network.__module__)
+def write_run(config, folder, parts, state):
+    """Writes what a run is made from: config, environment and the network's code.
+
+    Of a run that goes on, it warns about all that has changed since.
+    """
+    with explained(folder):
+        write_config(config, folder / "config.json")
+        if not (folder / "model").exists():
+            network = utils.resolve(config.model.name, HOMES["model"])
+            utils.keep_code(folder, network.__module__)
+        audit(config, folder, parts, count(state.params, parts.copies))
 
 
 def _processor():

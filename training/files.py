@@ -1,0 +1,72 @@
+"""Files and folders that are there whole or not at all, and the disk's errors in words."""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+
+from utils import UserError
+
+UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.tmp")  # the name of what is not whole yet
+
+
+def place(path, pieces):
+    """Writes the buffers under a temporary name, and gives the file its own once it is on disk."""
+    path = Path(path)
+    temporary = unfinished(path)
+    try:
+        with explained(path):
+            with open(temporary, "xb") as file:
+                file.writelines(pieces)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def place_text(path, text):
+    """Writes a text in UTF-8 as `place` does."""
+    place(path, [text.encode()])
+
+
+def unfinished(path):
+    """Returns a name beside the path for what is to become it."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def clear_unfinished(folder):
+    """Removes what a killed process left half-written in a folder."""
+    for path in Path(folder).iterdir():
+        if UNFINISHED.fullmatch(path.name):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def explained(path):
+    """Turns an error of the operating system into one that says where, and how to mend it."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room there" if full else "check that it may be read and written"
+        message = f"{path}: {error.strerror}: {remedy}, or choose another folder."
+        raise UserError(message) from error
+
+
+def _sync_folder(folder):
+    """Forces a new name to disk; where a system cannot, only a power cut may lose the name."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
