@@ -176,6 +176,8 @@ def _loaders(config, source):
         where = f"{source}: data_loader.{split}"
         loader = resolve(named.name, HOMES["data_loader"], f"{where}.name")
         args = construct(named.args, "data_loader", f"{where}.args")
+        if not isinstance(args, dict):
+            raise UserError(f"{where}.args: expected an object with argument names, got a list")
         if "seed" in _parameters(loader) and "seed" not in args:
             args["seed"] = config.seed
         loaders[split] = call(loader, args, f"{where}.args")

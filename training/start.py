@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -16,14 +17,17 @@ import jaxlib
 
 import utils
 from training.audit import audit
+from training.calls import deal
 from training.checkpoint import find, read
 from training.config import HOMES, write_config
 from training.files import explained
+from training.optimizers import evaluation_params
 from training.resident import fetch
 from training.restore import network_params, restore
 from training.trees import pick, split
 
 LOG = logging.getLogger("main")
+LINES = 4  # of a traceback that a message shows
 DAMAGED_CACHE = "Error reading persistent compilation cache entry"  # how JAX's warning begins
 
 
@@ -54,16 +58,42 @@ def use_compilation_cache():
 
 def first_batch(parts):
     """Returns a batch of the training data."""
-    batches = parts.loaders["train"].batches(epoch=1)
+    return fetch(_first(parts))
+
+
+def rehearse(parts, batch):
+    """Traces init, update and evaluate without computing anything; returns the state's shapes.
+
+    What arguments of the config make of them fails here, before the run has begun.
+
+    Raises:
+        UserError: it does; with the lines of the project's code, and of the user's, it passed.
+    """
     try:
-        return fetch(next(batches))
-    finally:
-        batches.close()
+        state = jax.eval_shape(parts.init, fetch(batch))
+        call, _ = next(deal(iter([batch]), parts.steps_per_call))
+        jax.eval_shape(parts.update, state, call)
+        jax.eval_shape(parts.evaluate, evaluation_params(state), batch)
+        return state
+    except utils.UserError:
+        raise
+    except Exception as error:  # a function named in the config may raise anything
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        own = [one for one in frames if "site-packages" not in one.filename]
+        lines = [f"  {one.filename}:{one.lineno}, in {one.name}: {one.line}" for one in own]
+        told = "\n".join(lines[-LINES:])
+        name = type(error).__name__
+        raise utils.UserError(
+            f"the network, a loss, a metric or an optimizer does not take what it is given, or "
+            f"what the config names as its arguments.\n{told}\n{name}: {error}"
+        ) from error
 
 
 def fresh_state(parts, config):
     """Returns the TrainState a new run begins with, pre-trained if the config says so."""
-    state = parts.init(first_batch(parts))
+    batch = _first(parts)
+    rehearse(parts, batch)
+    state = parts.init(fetch(batch))
     wanted = config.training.checkpoint
     if wanted:
         path = find(wanted.path, prefer_best=True)
@@ -82,7 +112,7 @@ def fresh_state(parts, config):
 
 def restored_state(parts, arrays, checkpoint):
     """Returns the TrainState of a checkpoint."""
-    template = jax.eval_shape(parts.init, first_batch(parts))
+    template = rehearse(parts, _first(parts))
     return jax.device_put(restore(template, arrays, where=checkpoint))
 
 
@@ -108,6 +138,15 @@ def write_run(config, folder, parts, state):
             network = utils.resolve(config.model.name, HOMES["model"])
             utils.keep_code(folder, network.__module__)
         audit(config, folder, parts, count(state.params, parts.copies))
+
+
+def _first(parts):
+    """The first batch, which may hold Rows."""
+    batches = parts.loaders["train"].batches(epoch=1)
+    try:
+        return next(batches)
+    finally:
+        batches.close()
 
 
 def _processor():
