@@ -16,7 +16,8 @@ import zlib
 import ml_dtypes
 import numpy as np
 
-HEADER_LIMIT = 16 * 2**20  # bytes, enough for about 100,000 arrays
+HEADER_LIMIT = 16 * 2**20  # bytes
+COMMA_LIMIT = 100_000  # of the header, about six for an array: what reading it costs in time
 LISTED = 10  # names that an error shows of each kind
 DTYPES = {"BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
 DTYPES |= {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64}
@@ -47,6 +48,8 @@ def encode(arrays, meta):
     header += b" " * (-len(header) % 8)
     if len(header) > HEADER_LIMIT:
         raise ValueError(f"names and meta take {len(header)} bytes, more than {HEADER_LIMIT}")
+    if header.count(b",") > COMMA_LIMIT:
+        raise ValueError(f"names and meta are more than {COMMA_LIMIT} values")
     return [len(header).to_bytes(8, "little"), header, *pieces]
 
 
@@ -56,7 +59,9 @@ def load(path):
         length = int.from_bytes(file.read(8), "little")
         size = os.fstat(file.fileno()).st_size - 8 - length  # of all arrays, in bytes
         _expect(0 < length <= HEADER_LIMIT and size >= 0, "its header is cut off or too long")
-        header = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
+        header = file.read(length)
+        _expect(header.count(b",") <= COMMA_LIMIT, "its header claims more than a run ever saves")
+        header = json.loads(header.decode(), object_pairs_hook=_unique)
         metadata = header.pop("__metadata__")
         meta, sums = metadata["meta"], metadata["checksums"]
         _expect(metadata["checksum"] == str(_checksum(meta, sums)), "its metadata has changed")

@@ -80,14 +80,29 @@ class Lines:
         self._path, self._waiting = path, b""
         with explained(path):
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115
-            if self._file.tell() > size:
+            there = self._file.tell()
+            if there > size:
                 self._file.truncate(size)
                 self._file.seek(size)
+        if there < size:
+            LOG.warning("%s: %d bytes of figures are missing", path, size - there)
 
     def append(self, line):
         """Writes a dict as a line."""
+        self._write(json.dumps(line).encode() + b"\n")
+
+    def size(self):
+        """Returns the bytes of all lines there have been."""
+        self._write(b"")
+        return self._file.tell() + len(self._waiting)
+
+    def close(self):
+        """Closes the file."""
+        self._file.close()
+
+    def _write(self, line):
         waited = bool(self._waiting)
-        self._waiting += json.dumps(line).encode() + b"\n"
+        self._waiting += line
         try:
             with explained(self._path):
                 while self._waiting:
@@ -95,14 +110,6 @@ class Lines:
         except UserError as failure:
             if not waited:
                 LOG.warning("NOT WRITTEN: %s Training goes on, and will try again.", failure)
-
-    def size(self):
-        """Returns the bytes of all lines there have been."""
-        return self._file.tell() + len(self._waiting)
-
-    def close(self):
-        """Closes the file."""
-        self._file.close()
 
 
 def with_wandb_id(config):
