@@ -254,15 +254,15 @@ def _look(trial, acknowledged, leftover, counts):
 
 def signals(folder, count, seed=0):
     """Interrupts a real run at random moments, each time goes on, and compares the end."""
-    epochs = 8 * count
+    epochs = 30 * count
     whole = Trial(folder / "whole", epochs, width=32)
-    seconds = whole.finish()
+    whole.finish()
     trial, chance = Trial(folder / "interrupted", epochs, width=32), random.Random(seed)
     latencies, exits, interrupts = [], [], 0
     while interrupts < count:
         trained, process = trial.started_training(), trial.start()
         trial.wait_for(lambda trained=trained: trial.started_training() > trained, process)
-        time.sleep(chance.uniform(0, 0.5 * max(seconds - 3, 1) / count))
+        time.sleep(chance.uniform(0, 0.3))
         number = chance.choice([signal.SIGINT, signal.SIGTERM])
         sent = time.time()
         process.send_signal(number)

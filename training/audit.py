@@ -20,6 +20,7 @@ from training.files import place_text
 from training.report import environment, flatten
 
 RECORD, DIFF = "environment.json", "uncommitted.diff"
+HOMES = ("data_loader", "training")  # packages that count as a whole
 LARGEST_DIFF = 2**20  # characters
 LISTED = 20  # changes that are told
 LOG = logging.getLogger("main")
@@ -79,13 +80,18 @@ def read_record(folder):
 
 
 def code_checksums(folder):
-    """Returns {path: CRC-32} of the project's modules in use; the run's own copy counts as such."""
-    homes, checksums = (Path(folder).resolve(), utils.ROOT), {}
-    for module in list(sys.modules.values()):
-        file = Path(getattr(module, "__file__", None) or "/")
-        home = next((one for one in homes if file.is_relative_to(one)), None)
-        if home and file.suffix == ".py" and "site-packages" not in file.parts:
-            checksums[str(file.relative_to(home))] = _checksum(file.read_bytes())
+    """Returns {path: CRC-32} of the project's code, and of what else of it has been imported.
+
+    A run's own copy of its network stands for what it was copied from.
+    """
+    files = [Path(getattr(one, "__file__", None) or "/") for one in list(sys.modules.values())]
+    files += [utils.ROOT / "train.py", utils.ROOT / "utils.py"]
+    files += [file for home in HOMES for file in (utils.ROOT / home).glob("*.py")]
+    bases, checksums = (Path(folder).resolve(), utils.ROOT), {}
+    for file in files:
+        base = next((one for one in bases if file.is_relative_to(one)), None)
+        if base and file.suffix == ".py" and "site-packages" not in file.parts:
+            checksums[str(file.relative_to(base))] = _checksum(file.read_bytes())
     return dict(sorted(checksums.items()))
 
 
