@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 
-from training.checkpoint import latest, numbered, read
+from training.checkpoint import numbered, read
 
 EPOCHS = 40
 NOBODY = 65534  # the user whom permissions bind, where the benchmark itself is root
@@ -56,7 +56,7 @@ def full(trial, expected):
         with _stopped(process):
             filler.unlink()
         trial.expect_end(process)
-        _same(trial, expected)
+        trial.expect_result(expected)
     return "told, saved again once there was room, the same bits"
 
 
@@ -70,7 +70,7 @@ def full_to_the_end(trial, expected):
         _expect("error: " in trial.console.read_text().splitlines()[-1], "no error at the end")
         filler.unlink()
         trial.finish()
-        _same(trial, expected)
+        trial.expect_result(expected)
     return "told, exit code 1; with room, --resume latest: the same bits"
 
 
@@ -90,7 +90,7 @@ def read_only(trial, expected):
         _expect(_contents(trial) == there, "the checkpoints have changed")
         _mount("-o", "remount,rw", trial.folder / "saved")
         trial.finish()
-        _same(trial, expected)
+        trial.expect_result(expected)
     return "told at the start, exit code 1; once writable: the same bits"
 
 
@@ -107,7 +107,7 @@ def forbidden(trial, expected):
     with _stopped(process):
         trial.run.chmod(0o755)
     trial.expect_end(process)
-    _same(trial, expected)
+    trial.expect_result(expected)
     return "told, saved again once permitted, the same bits"
 
 
@@ -119,7 +119,7 @@ def moved_away(trial, expected):
     with _stopped(process):
         run.rename(trial.run)
     trial.expect_end(process)
-    _same(trial, expected)
+    trial.expect_result(expected)
     return "told, saved again once it was back, the same bits"
 
 
@@ -140,7 +140,7 @@ def slow(trial, expected):
     process = trial.start(python=["-c", SLOW, ROOT / "train.py"])
     trial.expect_end(process)
     _expect("is slow" in trial.console.read_text(), "a wait of six seconds was not told")
-    _same(trial, expected)
+    trial.expect_result(expected)
     return "told where training waits, the same bits"
 
 
@@ -153,7 +153,7 @@ def limited(trial, expected):
     with _stopped(process):
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
     trial.expect_end(process)
-    _same(trial, expected)
+    trial.expect_result(expected)
     return "told, saved again once there was room, the same bits"
 
 
@@ -221,11 +221,6 @@ def _disk(trial, options):
 
 def _mount(*arguments):
     subprocess.run(["mount", *arguments], check=True)
-
-
-def _same(trial, expected):
-    _expect(trial.result() == expected, f"{trial.folder}: other bits; {latest(trial.run)}")
-    _expect(not trial.half_written(), f"{trial.half_written()} stayed")
 
 
 def _expect(true, otherwise):

@@ -687,6 +687,16 @@ def test_a_save_that_failed_is_told_and_the_next_one_makes_up_for_the_best(tmp_p
     assert read(folder / file_name(3))[0]["n"] == 3
 
 
+def test_a_kill_between_two_files_leaves_the_best_that_the_numbered_one_speaks_of(
+    tmp_path, monkeypatch
+):
+    placed = []
+    monkeypatch.setattr(checkpoint, "place", lambda path, _: placed.append(path.name))
+    with Saver(tmp_path) as saver:
+        saver.save({"n": np.int64(1)}, {}, file_name(1), best=True)
+    assert placed == [checkpoint.BEST, file_name(1)]
+
+
 def test_a_better_one_takes_the_place_of_the_best_that_could_not_be_saved(tmp_path):
     folder = tmp_path / "run"
     with Saver(folder) as saver:

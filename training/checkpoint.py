@@ -236,7 +236,8 @@ class Saver:
         except (MemoryError, ValueError) as error:
             raise UserError(f"{self.folder / names[0]}: not saved: {reason(error)}.") from error
         best = pieces if BEST in names else self._unsaved_best
-        files = dict.fromkeys(names, pieces) | ({BEST: best} if best else {})
+        # The best first: a numbered one says what the best is, and may not outlive a kill alone.
+        files = ({BEST: best} if best else {}) | dict.fromkeys(names, pieces)
         try:
             for name, content in files.items():
                 place(self.folder / name, content)
