@@ -42,6 +42,7 @@ from utils import UserError  # noqa: E402
 WORKERS = 2  # runs at once
 POLL = 0.0005  # seconds between two looks at a run folder
 PATIENCE = 120  # seconds for what takes a few
+COMMAND = (sys.executable, ROOT / "train.py")
 EXAMPLES = {"train": 640, "t10k": 200}
 
 
@@ -73,18 +74,12 @@ class Trial:
             self._run = runs[0].parent if runs else None
         return self._run
 
-    def start(self, python=(), **options):
-        """Starts train.py, for the first time or to go on; returns the process.
-
-        Args:
-            python: arguments of the interpreter in place of the script.
-            options: those of `subprocess.Popen`.
-        """
+    def start(self, command=COMMAND):
+        """Starts train.py, for the first time or to go on; returns the process."""
         words = ["--resume", "latest"] if self.run else ["-c", "config.json", *self.overrides]
-        command = [sys.executable, *(python or [ROOT / "train.py"]), *words]
         with open(self.console, "ab") as console:
             return subprocess.Popen(
-                command, cwd=self.folder, stdout=console, stderr=console, **options
+                [*command, *words], cwd=self.folder, stdout=console, stderr=console
             )
 
     def finish(self):
