@@ -16,7 +16,7 @@ import zlib
 import ml_dtypes
 import numpy as np
 
-HEADER_LIMIT = 16 * 2**20  # bytes
+HEADER_LIMIT = 12 * 2**20  # bytes
 COMMA_LIMIT = 100_000  # of the header, about six for an array: what reading it costs in time
 LISTED = 10  # names that an error shows of each kind
 DTYPES = {"BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}

@@ -1,6 +1,7 @@
 """What differs between runs: config, code, data, versions and figures, as a table.
 
 python -m training.compare RUN RUN ...
+python -m training.compare saved/MNIST_Sample      all runs in a folder
 """
 
 import argparse
@@ -35,10 +36,7 @@ def compare(runs):
     Raises:
         UserError: there are fewer than two, or one is no run folder.
     """
-    runs = [Path(run) for run in runs]
-    for run in runs:
-        if not (run / "config.json").is_file():
-            raise UserError(f"{run}: no config.json is here; expected a run folder")
+    runs = [run for path in runs for run in _runs(Path(path))]
     if len(runs) < 2:
         raise UserError(f"{runs[0]}: one run; expected two or more to compare")
     records = [read_record(run) for run in runs]
@@ -58,6 +56,16 @@ def compare(runs):
             ("  the same", *[""] * len(runs))
         ]
     return "\n".join([_table(rows), "", *_verdicts(runs)])
+
+
+def _runs(path):
+    """The run folder, or those in it."""
+    runs = sorted(config.parent for config in path.glob("*/config.json"))
+    if (path / "config.json").is_file() or not runs:
+        runs = [path]
+    if not (runs[0] / "config.json").is_file():
+        raise UserError(f"{path}: no config.json is here; expected a run folder, or one of them")
+    return runs
 
 
 def _differing(trees):
