@@ -486,7 +486,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_files_and_saving_goes_on_once_th
     tmp_path,
 ):
     told, before, after = run(FULL_DISK, tmp_path).splitlines()
-    assert told.startswith(f"{tmp_path}/checkpoint-epoch_2.params: File too large: make room there")
+    assert told.startswith(f"{tmp_path}/checkpoint-best.params: File too large: make room there")
     assert before == "['checkpoint-best.params', 'checkpoint-epoch_1.params'] True"
     assert after == "['checkpoint-best.params', 'checkpoint-epoch_2.params']"
 

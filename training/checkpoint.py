@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from training.checkpoint_file import DAMAGE, encode, load, reason, some
-from training.files import clear_unfinished, explained, place
+from training.files import Pace, clear_unfinished, explained, place
 from training.profiling import spent
 from utils import UserError
 
@@ -201,7 +201,8 @@ class Saver:
         names = [name] * (name is not None) + [BEST] * best
         if names:
             work = names, _snapshot(state), json.dumps(meta)
-            self._pending = self._worker.submit(self._write, *work)
+            self._pace = Pace()
+            self._pending = self._worker.submit(self._write, *work, self._pace.rest)
 
     def wait(self):
         """Returns when the last save is safely on disk.
@@ -224,15 +225,16 @@ class Saver:
         """Waits for the thread."""
         if self._pending is None:
             return
+        self._pace.hurry.set()
         if not futures.wait([self._pending], PATIENCE).done:
             LOG.warning("Training waits for the last checkpoint: %s is slow", self.folder)
         pending, self._pending = self._pending, None
         pending.result()
 
-    def _write(self, names, arrays, meta):
+    def _write(self, names, arrays, meta, rest):
         """Writes, in the background; only then deletes what is too old."""
         try:
-            pieces = encode(arrays, meta)
+            pieces = encode(arrays, meta, rest)
         except (MemoryError, ValueError) as error:
             raise UserError(f"{self.folder / names[0]}: not saved: {reason(error)}.") from error
         best = pieces if BEST in names else self._unsaved_best
@@ -240,7 +242,7 @@ class Saver:
         files = ({BEST: best} if best else {}) | dict.fromkeys(names, pieces)
         try:
             for name, content in files.items():
-                place(self.folder / name, content)
+                place(self.folder / name, content, rest)
             self._delete_old(names)
         except UserError as failure:
             self.failure, self._unsaved_best = failure, best

@@ -16,6 +16,8 @@ import zlib
 import ml_dtypes
 import numpy as np
 
+from training.files import chunks
+
 HEADER_LIMIT = 12 * 2**20  # bytes
 COMMA_LIMIT = 100_000  # of the header, about six for an array: what reading it costs in time
 LISTED = 10  # names that an error shows of each kind
@@ -30,8 +32,14 @@ DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionEr
 DAMAGE += (TypeError, ValueError)
 
 
-def encode(arrays, meta):
-    """Returns the file as a list of buffers; those of the arrays are their own memory."""
+def encode(arrays, meta, rest=lambda: None):
+    """Returns the file as a list of buffers; those of the arrays are their own memory.
+
+    Args:
+        arrays: dict of name -> NumPy array.
+        meta: text.
+        rest: called again and again during the work.
+    """
     entries, checksums, pieces, end = {}, {}, [], 0
     # Largest items first, so that each array begins at a multiple of its item's size.
     for name, array in sorted(arrays.items(), key=lambda item: -item[1].itemsize):
@@ -41,7 +49,7 @@ def encode(arrays, meta):
         begin, end = end, end + array.nbytes
         entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
         pieces.append(_bytes(array))
-        checksums[name] = _checksum(name, dtype, shape, data=pieces[-1])
+        checksums[name] = _checksum(name, dtype, shape, data=pieces[-1], rest=rest)
     sums = json.dumps(checksums)
     metadata = {"meta": meta, "checksums": sums, "checksum": str(_checksum(meta, sums))}
     header = json.dumps({"__metadata__": metadata, **entries}).encode()
@@ -108,5 +116,9 @@ def _bytes(array):
     return array.reshape(-1).view(np.uint8)
 
 
-def _checksum(*words, data=b""):
-    return zlib.crc32(data, zlib.crc32(json.dumps(words).encode()))
+def _checksum(*words, data=b"", rest=lambda: None):
+    checksum = zlib.crc32(json.dumps(words).encode())
+    for chunk in chunks(data):
+        checksum = zlib.crc32(chunk, checksum)
+        rest()
+    return checksum

@@ -6,6 +6,8 @@ import os
 import re
 import secrets
 import shutil
+import threading
+import time
 from pathlib import Path
 
 from utils import UserError
@@ -13,14 +15,52 @@ from utils import UserError
 UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.tmp")  # the name of what is not whole yet
 
 
-def place(path, pieces):
-    """Writes the buffers under a temporary name, and gives the file its own once it is on disk."""
+class Pace:
+    """Lets a thread in the background take but a share of a processor, until somebody waits for it.
+
+    Attributes:
+        hurry: an Event; once it is set there are no more rests.
+    """
+
+    SHARE = 0.15  # of a processor
+    STINT = 0.002  # seconds of work between two rests
+
+    def __init__(self):
+        self.hurry, self._since = threading.Event(), None
+
+    def rest(self):
+        """Sleeps in proportion to the time worked since the last rest, if it is time for one."""
+        worked = time.thread_time() - (self._since or 0)
+        if self._since is None or worked >= self.STINT:
+            if self._since is not None:
+                self.hurry.wait(worked * (1 / self.SHARE - 1))
+            self._since = time.thread_time()
+
+
+def chunks(buffer, size=2**20):
+    """Yields a buffer of bytes in pieces."""
+    view = memoryview(buffer)
+    for start in range(0, len(view), size):
+        yield view[start : start + size]
+
+
+def place(path, pieces, rest=lambda: None):
+    """Writes the buffers under a temporary name, and gives the file its own once it is on disk.
+
+    Args:
+        path: the file; one that is there is replaced.
+        pieces: its content, buffers of bytes.
+        rest: called again and again during the work.
+    """
     path = Path(path)
     temporary = unfinished(path)
     try:
         with explained(path):
             with open(temporary, "xb") as file:
-                file.writelines(pieces)
+                for piece in pieces:
+                    for chunk in chunks(piece):
+                        file.write(chunk)
+                        rest()
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
