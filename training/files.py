@@ -16,24 +16,26 @@ UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.tmp")  # the name of what is not whol
 
 
 class Pace:
-    """Lets a thread in the background take but a share of a processor, until somebody waits for it.
+    """Lets a background thread take but a share of the processors, until somebody waits for it.
 
     Attributes:
         hurry: an Event; once it is set there are no more rests.
     """
 
-    SHARE = 0.15  # of a processor
+    SHARE = 0.04  # of all processors' time
     STINT = 0.002  # seconds of work between two rests
 
     def __init__(self):
         self.hurry, self._since = threading.Event(), None
+        self._share = min(1, self.SHARE * (os.cpu_count() or 1))
 
     def rest(self):
         """Sleeps in proportion to the time worked since the last rest, if it is time for one."""
-        worked = time.thread_time() - (self._since or 0)
-        if self._since is None or worked >= self.STINT:
-            if self._since is not None:
-                self.hurry.wait(worked * (1 / self.SHARE - 1))
+        now = time.thread_time()
+        if self._since is None:
+            self._since = now
+        elif now - self._since >= self.STINT:
+            self.hurry.wait((now - self._since) * (1 / self._share - 1))
             self._since = time.thread_time()
 
 
