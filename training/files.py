@@ -22,7 +22,7 @@ class Pace:
         hurry: an Event; once it is set there are no more rests.
     """
 
-    SHARE = 0.04  # of all processors' time
+    SHARE = 0.025  # of all processors' time
     STINT = 0.002  # seconds of work between two rests
 
     def __init__(self):
