@@ -430,7 +430,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(config, write_config
     )
     done = script("-c", code)
     assert done.returncode == 1
-    assert "checkpoint-epoch_1.params" in done.stderr
+    assert "checkpoint-best.params" in done.stderr
     assert "Traceback" not in done.stderr
     (folder,) = (tmp_path / "saved").glob("*/*")
     assert not list(folder.glob("*.params*"))
