@@ -691,7 +691,7 @@ def test_a_kill_between_two_files_leaves_the_best_that_the_numbered_one_speaks_o
     tmp_path, monkeypatch
 ):
     placed = []
-    monkeypatch.setattr(checkpoint, "place", lambda path, _: placed.append(path.name))
+    monkeypatch.setattr(checkpoint, "place", lambda path, *_: placed.append(path.name))
     with Saver(tmp_path) as saver:
         saver.save({"n": np.int64(1)}, {}, file_name(1), best=True)
     assert placed == [checkpoint.BEST, file_name(1)]
