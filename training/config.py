@@ -39,7 +39,7 @@ def _from_string(value):
     return {"name": value} if isinstance(value, str) else value
 
 
-NamedOrName = Annotated[Named, BeforeValidator(_from_string)]
+NamedOrName = Annotated[Named, BeforeValidator(_from_string, json_schema_input_type=Named | str)]
 
 
 class DataLoaders(Section):
@@ -89,7 +89,10 @@ class Training(Section):
     seeds: int = Field(1, ge=1)  # copies trained at once: seed, seed + 1, ...; figures are means
     ema: float | None = Field(None, gt=0, lt=1)  # decay of the weights' moving average, per update
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    checkpoint: Annotated[Pretrained | None, BeforeValidator(_from_path)] = None
+    checkpoint: Annotated[
+        Pretrained | None,
+        BeforeValidator(_from_path, json_schema_input_type=Pretrained | str | None),
+    ] = None
     save_dir: str = "saved"
     save_period: int = Field(1, ge=1)  # epochs
     keep: int = Field(5, ge=1)  # latest checkpoints kept, the best besides
@@ -199,6 +202,7 @@ def _read_json(path):
         raise UserError(f"{place}: not valid JSON: {error.msg.lower()}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected an object {{...}}, got {type(values).__name__}")
+    values.pop("$schema", None)  # is for editors; see training/schema.py
     return values
 
 
