@@ -9,13 +9,16 @@ import platform
 import shutil
 import sys
 import warnings
+from itertools import repeat
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import jaxlib
+import numpy as np
 
 import utils
+from training.calls import deal
 from training.checkpoint import find, read
 from training.config import HOMES, write_config
 from training.report import environment
@@ -54,16 +57,16 @@ def use_compilation_cache():
 
 def first_batch(parts):
     """Returns a batch of the training data."""
-    batches = parts.loaders["train"].batches(epoch=1)
-    try:
-        return fetch(next(batches))
-    finally:
-        batches.close()
+    return fetch(_stored_batch(parts))
 
 
 def fresh_state(parts, config):
     """Returns the TrainState a new run begins with, pre-trained if the config says so."""
-    state = parts.init(first_batch(parts))
+    batch = _stored_batch(parts)
+    state = parts.init(fetch(batch))
+    # Traced now, and never again, so that what does not fit is told before there is a run.
+    call, _ = next(deal(repeat(batch), parts.steps_per_call))
+    jax.eval_shape(parts.update, state, call)
     wanted = config.training.checkpoint
     if wanted:
         path = find(wanted.path, prefer_best=True)
@@ -105,6 +108,23 @@ def write_run(config, folder, parameters):
     if not (folder / "model").exists():
         network = utils.resolve(config.model.name, HOMES["model"])
         utils.keep_code(folder, network.__module__)
+
+
+def _stored_batch(parts):
+    """The first batch of the training data, as the loader has it."""
+    batches = parts.loaders["train"].batches(epoch=1)
+    try:
+        batch = next(batches)
+    finally:
+        batches.close()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        if np.asarray(leaf).dtype.kind not in "biufV":  # V: bfloat16 and its like
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise utils.UserError(
+                f"the training data: {name} of a batch are {np.asarray(leaf).dtype}; expected "
+                "numbers. Mend the data set, or name a `collate` that makes numbers of them"
+            )
+    return batch
 
 
 def _processor():
