@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import sysconfig
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def guarded(function, name, kind, where):
         if kind == "model":
             _check_pair(result, f"{where}: {name}")
         if kind in ("loss", "metric"):
-            _check_values(result, args[1], f"{where}: {name} of {_described(args, kind)}")
+            _check_values(result, args, f"{where}: {name}", kind)
         return result
 
     return call
@@ -83,13 +84,13 @@ def _check_pair(result, where):
         )
 
 
-def _check_values(result, targets, where):
+def _check_values(result, args, where, kind):
     """Refuses what is not a value for each example."""
-    batch, shape = np.shape(jax.tree.leaves(targets)[0])[0], np.shape(result)
+    batch, shape = np.shape(jax.tree.leaves(args[1])[0])[0], np.shape(result)
     if shape[:1] != (batch,):
         raise FunctionError(
-            f"{where} returned shape {shape}; expected a value for each of the {batch} examples. "
-            "It must not average or sum over the batch"
+            f"{where} of {_described(args, kind)} returned shape {shape}; expected a value for "
+            f"each of the {batch} examples. It must not average or sum over the batch"
         )
 
 
@@ -110,7 +111,8 @@ def _is_the_users(file):
     """Whether a file is neither a library's nor this framework's own."""
     path = Path(file)
     framework = any(path.is_relative_to(ROOT / part) for part in ("training", "model/modules"))
-    return path.is_file() and not framework and not {"site-packages", "lib"} & set(path.parts)
+    library = path.is_relative_to(sysconfig.get_path("stdlib")) or "site-packages" in path.parts
+    return path.is_file() and not framework and not library
 
 
 def _shown(file):

@@ -118,10 +118,11 @@ def _stored_batch(parts):
     finally:
         batches.close()
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
-        if np.asarray(leaf).dtype.kind not in "biufV":  # V: bfloat16 and its like
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        if dtype.kind not in "biufcV":  # V: bfloat16 and its like
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise utils.UserError(
-                f"the training data: {name} of a batch are {np.asarray(leaf).dtype}; expected "
+                f"the training data: {name} of a batch are {dtype}; expected "
                 "numbers. Mend the data set, or name a `collate` that makes numbers of them"
             )
     return batch
