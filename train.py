@@ -115,6 +115,7 @@ def train(config, folder, parts, state, progress, profile=False):
     """Trains for the epochs that are left, then reports; returns the exit code."""
     from training.checkpoint import Saver, file_name
     from training.evaluation import evaluate_all, predict
+    from training.guard import purity
     from training.interruption import Interruption
     from training.journal import Journal
     from training.optimizers import evaluation_params
@@ -131,6 +132,7 @@ def train(config, folder, parts, state, progress, profile=False):
         Saver(folder, settings.keep) as saver,
         Tracker(config, folder, progress.files) as tracker,
         traced(parts, folder, profile) as parts,
+        purity(),
     ):
         journal = Journal(progress, tracker, parts, settings.log_interval)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import jaxlib
+import numpy as np
 
 import utils
 from training.audit import audit
@@ -58,7 +59,7 @@ def use_compilation_cache():
 
 def first_batch(parts):
     """Returns a batch of the training data."""
-    return fetch(_first(parts))
+    return fetch(_stored_batch(parts))
 
 
 def rehearse(parts, batch):
@@ -91,7 +92,7 @@ def rehearse(parts, batch):
 
 def fresh_state(parts, config):
     """Returns the TrainState a new run begins with, pre-trained if the config says so."""
-    batch = _first(parts)
+    batch = _stored_batch(parts)
     rehearse(parts, batch)
     state = parts.init(fetch(batch))
     wanted = config.training.checkpoint
@@ -112,7 +113,7 @@ def fresh_state(parts, config):
 
 def restored_state(parts, arrays, checkpoint):
     """Returns the TrainState of a checkpoint."""
-    template = rehearse(parts, _first(parts))
+    template = rehearse(parts, _stored_batch(parts))
     return jax.device_put(restore(template, arrays, where=checkpoint))
 
 
@@ -140,13 +141,22 @@ def write_run(config, folder, parts, state):
         audit(config, folder, parts, count(state.params, parts.copies))
 
 
-def _first(parts):
-    """The first batch, which may hold Rows."""
+def _stored_batch(parts):
+    """The first batch of the training data, as the loader has it: it may hold Rows."""
     batches = parts.loaders["train"].batches(epoch=1)
     try:
-        return next(batches)
+        batch = next(batches)
     finally:
         batches.close()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        if dtype.kind not in "biufcV":  # V: bfloat16 and its like
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise utils.UserError(
+                f"the training data: {name} of a batch are {dtype}; expected "
+                "numbers. Mend the data set, or name a `collate` that makes numbers of them"
+            )
+    return batch
 
 
 def _processor():
