@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import utils
-from training.config import read_config
+from training.config import read_config, write_config
 from training.profiling import STOPWATCH, log_time, spent, traced
 
 # The config is checked before JAX is imported, which takes a second: hence imports in functions.
@@ -62,34 +62,39 @@ def begin(path, overrides):
     """Makes a new run and its folder; returns what `train` takes."""
     config = read_config(path, overrides)
     from training.progress import Progress
-    from training.start import count, fresh_state, write_run
+    from training.start import fresh_state, write_run
     from training.tracking import with_wandb_id
 
     config = with_wandb_id(config)
     with utils.new_run_folder(config.training.save_dir, config.title, config.wandb.id) as folder:
+        write_config(config, folder / "config.json")  # from here on, --resume can begin it anew
         parts = prepare(config, path, folder)
         state = fresh_state(parts, config)
-        write_run(config, folder, count(state.params, parts.copies))
+        write_run(config, folder, parts, state)
     return config, folder, parts, state, Progress()
 
 
 def resume(path, overrides):
     """Takes up a run in its own folder, with its own config and its own copy of the network."""
-    from training.checkpoint import find, read
+    from training.checkpoint import find, never_saved, read, set_aside_after
 
-    checkpoint = find(utils.latest_run("saved") if path == "latest" else Path(path))
-    folder = checkpoint.parent
+    path = utils.latest_run("saved") if path == "latest" else Path(path)
+    checkpoint = None if never_saved(path) else find(path)
+    folder = checkpoint.parent if checkpoint else path
     utils.use_code_of(folder)
     config = read_config(folder / "config.json", overrides)
-    arrays, meta = read(checkpoint)
+    arrays, meta = read(checkpoint) if checkpoint else (None, None)
     from training.progress import Progress
-    from training.start import count, restored_state, write_run
+    from training.start import fresh_state, restored_state, write_run
 
+    progress = Progress.from_meta(meta, checkpoint) if checkpoint else Progress()
     parts = prepare(config, folder / "config.json", folder)
-    state = restored_state(parts, arrays, checkpoint)
-    write_run(config, folder, count(state.params, parts.copies))
-    LOG.info("Going on from %s", checkpoint)
-    return config, folder, parts, state, Progress.from_meta(meta)
+    state = restored_state(parts, arrays, checkpoint) if checkpoint else fresh_state(parts, config)
+    write_run(config, folder, parts, state)
+    LOG.info("Going on from %s", checkpoint or "the beginning: nothing had been saved yet")
+    if aside := set_aside_after(folder, *progress.position()):
+        LOG.warning("The checkpoints that were further in training are now in %s", aside)
+    return config, folder, parts, state, progress
 
 
 def prepare(config, source, folder):
@@ -110,6 +115,7 @@ def train(config, folder, parts, state, progress, profile=False):
     """Trains for the epochs that are left, then reports; returns the exit code."""
     from training.checkpoint import Saver, file_name
     from training.evaluation import evaluate_all, predict
+    from training.guard import purity
     from training.interruption import Interruption
     from training.journal import Journal
     from training.optimizers import evaluation_params
@@ -126,6 +132,7 @@ def train(config, folder, parts, state, progress, profile=False):
         Saver(folder, settings.keep) as saver,
         Tracker(config, folder, progress.files) as tracker,
         traced(parts, folder, profile) as parts,
+        purity(),
     ):
         journal = Journal(progress, tracker, parts, settings.log_interval)
 
@@ -142,14 +149,15 @@ def train(config, folder, parts, state, progress, profile=False):
             speed = (progress.batch - done) * loader.batch_size / (time.perf_counter() - began)
             evaluated = evaluate_all(parts, evaluation_params(state), stop)
             if stop.signal:
-                save(file_name(epoch, progress.batch))
+                save(file_name(*progress.position()))
+                saver.wait()
                 LOG.warning("Stopped; go on with: python train.py --resume %s", folder)
                 return 128 + stop.signal
 
             best = progress.end_epoch(journal.end_epoch(evaluated), settings.monitor)
             seconds = time.perf_counter() - began
             tracker.time({"epoch": epoch, "seconds": seconds, "images_per_second": speed})
-            due = progress.finished(settings) or epoch % settings.save_period == 0
+            due = progress.finished(settings) or epoch % settings.save_period == 0 or saver.failure
             if due or best:
                 save(file_name(epoch) if due else None, best)
             LOG.info("---- Epoch %d took %.2f seconds to complete! ----", epoch, seconds)
@@ -175,11 +183,12 @@ def train_epoch(parts, state, epoch, progress, journal, folder, stop):
     try:
         with progress_bar(loader, epoch, progress.batch) as advance:
             for batch, count in parts.calls(epoch, progress.batch):
+                journal.make_room()
+                if stop.signal:
+                    break
                 state, measured = parts.update(state, batch)
                 journal.add(measured, count)
                 advance(count)
-                if stop.signal:
-                    break
         journal.settle()
     except NotFinite as fault:
         explain(parts, state, epoch, fault.batch, folder)

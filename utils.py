@@ -9,6 +9,7 @@ import inspect
 import json
 import logging.config
 import os
+import secrets
 import shutil
 import sys
 from datetime import datetime
@@ -157,7 +158,7 @@ def latest_run(save_dir):
     runs = [config.parent for config in Path(save_dir).glob("*/*/config.json")]
     if not runs:
         raise UserError(f"{save_dir}: no run is there yet; name one by its path")
-    return max(runs, key=lambda run: max(file.stat().st_mtime for file in run.iterdir()))
+    return max(runs, key=_last_written)
 
 
 def keep_code(run, module_name):
@@ -168,15 +169,15 @@ def keep_code(run, module_name):
             in this project.
         module_name: the module in which the network is defined.
     """
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "model", run / "model", ignore=ignore, dirs_exist_ok=True)
-    file = getattr(sys.modules.get(module_name), "__file__", None)
-    if file is None or not Path(file).is_relative_to(ROOT):
-        return
-    relative = Path(file).relative_to(ROOT)
-    if relative.parts[0] != "model" and "site-packages" not in relative.parts:
-        (run / relative).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(file, run / relative)
+    file = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
+    if file.is_relative_to(ROOT) and "site-packages" not in file.parts:
+        relative = file.relative_to(ROOT)
+        if relative.parts[0] != "model":
+            (run / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, run / relative)
+    unfinished = run / f"model.{secrets.token_hex(4)}.tmp"  # a half copy must never be used
+    shutil.copytree(ROOT / "model", unfinished, ignore=shutil.ignore_patterns("__pycache__"))
+    unfinished.rename(run / "model")
 
 
 def use_code_of(run):
@@ -184,6 +185,15 @@ def use_code_of(run):
     if (Path(run) / "model").is_dir():
         sys.path.insert(0, str(Path(run).resolve()))
         importlib.invalidate_caches()
+
+
+def _last_written(run):
+    """When something was written into a run folder, in seconds."""
+    times = []
+    for file in run.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a checkpoint that has just got its name
+            times.append(file.stat().st_mtime)
+    return max(times, default=0)
 
 
 def _make_run_folder(parent, name):
@@ -204,6 +214,23 @@ def _make_run_folder(parent, name):
 
 
 # Logging ---------------------------------------------------------------------------------------
+
+
+class LogFile(logging.FileHandler):
+    """A log that a full disk does not stop: that it is not written is told once, on the console."""
+
+    told = False
+
+    def handleError(self, record):
+        """Takes an error that came while a line was written."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.told:
+            self.told = True
+            print(
+                f"warning: {self.baseFilename}: {error.strerror}: lines are lost", file=sys.stderr
+            )
 
 
 def set_up_logging(run=None):

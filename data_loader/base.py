@@ -54,7 +54,7 @@ class BaseDataLoader:
         self.batch_size = self._whole_number("batch_size", batch_size, 1)
         self.seed = self._whole_number("seed", seed, 0)
         self.prefetch = self._whole_number("prefetch", prefetch, 0)
-        self._indices, self._held_out = self._split(len(dataset), validation_split)
+        self._indices, self._held_out = self._split(self._length(), validation_split)
         self.examples = len(self._indices)
         if self.batch_size > self.examples:
             raise UserError(
@@ -131,6 +131,19 @@ class BaseDataLoader:
             )
         return weight * real.reshape((-1,) + (1,) * (weight.ndim - 1))
 
+    def _length(self):
+        if isinstance(self.dataset, type):
+            raise UserError(
+                f"{type(self).__name__}: dataset is the class {self.dataset.__name__}; expected a "
+                'data set. Give its arguments, and it is made: {"name": ..., "args": {}}'
+            )
+        if not hasattr(self.dataset, "__len__"):
+            raise UserError(
+                f"{self._name}: the data set has no length; expected `__len__`, which returns the "
+                "number of examples, beside `__getitem__`"
+            )
+        return len(self.dataset)
+
     def _split(self, examples, share):
         """Parts the indices into those to read and those held out (None where there are none)."""
         fraction = isinstance(share, float) and 0 <= share < 1
@@ -171,6 +184,13 @@ def collate(samples):
     Raises:
         UserError: the shapes differ.
     """
+    if not (isinstance(samples[0], tuple | list) and len(samples[0]) == 2):
+        came = type(samples[0]).__name__
+        came += f" of {len(samples[0])}" if isinstance(samples[0], tuple | list) else ""
+        raise UserError(
+            f"collate: a sample is {came}; expected (input, target). Mend `__getitem__` of the "
+            "data set, or name a `collate` that makes a batch of what it returns"
+        )
     inputs, targets = zip(*samples, strict=True)
     return {"inputs": _stack("inputs", inputs), "targets": _stack("targets", targets)}
 

@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import threading
+import zlib
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -71,6 +72,10 @@ class IdxImages:
         # `take` is a third faster than `images[indices]`.
         return self.images.take(indices, axis=0), self.labels.take(indices)
 
+    def checksum(self):
+        """Returns a CRC-32 of all pictures and labels, in words."""
+        return f"{zlib.crc32(self.labels, zlib.crc32(self.images)):08x}"
+
 
 class ImageFolder:
     """Pictures in a folder per class, `root/<class>/*.png|jpg|jpeg`, decoded as they are read.
@@ -115,6 +120,12 @@ class ImageFolder:
     def __getitem__(self, index):
         """Returns a picture, (channels, height, width) uint8, and its label."""
         return files.read_picture(self.paths[index], self.size, self.mode), self.labels[index]
+
+    def checksum(self):
+        """Returns a CRC-32 of the names and sizes of all pictures, in words."""
+        names = [f"{Path(path).parent.name}/{Path(path).name}" for path in self.paths]
+        sizes = [os.path.getsize(path) for path in self.paths]
+        return f"{zlib.crc32(repr(list(zip(names, sizes, strict=True))).encode()):08x}"
 
 
 class DataLoader(BaseDataLoader):

@@ -4,7 +4,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from training.checkpoint_file import explained
+from training.files import explained
 
 
 class Staging:

@@ -486,7 +486,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_files_and_saving_goes_on_once_th
     tmp_path,
 ):
     told, before, after = run(FULL_DISK, tmp_path).splitlines()
-    assert told.startswith(f"{tmp_path}/checkpoint-epoch_2.params: File too large: make room there")
+    assert told.startswith(f"{tmp_path}/checkpoint-best.params: File too large: make room there")
     assert before == "['checkpoint-best.params', 'checkpoint-epoch_1.params'] True"
     assert after == "['checkpoint-best.params', 'checkpoint-epoch_2.params']"
 
@@ -667,19 +667,57 @@ def test_old_checkpoints_stay_until_the_new_one_is_in_place(tmp_path):
     assert read(tmp_path / file_name(1))[0]["n"] == 1
 
 
-def test_a_save_that_failed_is_raised_once_and_the_next_one_is_done(tmp_path):
+def test_a_save_that_failed_is_told_and_the_next_one_makes_up_for_the_best(tmp_path, caplog):
     folder = tmp_path / "run"
     with Saver(folder) as saver:
         folder.rmdir()
-        saver.save({"n": np.int64(1)}, {}, file_name(1))
-        saver._pending.exception()
-        assert isinstance(saver.failure, UserError)
+        saver.save({"n": np.int64(1)}, {}, file_name(1), best=True)
         with pytest.raises(UserError, match="No such file or directory"):
-            saver.save({"n": np.int64(2)}, {}, file_name(2))
-        assert saver.failure is None
+            saver.wait()
+        assert "NOT SAVED" in caplog.text
+        saver.save({"n": np.int64(2)}, {}, file_name(2))
+        with pytest.raises(UserError, match="No such file or directory"):
+            saver.wait()
         folder.mkdir()
         saver.save({"n": np.int64(3)}, {}, file_name(3))
-    assert os.listdir(folder) == [file_name(3)]
+        saver.wait()
+        assert saver.failure is None
+    assert sorted(os.listdir(folder)) == [checkpoint.BEST, file_name(3)]
+    assert read(folder / checkpoint.BEST)[0]["n"] == 1
+    assert read(folder / file_name(3))[0]["n"] == 3
+
+
+def test_a_kill_between_two_files_leaves_the_best_that_the_numbered_one_speaks_of(
+    tmp_path, monkeypatch
+):
+    placed = []
+    monkeypatch.setattr(checkpoint, "place", lambda path, *_: placed.append(path.name))
+    with Saver(tmp_path) as saver:
+        saver.save({"n": np.int64(1)}, {}, file_name(1), best=True)
+    assert placed == [checkpoint.BEST, file_name(1)]
+
+
+def test_a_better_one_takes_the_place_of_the_best_that_could_not_be_saved(tmp_path):
+    folder = tmp_path / "run"
+    with Saver(folder) as saver:
+        folder.rmdir()
+        saver.save({"n": np.int64(1)}, {}, None, best=True)
+        saver._join()
+        folder.mkdir()
+        saver.save({"n": np.int64(2)}, {}, None, best=True)
+    assert read(folder / checkpoint.BEST)[0]["n"] == 2
+
+
+def test_checkpoints_of_an_abandoned_future_are_set_aside_and_not_deleted(tmp_path):
+    for event in [(1,), (2,), (3, 5), (3,), (4, 1)]:
+        write(tmp_path / file_name(*event), {"n": np.int64(0)}, {})
+    aside = checkpoint.set_aside_after(tmp_path, 3, 5)
+    assert sorted(os.listdir(aside)) == [file_name(3), file_name(4, 1)]
+    assert latest(tmp_path) == tmp_path / file_name(3, 5)
+    assert checkpoint.set_aside_after(tmp_path, 3, 5) is None
+    again = checkpoint.set_aside_after(tmp_path, 1)
+    assert again != aside
+    assert sorted(os.listdir(again)) == [file_name(2), file_name(3, 5)]
 
 
 def interrupt():

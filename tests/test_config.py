@@ -225,7 +225,7 @@ def test_arguments_that_do_not_fit_a_signature_are_refused():
 
 def test_a_function_in_any_module_is_reached_by_its_full_name():
     named = Named(name="numpy:clip", args={"a_min": 0, "a_max": 1})
-    assert bind(named, "loss", "config", 1)(5) == 1
+    assert bind(named, "transform", "config", 1)(5) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,11 @@ import pytest
 from conftest import ROOT, write_mnist
 
 PARTS = ("data_loader", "examples", "model", "training")
-FILES = ("train.py", "test.py", "utils.py", "config.json", "logger_config.json")
+FILES = (
+    "train.py", "test.py", "utils.py", "new_project.py", "config.json", "logger_config.json",
+    "pyproject.toml", "requirements.txt", "requirements-dev.txt", "LICENSE", ".gitignore",
+    ".ci/run", "saved/README.md",
+)  # fmt: skip
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(bash|python|json)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
@@ -22,7 +26,9 @@ def project(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "inference").mkdir()  # without exports that lie there
     for name in (*FILES, *(ROOT / "inference").glob("*.*")):
-        shutil.copy(ROOT / name, folder / (ROOT / name).relative_to(ROOT))
+        path = folder / (ROOT / name).relative_to(ROOT)
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, path)
     write_mnist(folder / "data", train=1024, test=1000)
     for language, text in BLOCKS:
         if language != "bash":

@@ -109,6 +109,19 @@ def test_a_resumed_run_stays_the_same_run_of_wandb(run, offline):
     assert {row["epoch"] for row in history(folder)} == {1, 2}
 
 
+def test_wandb_has_every_figure_once_after_an_interrupt(run, offline, mnist, monkeypatch):
+    dataset = {"name": "tests.helpers:Signalling", "args": {"root": str(mnist), "split": "train"}}
+    offline["data_loader"]["train"]["args"]["dataset"] = dataset
+    monkeypatch.setenv("SIGNAL_AT", "SIGINT@12")  # in the second epoch
+    code, folder = run()
+    assert code == 130
+    monkeypatch.delenv("SIGNAL_AT")
+    assert run("--resume", str(folder)) == (0, folder)
+    expected = [(line["step"], line["epoch"]) for line in lines(folder / "metrics.jsonl")]
+    logged = [(row["_step"], row["epoch"]) for row in history(folder)]
+    assert sorted(logged) == sorted(set(expected))
+
+
 def events(folder):
     """The scalars of the event files: {(name, step): value}; framing as TFRecord has it."""
     found = {}

@@ -1,6 +1,7 @@
 """From the config to functions: every name resolved, every argument bound to a signature."""
 
 import inspect
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import optax
 from training.calls import deal, even_steps, several
 from training.config import HOMES, is_named
 from training.copies import make_copies, seeds_of
+from training.guard import guarded
 from training.optimizers import (
     SINGLE_RULE,
     Rule,
@@ -103,9 +105,10 @@ def bind(named, kind, where, positional, keywords=()):
     args = construct(named.args, kind, f"{where}.args")
     if not isinstance(args, dict):
         raise UserError(f"{where}.args: expected an object with argument names, got a list")
+    _check_keywords(function, keywords, f"{where}.name")
     taken = (*_parameters(function)[:positional], *keywords)
     check_arguments(function, args, f"{where}.args", taken)
-    bound = partial(function, **args)
+    bound = guarded(partial(function, **args), named.name.rpartition(":")[2], kind, where)
     if hasattr(function, "finish"):
         bound.finish = function.finish
     return bound
@@ -146,6 +149,21 @@ def check_monitor(config, metrics, loaders, source):
         raise UserError(f"{where}: no {name!r} is measured{hint}; there are {', '.join(known)}")
 
 
+def _check_keywords(function, keywords, where):
+    """Refuses a function without a keyword that it is to be called with."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # some built-in functions tell nothing
+        return
+    missing = [name for name in keywords if name not in parameters]
+    if missing and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        name, wanted = getattr(function, "__name__", str(function)), ", ".join(keywords)
+        raise UserError(
+            f"{where}: {name} takes no {missing[0]!r}; it is called with {wanted} by name, "
+            "so write them at the end of its arguments, behind a *"
+        )
+
+
 def _place(rule):
     return "training" if rule == SINGLE_RULE else f"training.rules.{rule}"
 
@@ -176,6 +194,8 @@ def _loaders(config, source):
         where = f"{source}: data_loader.{split}"
         loader = resolve(named.name, HOMES["data_loader"], f"{where}.name")
         args = construct(named.args, "data_loader", f"{where}.args")
+        if not isinstance(args, dict):
+            raise UserError(f"{where}.args: expected an object with argument names, got a list")
         if "seed" in _parameters(loader) and "seed" not in args:
             args["seed"] = config.seed
         loaders[split] = call(loader, args, f"{where}.args")
@@ -234,6 +254,12 @@ def _rule(rule, loss, config, total_steps, where):
     if config.training.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(config.training.clip_norm), optimizer)
     rate = args.get("learning_rate") if isinstance(args, dict) else None
+    number = isinstance(rate, int | float) and math.isfinite(rate)
+    if rate is not None and not callable(rate) and not number:
+        raise UserError(
+            f"{where}.args.learning_rate: expected a number, or a schedule as "
+            f'{{"name": ..., "args": ...}}, got {rate!r}'
+        )
     return Rule(loss, optimizer, tuple(rule.trains), rate)
 
 

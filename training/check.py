@@ -6,7 +6,7 @@ import numpy as np
 from training.build import build
 from training.optimizers import evaluation_params
 from training.progress import Sums
-from training.start import count, first_batch
+from training.start import count, first_batch, rehearse
 from training.trees import pick, split
 
 MIB = 2**20  # bytes
@@ -16,6 +16,7 @@ def check(config, source):
     """Prints the network's layers and one batch's results; returns the exit code."""
     parts = build(config, source)
     batch = first_batch(parts)
+    rehearse(parts, batch)
     state = parts.init(batch)
     params = state.params if parts.copies == 1 else pick(state.params, 0)
     print(layer_table(parts, params, batch["inputs"]))

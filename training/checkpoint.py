@@ -14,26 +14,21 @@ import logging
 import math
 import os
 import re
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
-from training.checkpoint_file import (
-    DAMAGE,
-    TEMPORARY,
-    encode,
-    explained,
-    load,
-    place,
-    reason,
-    some,
-)
+from training.checkpoint_file import DAMAGE, encode, load, reason, some
+from training.files import Pace, clear_unfinished, explained, place
 from training.profiling import spent
 from utils import UserError
 
 BEST = "checkpoint-best.params"
 NUMBERED = re.compile(r"checkpoint-epoch_([0-9]+)(?:-batch_([0-9]+))?\.params")
+PATIENCE = 5  # seconds that a checkpoint may take before training, which waits for it, says so
+LOG = logging.getLogger("main")
 
 
 def write(path, tree, meta):
@@ -48,7 +43,7 @@ def write(path, tree, meta):
         UserError: if the file cannot be written; an old one is then as it was.
         ValueError: if two arrays have one name, or the format has no place for a dtype.
     """
-    place(Path(path), encode(_snapshot(tree), json.dumps(meta)))
+    place(path, encode(_snapshot(tree), json.dumps(meta)))
 
 
 def read(path):
@@ -82,9 +77,8 @@ def numbered(folder):
     """Returns the folder's numbered checkpoints, oldest first; an epoch's end ends the epoch."""
     with explained(folder):
         names = os.listdir(folder) if os.path.isdir(folder) else []
-    found = [match for match in map(NUMBERED.fullmatch, names) if match]
-    found.sort(key=lambda match: (int(match[1]), int(match[2]) if match[2] else math.inf))
-    return [path for match in found if os.path.isfile(path := Path(folder, match[0]))]
+    found = sorted((name for name in names if NUMBERED.fullmatch(name)), key=_position)
+    return [path for name in found if os.path.isfile(path := Path(folder, name))]
 
 
 def latest(folder):
@@ -117,18 +111,52 @@ def find(path, prefer_best=False):
     return found
 
 
+def never_saved(path):
+    """Whether this is the folder of a run that was killed before its first checkpoint."""
+    return Path(path, "config.json").is_file() and not (numbered(path) or best(path))
+
+
+def set_aside_after(folder, epoch, batch=None):
+    """Moves the numbered checkpoints that are further in training into a folder of their own.
+
+    To be called when a run goes on from an older one: those are of a future that it may not have,
+    so neither `latest` nor what is saved from now on should meet them.
+
+    Args:
+        folder: the run folder.
+        epoch, batch: the place gone on from, as in `file_name`.
+
+    Returns:
+        the path of the new folder in the run folder, or None if there was nothing to move.
+    """
+    here = _position(file_name(epoch, batch))
+    later = [path for path in numbered(folder) if _position(path.name) > here]
+    if not later:
+        return None
+    aside = Path(folder, f"set-aside-{datetime.now():%Y-%m-%d_%H-%M-%S_%f}")
+    with explained(folder):
+        aside.mkdir()
+        for path in reversed(later):  # killed on the way, the latest left is the one before
+            os.replace(path, aside / path.name)
+    return aside
+
+
 class Saver:
     """Saves in the background, and keeps the latest few checkpoints and the best.
 
         with Saver(folder, keep=3) as saver:
             saver.save(state, meta, file_name(epoch), best=improved)
 
-    The error of a save that failed is in `saver.failure`, and is raised once, by whichever comes
-    next of `save`, `wait` and `close`. One process at a time may save into a folder.
+    A save that the disk does not take is told in the log at once, and training goes on. What is
+    there already stays as it is. With the next save the best that was not saved is tried again, and
+    a numbered one is overtaken. One process at a time may save into a folder.
 
     Args:
         folder: made if it is not there, and cleared of what a killed run left half-written.
         keep: how many numbered checkpoints stay, at least 1; None keeps all.
+
+    Attributes:
+        failure: the error of the last save if the disk did not take it, else None.
     """
 
     def __init__(self, folder, keep=None):
@@ -139,9 +167,9 @@ class Saver:
         self.folder, self.keep = Path(folder), keep
         with explained(folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            for stale in self.folder.glob(f"checkpoint-*{TEMPORARY}"):
-                stale.unlink(missing_ok=True)
-        self._worker, self._pending = ThreadPoolExecutor(1, "checkpoint"), None
+            clear_unfinished(self.folder)
+        self._worker, self._pending = futures.ThreadPoolExecutor(1, "checkpoint"), None
+        self.failure, self._unsaved_best = None, None
 
     def __enter__(self):
         """Returns itself; leaving the block closes it."""
@@ -154,13 +182,7 @@ class Saver:
         except UserError as failure:
             if error is None:
                 raise
-            logging.getLogger(__name__).error("%s", failure)
-
-    @property
-    def failure(self):
-        """The error of the last save, if that has failed and nothing has raised it yet."""
-        ended = self._pending is not None and self._pending.done()
-        return self._pending.exception() if ended else None
+            LOG.error("%s", failure)
 
     @spent("checkpoint")
     def save(self, state, meta, name, best=False):
@@ -173,21 +195,24 @@ class Saver:
             best: whether to write the best checkpoint, which is a file of its own.
 
         Raises:
-            UserError: if the last save failed; this one is then not begun.
+            UserError: if the last one could not be saved, on any disk.
         """
-        self.wait()
+        self._join()
         names = [name] * (name is not None) + [BEST] * best
         if names:
             work = names, _snapshot(state), json.dumps(meta)
-            self._pending = self._worker.submit(self._write, *work)
+            self._pace = Pace()
+            self._pending = self._worker.submit(self._write, *work, self._pace.rest)
 
     def wait(self):
-        """Returns when the last save is safely on disk; raises its error if it failed."""
-        if self._pending is not None:
-            failure = self._pending.exception()
-            self._pending = None
-            if failure:
-                raise failure
+        """Returns when the last save is safely on disk.
+
+        Raises:
+            UserError: if it is not.
+        """
+        self._join()
+        if self.failure:
+            raise self.failure
 
     def close(self):
         """Does what `wait` does, and ends the background thread."""
@@ -196,18 +221,41 @@ class Saver:
         finally:
             self._worker.shutdown()
 
-    def _write(self, names, arrays, meta):
+    def _join(self):
+        """Waits for the thread."""
+        if self._pending is None:
+            return
+        self._pace.hurry.set()
+        if not futures.wait([self._pending], PATIENCE).done:
+            LOG.warning("Training waits for the last checkpoint: %s is slow", self.folder)
+        pending, self._pending = self._pending, None
+        pending.result()
+
+    def _write(self, names, arrays, meta, rest):
+        """Writes, in the background; only then deletes what is too old."""
         try:
-            pieces = encode(arrays, meta)
-            for name in names:
-                place(self.folder / name, pieces)
-            old = [path for path in numbered(self.folder) if path.name not in names]
-            stay = len(old) if self.keep is None else self.keep - (names != [BEST])
-            with explained(self.folder):
-                for path in old[: max(0, len(old) - stay)]:
-                    path.unlink(missing_ok=True)
+            pieces = encode(arrays, meta, rest)
         except (MemoryError, ValueError) as error:
             raise UserError(f"{self.folder / names[0]}: not saved: {reason(error)}.") from error
+        best = pieces if BEST in names else self._unsaved_best
+        # The best first: a numbered one says what the best is, and may not outlive a kill alone.
+        files = ({BEST: best} if best else {}) | dict.fromkeys(names, pieces)
+        try:
+            for name, content in files.items():
+                place(self.folder / name, content, rest)
+            self._delete_old(names)
+        except UserError as failure:
+            self.failure, self._unsaved_best = failure, best
+            LOG.warning("NOT SAVED: %s Training goes on, and will try again.", failure)
+        else:
+            self.failure, self._unsaved_best = None, None
+
+    def _delete_old(self, names):
+        old = [path for path in numbered(self.folder) if path.name not in names]
+        stay = len(old) if self.keep is None else self.keep - (names != [BEST])
+        with explained(self.folder):
+            for path in old[: max(0, len(old) - stay)]:
+                path.unlink(missing_ok=True)
 
 
 def named_leaves(tree):
@@ -240,6 +288,12 @@ def _snapshot(tree):
         name: np.array(leaf, order="C", copy=None if isinstance(leaf, jax.Array) else True)
         for name, leaf in named.items()
     }
+
+
+def _position(name):
+    """How far in training a numbered checkpoint is: (epoch, batches of it)."""
+    epoch, batch = NUMBERED.fullmatch(name).groups()
+    return int(epoch), int(batch) if batch else math.inf
 
 
 def _newest_whole(path):

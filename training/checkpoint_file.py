@@ -1,4 +1,4 @@
-"""The file of a checkpoint: the safetensors format, with checksums, placed atomically.
+"""The file of a checkpoint: the safetensors format, with checksums.
 
 The format (https://github.com/huggingface/safetensors) has none, and loads a flipped bit without a
 word. So its metadata holds, besides
@@ -8,21 +8,18 @@ word. So its metadata holds, besides
     "checksum"   CRC-32 of the two above
 """
 
-import contextlib
-import errno
 import json
 import math
 import os
-import secrets
 import zlib
 
 import ml_dtypes
 import numpy as np
 
-from utils import UserError
+from training.files import chunks
 
-TEMPORARY = ".tmp"  # ends the name of a file that is not whole yet
-HEADER_LIMIT = 16 * 2**20  # bytes, enough for about 100,000 arrays
+HEADER_LIMIT = 12 * 2**20  # bytes
+COMMA_LIMIT = 100_000  # of the header, about six for an array: what reading it costs in time
 LISTED = 10  # names that an error shows of each kind
 DTYPES = {"BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
 DTYPES |= {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64}
@@ -35,8 +32,14 @@ DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionEr
 DAMAGE += (TypeError, ValueError)
 
 
-def encode(arrays, meta):
-    """Returns the file as a list of buffers; those of the arrays are their own memory."""
+def encode(arrays, meta, rest=lambda: None):
+    """Returns the file as a list of buffers; those of the arrays are their own memory.
+
+    Args:
+        arrays: dict of name -> NumPy array.
+        meta: text.
+        rest: called again and again during the work.
+    """
     entries, checksums, pieces, end = {}, {}, [], 0
     # Largest items first, so that each array begins at a multiple of its item's size.
     for name, array in sorted(arrays.items(), key=lambda item: -item[1].itemsize):
@@ -46,13 +49,15 @@ def encode(arrays, meta):
         begin, end = end, end + array.nbytes
         entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
         pieces.append(_bytes(array))
-        checksums[name] = _checksum(name, dtype, shape, data=pieces[-1])
+        checksums[name] = _checksum(name, dtype, shape, data=pieces[-1], rest=rest)
     sums = json.dumps(checksums)
     metadata = {"meta": meta, "checksums": sums, "checksum": str(_checksum(meta, sums))}
     header = json.dumps({"__metadata__": metadata, **entries}).encode()
     header += b" " * (-len(header) % 8)
     if len(header) > HEADER_LIMIT:
         raise ValueError(f"names and meta take {len(header)} bytes, more than {HEADER_LIMIT}")
+    if header.count(b",") > COMMA_LIMIT:
+        raise ValueError(f"names and meta are more than {COMMA_LIMIT} values")
     return [len(header).to_bytes(8, "little"), header, *pieces]
 
 
@@ -62,7 +67,9 @@ def load(path):
         length = int.from_bytes(file.read(8), "little")
         size = os.fstat(file.fileno()).st_size - 8 - length  # of all arrays, in bytes
         _expect(0 < length <= HEADER_LIMIT and size >= 0, "its header is cut off or too long")
-        header = json.loads(file.read(length).decode(), object_pairs_hook=_unique)
+        header = file.read(length)
+        _expect(header.count(b",") <= COMMA_LIMIT, "its header claims more than a run ever saves")
+        header = json.loads(header.decode(), object_pairs_hook=_unique)
         metadata = header.pop("__metadata__")
         meta, sums = metadata["meta"], metadata["checksums"]
         _expect(metadata["checksum"] == str(_checksum(meta, sums)), "its metadata has changed")
@@ -80,34 +87,6 @@ def load(path):
             _expect(checksums[name] == checksum, f"{name!r} has changed")
         _expect(end == size, "it has bytes that belong to nothing")
     return arrays, meta
-
-
-def place(path, pieces):
-    """Writes the buffers under a temporary name, and gives the file its own once it is on disk."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
-    try:
-        with explained(path):
-            with open(temporary, "xb") as file:
-                file.writelines(pieces)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-@contextlib.contextmanager
-def explained(path):
-    """Turns an error of the operating system into one that says where, and how to mend it."""
-    try:
-        yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        remedy = "make room there" if full else "check that it may be read and written"
-        message = f"{path}: {error.strerror}: {remedy}, or choose another folder."
-        raise UserError(message) from error
 
 
 def reason(error):
@@ -137,15 +116,9 @@ def _bytes(array):
     return array.reshape(-1).view(np.uint8)
 
 
-def _checksum(*words, data=b""):
-    return zlib.crc32(data, zlib.crc32(json.dumps(words).encode()))
-
-
-def _sync_folder(folder):
-    """Forces a new name to disk; where a system cannot, only a power cut may lose the name."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _checksum(*words, data=b"", rest=lambda: None):
+    checksum = zlib.crc32(json.dumps(words).encode())
+    for chunk in chunks(data):
+        checksum = zlib.crc32(chunk, checksum)
+        rest()
+    return checksum

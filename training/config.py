@@ -4,11 +4,13 @@ Each class below is one section of the file; the comment beside a key is its doc
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from training.files import place_text
 from utils import UserError, check_name, nearest
 
 # Where a bare name is looked up: first in its home, then in the library that serves it.
@@ -20,6 +22,13 @@ HOMES = {
     "metric": ("training.metrics",),
     "optimizer": ("training.optimizers", "optax"),
 }
+
+
+JSON_HINT = (
+    "JSON has double quotes around every text and key, true, false and null, no comments, and no "
+    "comma behind the last"
+)
+BACKSLASH_HINT = "Write a backslash twice, or a / in its place: C:/data"
 
 
 class Section(BaseModel):
@@ -39,7 +48,7 @@ def _from_string(value):
     return {"name": value} if isinstance(value, str) else value
 
 
-NamedOrName = Annotated[Named, BeforeValidator(_from_string)]
+NamedOrName = Annotated[Named, BeforeValidator(_from_string, json_schema_input_type=Named | str)]
 
 
 class DataLoaders(Section):
@@ -89,7 +98,10 @@ class Training(Section):
     seeds: int = Field(1, ge=1)  # copies trained at once: seed, seed + 1, ...; figures are means
     ema: float | None = Field(None, gt=0, lt=1)  # decay of the weights' moving average, per update
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    checkpoint: Annotated[Pretrained | None, BeforeValidator(_from_path)] = None
+    checkpoint: Annotated[
+        Pretrained | None,
+        BeforeValidator(_from_path, json_schema_input_type=Pretrained | str | None),
+    ] = None
     save_dir: str = "saved"
     save_period: int = Field(1, ge=1)  # epochs
     keep: int = Field(5, ge=1)  # latest checkpoints kept, the best besides
@@ -181,12 +193,12 @@ def read_config(path, overrides=()):
 def write_config(config, path):
     """Writes the resolved config, every default spelled out."""
     text = json.dumps(config.model_dump(exclude_none=False), indent=4)
-    Path(path).write_text(text + "\n", encoding="utf-8")
+    place_text(path, text + "\n")
 
 
 def _read_json(path):
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = _parse(Path(path).read_text(encoding="utf-8"), path)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot read the config: {reason}. Name it with -c") from None
@@ -196,10 +208,33 @@ def _read_json(path):
         raise UserError(f"{path}: nested too deeply for a config") from None
     except json.JSONDecodeError as error:
         place = f"{path}:{error.lineno}:{error.colno}"
-        raise UserError(f"{place}: not valid JSON: {error.msg.lower()}") from None
+        hint = BACKSLASH_HINT if "escape" in error.msg else JSON_HINT
+        raise UserError(f"{place}: not valid JSON: {error.msg.lower()}. {hint}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected an object {{...}}, got {type(values).__name__}")
+    values.pop("$schema", None)  # is for editors; see training/schema.py
     return values
+
+
+def _parse(text, where):
+    """JSON, but for NaN and Infinity, which Python would take, and Windows paths it would spoil."""
+
+    def refuse(constant):
+        raise UserError(f"{where}: {constant} is no number to train with; expected a finite one")
+
+    values = json.loads(text, parse_constant=refuse)
+    for one in _texts(values):
+        if re.match(r"[A-Za-z]:[\t\n\r\f\b]", one):
+            raise UserError(f"{where}: {one!r} is no path. {BACKSLASH_HINT}")
+    return values
+
+
+def _texts(value):
+    if isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+    elif isinstance(value, str):
+        yield value
 
 
 def _override(values, override):
@@ -212,7 +247,7 @@ def _override(values, override):
         if not isinstance(values, dict | list):
             raise UserError(f"{override!r}: {key!r} is a plain value and has no keys below it")
     try:
-        value = json.loads(text)
+        value = _parse(text, override)
     except (json.JSONDecodeError, RecursionError):
         value = text
     if isinstance(values, list):
@@ -248,10 +283,17 @@ def _describe(fault, path):
         return f"{path}: {where}: missing"
     expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     expected = expected.removeprefix("expected ").removeprefix("a valid ")
+    expected = re.sub(r"dictionary or instance of \w+", _shape_of_section, expected)
     place = f"{path}: {where}" if where else f"{path}"
     if fault["type"] == "value_error":
         return f"{place}: expected {expected}"
     return f"{place}: expected {expected}, got {came}"
+
+
+def _shape_of_section(match):
+    """How a section is written: {"name": ..., "args": ...}."""
+    fields = globals()[match[0].rpartition(" ")[2]].model_fields
+    return "an object {" + ", ".join(f'"{field}": ...' for field in fields) + "}"
 
 
 def _section(location):

@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import sys
+import time
+from collections import deque
 
 import jax
 import numpy as np
@@ -11,7 +13,9 @@ from training.profiling import spent
 from training.progress import SPREAD, Sums
 from training.trees import pick
 
-IN_FLIGHT = 8  # updates the host may be ahead of the device; more gains nothing and delays Ctrl-C
+# How far the host may be ahead of the device: more gains nothing, and Ctrl-C waits for all of it.
+IN_FLIGHT = 8  # calls
+LEAD = 0.03  # seconds of work beside the call that is running
 LOG = logging.getLogger("main")
 
 
@@ -40,8 +44,22 @@ class Journal:
         self._progress, self._tracker, self._finish = progress, tracker, parts.finish
         self._batches, self._log_interval = len(parts.loaders["train"]), log_interval
         self._steps_per_call = parts.steps_per_call
-        self._in_flight = max(2, IN_FLIGHT // parts.steps_per_call)
         self._before, self._now = [], []  # (batches, measured) of the last interval and of this one
+        self._running, self._most, self._waited = deque(), 1, None
+
+    @spent("device")
+    def make_room(self):
+        """Waits until the device has little enough to do for another call to be handed to it."""
+        finished = 0
+        while len(self._running) >= self._most:
+            self._running.popleft().block_until_ready()
+            finished += 1
+        if finished:
+            now = time.perf_counter()
+            if self._waited:
+                seconds = (now - self._waited) / finished  # of a call
+                self._most = min(1 + int(LEAD / seconds), IN_FLIGHT)
+            self._waited = now
 
     @spent("logging")
     def add(self, measured, batches=1):
@@ -50,9 +68,7 @@ class Journal:
         self._progress.batch += batches
         done = range(first, self._progress.batch)
         self._now.append((done, measured))
-        if len(self._now) > self._in_flight:
-            with spent("device"):
-                self._now[-self._in_flight][1]["finite"].block_until_ready()
+        self._running.append(measured["finite"])
         if any(batch % self._log_interval == 0 for batch in done):
             before, self._before, self._now = self._before, self._now, []
             self._settle(before)
@@ -65,6 +81,8 @@ class Journal:
             NotFinite: at the first batch whose loss or gradient is not.
         """
         entries, self._before, self._now = self._before + self._now, [], []
+        self._running.clear()
+        self._waited = None  # what comes between two epochs is no call's time
         self._settle(entries)
 
     @spent("logging")

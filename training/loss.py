@@ -20,6 +20,10 @@ def cross_entropy(logits, labels, *, label_smoothing=0.0):
     Returns:
         (batch, ...) values in nats.
     """
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"labels are {labels.dtype}, expected integers, the number of the right class"
+        )
     log_probabilities = jax.nn.log_softmax(logits)
     right = jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
     return -((1 - label_smoothing) * right + label_smoothing * log_probabilities.mean(-1))
@@ -35,6 +39,8 @@ def binary_cross_entropy(logits, labels):
     Returns:
         (batch, ...) values in nats.
     """
+    if jnp.ndim(labels):
+        labels = _same_shape(logits, labels)
     return jnp.maximum(logits, 0) - logits * labels + jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
 

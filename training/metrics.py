@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from training.guard import FunctionError
+
 
 def finished_by(finish):
     """Marks a metric as a statistic: `finish(total, weight)` makes the result on the host.
@@ -114,7 +116,7 @@ def weigh(values, weight, statistic=False):
         The sum, and the sum of the weights it stands for.
     """
     if values.shape[: weight.ndim] != weight.shape:
-        raise ValueError(
+        raise FunctionError(
             f"a loss or metric returned shape {values.shape}, expected a value for each example: "
             f"{weight.shape} or more axes behind it. It must not average or sum over the batch"
         )

@@ -77,7 +77,9 @@ def diagnose(parts, state, batch, show=None):
     losses = {name: rule.loss for name, rule in parts.rules.items()}
     for name, (total, _) in measure(losses, outputs, batch).items():
         if not _finite(total):
-            return f"all outputs are finite, but the loss of rule {name!r} is not"
+            return f"all outputs are finite, but the loss of rule {name!r} is not" + _beyond(
+                outputs, batch["targets"]
+            )
     for name, loss in losses.items():
         wrong = _gradients_not_finite(parts, state, batch, loss, list(layers))
         if wrong:
@@ -167,6 +169,20 @@ def _gradients_not_finite(parts, state, batch, loss, layers):
     ]
     order = {path: index for index, path in enumerate(layers)}
     return sorted(wrong, key=lambda path: -order.get(path.rpartition("/")[0], -1))
+
+
+def _beyond(outputs, targets):
+    """Tells of classes that there is no output for."""
+    if not (hasattr(outputs, "shape") and hasattr(targets, "dtype") and outputs.ndim > 1):
+        return ""
+    low, high, classes = int(targets.min()), int(targets.max()), outputs.shape[-1]
+    fits = targets.shape == outputs.shape[:-1] and np.issubdtype(targets.dtype, np.integer)
+    if not fits or 0 <= low <= high < classes:
+        return ""
+    return (
+        f": the targets go from {low} to {high}, while the network has {classes} outputs, for the "
+        f"classes 0 to {classes - 1}. Count classes from 0, and give the network an output for each"
+    )
 
 
 def _finite(tree):

@@ -105,6 +105,18 @@ def adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4, decay_ve
     return optax.GradientTransformation(init, update)
 
 
+def matrices(params):
+    """Tells which arrays have two axes and more: a mask for optax's decay of weights.
+
+    Args:
+        params: tree of arrays.
+
+    Returns:
+        the same tree with booleans.
+    """
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
 def warmup_cosine(peak, total_steps, warmup=0.1):
     """Makes a learning rate that rises in a line to `peak` and falls to 0 along half a cosine.
 

@@ -1,10 +1,14 @@
 """How far a run has come: its position in the data, its best epoch, and exact running sums."""
 
+import base64
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from utils import UserError
+
 SPREAD = "_spread"
+LARGE = 1000  # numbers
 
 
 class Sums:
@@ -12,8 +16,7 @@ class Sums:
 
     def __init__(self, sums=None):
         self.sums = {
-            name: (np.asarray(total, np.float64), np.asarray(weight, np.float64))
-            for name, (total, weight) in (sums or {}).items()
+            name: (_array(total), _array(weight)) for name, (total, weight) in (sums or {}).items()
         }
 
     def add(self, measured):
@@ -44,10 +47,8 @@ class Sums:
         return results
 
     def plain(self):
-        """Returns the sums as plain numbers and lists; `Sums(plain)` is the same to the bit."""
-        return {
-            name: [total.tolist(), weight.tolist()] for name, (total, weight) in self.sums.items()
-        }
+        """Returns the sums as JSON can hold them; `Sums(plain)` is the same to the bit."""
+        return {name: [_plain(one) for one in pair] for name, pair in self.sums.items()}
 
 
 @dataclass
@@ -63,15 +64,32 @@ class Progress:
     files: dict = field(default_factory=dict)  # {name: bytes} of the logs, cut back to on resuming
 
     @classmethod
-    def from_meta(cls, meta):
-        """Returns the Progress that `meta` was made from."""
-        sums = {name: Sums(meta[name]) for name in ("interval", "epoch")}
-        return cls(**meta | sums)
+    def from_meta(cls, meta, where="the checkpoint"):
+        """Returns the Progress that `meta` was made from.
+
+        Raises:
+            UserError: it was made from something else; `where` names its file.
+        """
+        try:
+            sums = {name: Sums(meta[name]) for name in ("interval", "epoch")}
+            progress = cls(**meta | sums)
+            counts = [progress.epochs, progress.batch, progress.since_best]
+            counts += progress.files.values()
+            best = 0 if progress.best is None else progress.best
+            if all(type(one) is int and one >= 0 for one in counts) and type(best) in (int, float):
+                return progress
+        except (AttributeError, KeyError, TypeError, ValueError):
+            pass
+        raise UserError(f"{where}: says nothing of how far a run has come; name a run's checkpoint")
 
     def meta(self):
         """Returns it as plain numbers, lists and dicts."""
         sums = {name: getattr(self, name).plain() for name in ("interval", "epoch")}
         return vars(self) | sums
+
+    def position(self):
+        """Returns (epochs finished,), or (epoch, its batches done) within one."""
+        return (self.epochs + 1, self.batch) if self.batch else (self.epochs,)
 
     def end_epoch(self, results, monitor):
         """Notes that an epoch is finished; returns whether it is the best so far.
@@ -95,6 +113,19 @@ class Progress:
         """Whether there is nothing left to train: all epochs are done, or it stopped early."""
         stopped = settings.early_stop is not None and self.since_best >= settings.early_stop
         return stopped or self.epochs >= settings.epochs
+
+
+def _plain(array):
+    """A number, lists of them, or for a large array its bytes: a thousandth of the time."""
+    if array.size < LARGE:
+        return array.tolist()
+    return {"shape": array.shape, "base64": base64.b64encode(array.tobytes()).decode()}
+
+
+def _array(plain):
+    if not isinstance(plain, dict):
+        return np.asarray(plain, np.float64)
+    return np.frombuffer(base64.b64decode(plain["base64"])).reshape(plain["shape"])
 
 
 def _mean(total, weight):

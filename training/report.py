@@ -18,6 +18,7 @@ import numpy as np
 
 from training.charts import RATES, charts, lower_is_better, measures
 from training.confusion import decide, judge
+from training.files import place_text
 from training.progress import SPREAD
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -66,6 +67,8 @@ def write_report(
     metrics, timing = _read_lines(run / "metrics.jsonl"), _read_lines(run / "timing.jsonl")
     config, surroundings = _read(run / "config.json"), _read(run / "environment.json")
     packages, parameters = surroundings.pop("packages", {}), surroundings.pop("parameters", None)
+    for checksums in ("config", "code", "data", "uncommitted"):  # for `training.audit` alone
+        surroundings.pop(checksums, None)
     table = _table([*metrics, *timing])
     html = _template().render(
         title=title or config.get("title") or name,
@@ -74,13 +77,12 @@ def write_report(
         charts=charts(metrics),
         table=table,
         judged=predictions and judge(predictions),
-        environment={name.replace("_", " "): text for name, text in _flatten(surroundings)},
+        environment={name.replace("_", " "): text for name, text in flatten(surroundings)},
         packages=packages,
-        config=dict(_flatten(config)),
+        config=dict(flatten(config)),
     )
-    path, temporary = run / "report.html", run / "report.html.tmp"
-    temporary.write_text(html, encoding="utf-8")
-    os.replace(temporary, path)
+    path = run / "report.html"
+    place_text(path, html)
     return path
 
 
@@ -145,11 +147,11 @@ def _parse(text):
     return value if isinstance(value, dict) else {}
 
 
-def _flatten(tree, path=""):
-    """The leaves of nested dicts as (path, text), the path as on the command line."""
+def flatten(tree, path=""):
+    """Yields the leaves of nested dicts as (path, text), the path as on the command line."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            yield from _flatten(value, f"{path}{key}.")
+            yield from flatten(value, f"{path}{key}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             yield f"{path}{key}", text

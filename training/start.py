@@ -2,28 +2,33 @@
 
 import functools
 import hashlib
-import json
 import logging
 import os
 import platform
 import shutil
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import jaxlib
+import numpy as np
 
 import utils
+from training.audit import audit
+from training.calls import deal
 from training.checkpoint import find, read
 from training.config import HOMES, write_config
-from training.report import environment
+from training.files import explained
+from training.optimizers import evaluation_params
 from training.resident import fetch
 from training.restore import network_params, restore
 from training.trees import pick, split
 
 LOG = logging.getLogger("main")
+LINES = 4  # of a traceback that a message shows
 DAMAGED_CACHE = "Error reading persistent compilation cache entry"  # how JAX's warning begins
 
 
@@ -54,16 +59,42 @@ def use_compilation_cache():
 
 def first_batch(parts):
     """Returns a batch of the training data."""
-    batches = parts.loaders["train"].batches(epoch=1)
+    return fetch(_stored_batch(parts))
+
+
+def rehearse(parts, batch):
+    """Traces init, update and evaluate without computing anything; returns the state's shapes.
+
+    What arguments of the config make of them fails here, before the run has begun.
+
+    Raises:
+        UserError: it does; with the lines of the project's code, and of the user's, it passed.
+    """
     try:
-        return fetch(next(batches))
-    finally:
-        batches.close()
+        state = jax.eval_shape(parts.init, fetch(batch))
+        call, _ = next(deal(iter([batch]), parts.steps_per_call))
+        jax.eval_shape(parts.update, state, call)
+        jax.eval_shape(parts.evaluate, evaluation_params(state), batch)
+        return state
+    except utils.UserError:
+        raise
+    except Exception as error:  # a function named in the config may raise anything
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        own = [one for one in frames if "site-packages" not in one.filename]
+        lines = [f"  {one.filename}:{one.lineno}, in {one.name}: {one.line}" for one in own]
+        told = "\n".join(lines[-LINES:])
+        name = type(error).__name__
+        raise utils.UserError(
+            f"the network, a loss, a metric or an optimizer does not take what it is given, or "
+            f"what the config names as its arguments.\n{told}\n{name}: {error}"
+        ) from error
 
 
 def fresh_state(parts, config):
     """Returns the TrainState a new run begins with, pre-trained if the config says so."""
-    state = parts.init(first_batch(parts))
+    batch = _stored_batch(parts)
+    rehearse(parts, batch)
+    state = parts.init(fetch(batch))
     wanted = config.training.checkpoint
     if wanted:
         path = find(wanted.path, prefer_best=True)
@@ -82,7 +113,7 @@ def fresh_state(parts, config):
 
 def restored_state(parts, arrays, checkpoint):
     """Returns the TrainState of a checkpoint."""
-    template = jax.eval_shape(parts.init, first_batch(parts))
+    template = rehearse(parts, _stored_batch(parts))
     return jax.device_put(restore(template, arrays, where=checkpoint))
 
 
@@ -97,14 +128,35 @@ def count(params, copies=1):
     return sum(leaf.size for leaf in jax.tree.leaves(split(params)[0])) // copies
 
 
-def write_run(config, folder, parameters):
-    """Writes what a run folder begins with: config, environment and the network's code."""
-    write_config(config, folder / "config.json")
-    surroundings = environment() | {"parameters": parameters}
-    (folder / "environment.json").write_text(json.dumps(surroundings, indent=4) + "\n")
-    if not (folder / "model").exists():
-        network = utils.resolve(config.model.name, HOMES["model"])
-        utils.keep_code(folder, network.__module__)
+def write_run(config, folder, parts, state):
+    """Writes what a run is made from: config, environment and the network's code.
+
+    Of a run that goes on, it warns about all that has changed since.
+    """
+    with explained(folder):
+        write_config(config, folder / "config.json")
+        if not (folder / "model").exists():
+            network = utils.resolve(config.model.name, HOMES["model"])
+            utils.keep_code(folder, network.__module__)
+        audit(config, folder, parts, count(state.params, parts.copies))
+
+
+def _stored_batch(parts):
+    """The first batch of the training data, as the loader has it: it may hold Rows."""
+    batches = parts.loaders["train"].batches(epoch=1)
+    try:
+        batch = next(batches)
+    finally:
+        batches.close()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        if dtype.kind not in "biufcV":  # V: bfloat16 and its like
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise utils.UserError(
+                f"the training data: {name} of a batch are {dtype}; expected "
+                "numbers. Mend the data set, or name a `collate` that makes numbers of them"
+            )
+    return batch
 
 
 def _processor():

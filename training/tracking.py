@@ -1,11 +1,14 @@
 """Where a run's figures go: metrics.jsonl always, TensorBoard and Weights & Biases if wanted."""
 
 import json
-import os
+import logging
 import secrets
 from pathlib import Path
 
+from training.files import explained
 from utils import UserError
+
+LOG = logging.getLogger("main")
 
 
 class Tracker:
@@ -24,9 +27,7 @@ class Tracker:
     FILES = ("metrics.jsonl", "timing.jsonl")
 
     def __init__(self, config, folder, sizes):
-        self._files = {
-            name: _open_at(Path(folder) / name, sizes.get(name, 0)) for name in self.FILES
-        }
+        self._files = {name: Lines(Path(folder) / name, sizes.get(name, 0)) for name in self.FILES}
         self._wandb = _start_wandb(config, folder) if config.wandb.enabled else None
         self._events = _open_events(folder) if config.training.tensorboard else None
 
@@ -44,7 +45,7 @@ class Tracker:
     def log(self, line):
         """Records figures, a dict with "step"; what is not a number (a matrix) is left out."""
         line = {name: value for name, value in line.items() if isinstance(value, int | float)}
-        self._append("metrics.jsonl", line)
+        self._files["metrics.jsonl"].append(line)
         figures = {name: value for name, value in line.items() if name != "step"}
         if self._wandb:
             self._wandb.log(figures, step=line["step"])
@@ -54,11 +55,11 @@ class Tracker:
 
     def time(self, line):
         """Records clock times."""
-        self._append("timing.jsonl", line)
+        self._files["timing.jsonl"].append(line)
 
     def sizes(self):
         """Returns {name: bytes} of the files as they are now, to be kept in a checkpoint."""
-        return {name: file.tell() for name, file in self._files.items()}
+        return {name: file.size() for name, file in self._files.items()}
 
     def keep(self, checkpoint):
         """Hands the finished run's checkpoint to Weights & Biases as its artefact."""
@@ -66,9 +67,49 @@ class Tracker:
             name = f"network-{self._wandb.id}"
             self._wandb.log_artifact(str(checkpoint), name=name, type="model")
 
-    def _append(self, name, line):
-        self._files[name].write(json.dumps(line) + "\n")
-        self._files[name].flush()
+
+class Lines:
+    """A file of JSON lines; what the disk does not take waits in memory for the next line.
+
+    Args:
+        path: the file; made if it is not there.
+        size: its bytes that are to stay, what is behind them is cut off.
+    """
+
+    def __init__(self, path, size):
+        self._path, self._waiting = path, b""
+        with explained(path):
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+            there = self._file.tell()
+            if there > size:
+                self._file.truncate(size)
+                self._file.seek(size)
+        if there < size:
+            LOG.warning("%s: %d bytes of figures are missing", path, size - there)
+
+    def append(self, line):
+        """Writes a dict as a line."""
+        self._write(json.dumps(line).encode() + b"\n")
+
+    def size(self):
+        """Returns the bytes of all lines there have been."""
+        self._write(b"")
+        return self._file.tell() + len(self._waiting)
+
+    def close(self):
+        """Closes the file."""
+        self._file.close()
+
+    def _write(self, line):
+        waited = bool(self._waiting)
+        self._waiting += line
+        try:
+            with explained(self._path):
+                while self._waiting:
+                    self._waiting = self._waiting[self._file.write(self._waiting) :]
+        except UserError as failure:
+            if not waited:
+                LOG.warning("NOT WRITTEN: %s Training goes on, and will try again.", failure)
 
 
 def with_wandb_id(config):
@@ -77,12 +118,6 @@ def with_wandb_id(config):
         return config
     named = config.wandb.model_copy(update={"id": secrets.token_hex(4)})
     return config.model_copy(update={"wandb": named})
-
-
-def _open_at(path, size):
-    if path.exists() and path.stat().st_size > size:
-        os.truncate(path, size)
-    return open(path, "a", encoding="utf-8")
 
 
 def _open_events(folder):

@@ -1,0 +1,227 @@
+"""Bad disks under real runs: full, read-only, forbidden, gone, slow."""
+
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+from training.checkpoint import numbered, read
+
+EPOCHS = 40
+# Lets permissions bind even root.
+BOUND = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
+SLOW = """
+import os, runpy, sys, time
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+fsync, calls = os.fsync, []
+def slow(descriptor):
+    calls.append(descriptor)
+    time.sleep(6 if len(calls) == 20 else 0.05)
+    fsync(descriptor)
+os.fsync = slow
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def disks(folder, seed=0):
+    """Puts real runs on bad disks.
+
+    Returns:
+        {disk: what became of the run}
+
+    Raises:
+        AssertionError: a run lost what it had saved, ended otherwise than it should, or did not
+            come to the same bits as one on a good disk.
+    """
+    from benchmarks.faults import Trial
+
+    whole = Trial(folder / "whole", EPOCHS, width=100)
+    whole.finish()
+    expected, outcomes = whole.result(), {}
+    for disk in (full, full_to_the_end, read_only, forbidden, moved_away, removed, slow):
+        trial = Trial(folder / disk.__name__, EPOCHS, width=100)
+        outcomes[disk.__name__.replace("_", " ")] = disk(trial, expected)
+    return outcomes
+
+
+def full(trial, expected):
+    """Full for a while."""
+    with _disk(trial, "size=12m"):
+        process = trial.start()
+        with _trouble(trial, process):
+            filler = _fill(trial)
+        with _stopped(process):
+            filler.unlink()
+        trial.expect_end(process)
+        trial.expect_result(expected)
+    return "told, saved again once there was room, the same bits"
+
+
+def full_to_the_end(trial, expected):
+    """Full until the run is over."""
+    with _disk(trial, "size=12m"):
+        process = trial.start()
+        with _trouble(trial, process):
+            filler = _fill(trial)
+        trial.expect_end(process, code=1)
+        _expect("error: " in trial.console.read_text().splitlines()[-1], "no error at the end")
+        filler.unlink()
+        trial.finish()
+        trial.expect_result(expected)
+    return "told, exit code 1; with room, --resume latest: the same bits"
+
+
+def read_only(trial, expected):
+    """Read-only before the run, and between two starts of one."""
+    with _disk(trial, "size=12m,ro"):
+        trial.expect_end(trial.start(), code=1)
+        _expect("cannot write a run there: Read-only" in trial.console.read_text(), "not told")
+        _mount("-o", "remount,rw", trial.folder / "saved")
+        process = trial.start()
+        _after_two_saves(trial, process)
+        process.send_signal(signal.SIGTERM)
+        trial.expect_end(process, code=128 + signal.SIGTERM)
+        there = _contents(trial)
+        _mount("-o", "remount,ro", trial.folder / "saved")
+        trial.expect_end(trial.start(), code=1)
+        _expect(_contents(trial) == there, "the checkpoints have changed")
+        _mount("-o", "remount,rw", trial.folder / "saved")
+        trial.finish()
+        trial.expect_result(expected)
+    return "told at the start, exit code 1; once writable: the same bits"
+
+
+def forbidden(trial, expected):
+    """The folder loses its permissions for a while."""
+    from benchmarks.faults import COMMAND
+
+    process = trial.start([*(BOUND if os.geteuid() == 0 else []), *COMMAND])
+    with _trouble(trial, process):
+        trial.run.chmod(0o555)
+    with _stopped(process):
+        trial.run.chmod(0o755)
+    trial.expect_end(process)
+    trial.expect_result(expected)
+    return "told, saved again once permitted, the same bits"
+
+
+def moved_away(trial, expected):
+    """The folder is away for a while."""
+    process, away = trial.start(), trial.folder / "away"
+    with _trouble(trial, process, there=away):
+        run = trial.run.rename(away)
+    with _stopped(process):
+        run.rename(trial.run)
+    trial.expect_end(process)
+    trial.expect_result(expected)
+    return "told, saved again once it was back, the same bits"
+
+
+def removed(trial, expected):
+    """The folder is removed for good."""
+    process = trial.start()
+    with _trouble(trial, process, there=None):
+        shutil.rmtree(trial.run)
+    trial.expect_end(process, code=1)
+    _expect("No such file or directory" in trial.console.read_text().splitlines()[-1], "not told")
+    return "told, trained on, exit code 1"
+
+
+def slow(trial, expected):
+    """Every file takes 50 ms more, one of them 6 s."""
+    from benchmarks.faults import COMMAND
+
+    python, script = COMMAND
+    process = trial.start([python, "-c", SLOW, script])
+    trial.expect_end(process)
+    _expect("is slow" in trial.console.read_text(), "a wait of six seconds was not told")
+    trial.expect_result(expected)
+    return "told where training waits, the same bits"
+
+
+def limited(trial, expected):
+    """As full for a while, by a limit on the size of files: for where nothing may be mounted."""
+    process = trial.start()
+    with _trouble(trial, process):
+        _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (20_000, hard))
+    with _stopped(process):
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    trial.expect_end(process)
+    trial.expect_result(expected)
+    return "told, saved again once there was room, the same bits"
+
+
+@contextlib.contextmanager
+def _trouble(trial, process, there="the run"):
+    """Within it the process stands still in mid-run; afterwards a save has to have failed.
+
+    What was saved before is read again then, in the run folder or where it is (`there`).
+    """
+    _after_two_saves(trial, process)
+    with _stopped(process):
+        before = _contents(trial)
+        yield
+    told = trial.wait_for(lambda: "NOT SAVED" in trial.console.read_text(), process)
+    _expect(told, f"no save failed: {trial.console.read_text()[-2000:]}")
+    if there is not None:
+        after = _contents(trial, None if there == "the run" else there)
+        kept = {name for name in before if after.get(name) == before[name]}
+        _expect(len(kept) >= min(2, len(before)), f"{set(before) - kept} have changed")
+
+
+def _after_two_saves(trial, process):
+    found = trial.wait_for(lambda: trial.run and len(numbered(trial.run)) >= 2, process)
+    _expect(found, f"no two checkpoints: {trial.console.read_text()[-2000:]}")
+
+
+@contextlib.contextmanager
+def _stopped(process):
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(0.05)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def _contents(trial, folder=None):
+    """{name: bytes} of the run's checkpoints, which must all be whole."""
+    paths = numbered(folder or trial.run)
+    for path in paths:
+        read(path)
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def _fill(trial):
+    """Leaves no byte of the disk free; returns the file that takes them."""
+    filler = trial.folder / "saved" / "filler"
+    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
+@contextlib.contextmanager
+def _disk(trial, options):
+    """A small file system of its own for the run folder; needs root."""
+    place = trial.folder / "saved"
+    place.mkdir()
+    _mount("-t", "tmpfs", "-o", options, "tmpfs", place)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def _mount(*arguments):
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def _expect(true, otherwise):
+    if not true:
+        raise AssertionError(otherwise)

@@ -1,0 +1,50 @@
+"""That the project hangs together: change what you like, and keep these passing."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import train
+from training.build import build
+from training.config import read_config
+from training.start import first_batch
+
+CONFIG = str(Path(__file__).parents[1] / "config.json")
+EPOCHS = 2  # enough to see that it learns
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return build(read_config(CONFIG))
+
+
+@pytest.fixture
+def finished_run(tmp_path):
+    arguments = ["-c", CONFIG, f"training.epochs={EPOCHS}", f"training.save_dir={tmp_path}"]
+    assert train.main(arguments) == 0
+    return next(tmp_path.glob("*/*"))
+
+
+def test_the_loss_falls_and_a_run_can_go_on(finished_run):
+    assert train.main(["--resume", str(finished_run), f"training.epochs={EPOCHS + 1}"]) == 0
+    lines = map(json.loads, (finished_run / "metrics.jsonl").read_text().splitlines())
+    losses = [line["epoch_train_loss"] for line in lines if "epoch_train_loss" in line]
+    assert len(losses) == EPOCHS + 1
+    assert losses[-1] < losses[0]
+
+
+def test_what_the_network_returns_as_params_is_what_it_wants_next_time(parts):
+    inputs = first_batch(parts)["inputs"]
+    made, params = parts.forward(None, inputs, jax.random.key(0), False)
+    again, _ = parts.forward(params, inputs, None, False)
+    jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, rtol=1e-5), made, again)
+
+
+def test_training_and_test_data_have_one_shape(parts):
+    first, second = (next(parts.loaders[split].batches(epoch=1)) for split in ("train", "test"))
+    assert jax.tree.map(lambda leaf: leaf.shape[1:], first["inputs"]) == jax.tree.map(
+        lambda leaf: leaf.shape[1:], second["inputs"]
+    )

@@ -1,0 +1,137 @@
+"""A network that writes: it gives the probability of every next character of a text.
+
+A small transformer (https://arxiv.org/abs/1706.03762, decoder only) on ASCII codes, with all that
+`train.py` asks for: the data set, how its samples become a batch, the network and a metric.
+"""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from model.model import SMALL, transformer_block
+from model.modules import Layers, embedding, layer_norm, linear
+from training.loss import cross_entropy
+from training.metrics import finished_by
+from utils import UserError
+
+CODES = 128  # of ASCII: the code of a character is its token, so there is no table to keep
+
+
+class Text:
+    """Windows over a text; the aim of each position is the character that follows it.
+
+    Windows may overlap. A character that an earlier window has had before is not counted again, so
+    that whatever the stride, every character of the text but the first counts exactly once, and
+    most of them with at least `context - stride` characters before them.
+
+    Args:
+        path: text file of ASCII characters.
+        split: "train", its beginning, or "test", its end.
+        context: characters in a window.
+        stride: characters from the beginning of a window to that of the next.
+        test_share: share of the text that is the end.
+
+    Attributes:
+        codes: (characters,) int32, the split's text.
+
+    Raises:
+        UserError: the file is missing, too short or not ASCII; or the arguments do not fit.
+    """
+
+    def __init__(self, path, split, context=128, stride=128, test_share=0.1):
+        text = _read(Path(path))
+        if split not in ("train", "test"):
+            raise UserError(f"Text: split is {split!r}; expected 'train' or 'test'.")
+        if not 1 <= stride <= context:
+            raise UserError(f"Text: stride is {stride}; expected 1 to context, which is {context}.")
+        border = round((1 - test_share) * len(text))
+        self.codes = text[:border] if split == "train" else text[border:]
+        if len(self.codes) <= context:
+            raise UserError(
+                f"{path}: the split {split!r} has {len(self.codes)} characters; expected more than "
+                f"context, which is {context}."
+            )
+        self.context, self.stride = context, stride
+
+    def __len__(self):
+        """Returns the number of windows."""
+        return 1 + -(-(len(self.codes) - 1 - self.context) // self.stride)
+
+    def __getitem__(self, index):
+        """Returns (inputs, targets, weight) of a window, (context,) each; weight is 0 or 1."""
+        start = index * self.stride
+        codes = self.codes[start : start + self.context + 1]
+        missing = self.context + 1 - len(codes)
+        weight = np.ones(self.context, np.float32)
+        weight[len(codes) - 1 :] = 0  # the text has ended
+        weight[: self.context - self.stride if index else 0] = 0  # an earlier window had them
+        codes = np.pad(codes, (0, missing))
+        return codes[:-1], codes[1:], weight
+
+
+def weighted(samples):
+    """Puts a batch together whose positions have weights: a collate function.
+
+    Args:
+        samples: list of (input, target, weight), arrays of one shape.
+
+    Returns:
+        {"inputs": (batch, ...), "targets": (batch, ...), "weight": (batch, ...)}
+    """
+    inputs, targets, weight = map(np.stack, zip(*samples, strict=True))
+    return {"inputs": inputs, "targets": targets, "weight": weight}
+
+
+def writer(
+    x, context=128, features=64, depth=2, heads=4, drop_rate=0.0,
+    *, params=None, key=None, train=False
+):  # fmt: skip
+    """Gives the probabilities of the character that follows each position, from those up to it.
+
+    Args:
+        x: (batch, length) integers, ASCII codes; the length is at most `context`
+        context: the most characters it can see
+        features: number of features of each position
+        depth: number of transformer blocks
+        heads: number of attention heads; they share the features equally
+        drop_rate: probability of skipping half a block for an example while training
+
+    Returns:
+        logits: (batch, length, 128)
+        params: the network's parameters
+    """
+    layer = Layers(params, key, train)
+    length = x.shape[1]
+    y = layer("characters", embedding, x, CODES, features)
+    y = y + layer.array("position", (context, features), SMALL)[:length].astype(y.dtype)
+    past = jnp.tril(jnp.ones((length, length), bool))
+    for index in range(depth):
+        y = layer(f"block{index}", transformer_block, y, heads, mask=past, drop_rate=drop_rate)
+    y = layer("norm", layer_norm, y)
+    return layer("head", linear, y, CODES, initializer=SMALL), layer.params
+
+
+@finished_by(lambda total, weight: float(np.exp(np.mean(total) / weight)))
+def perplexity(logits, codes):
+    """Tells among how many equally likely characters a guess as good would have to choose.
+
+    Args:
+        logits: (batch, length, 128).
+        codes: (batch, length) integers, the right characters.
+
+    Returns:
+        (batch, length) values in nats; finished: exp of their mean, from 1.
+    """
+    return cross_entropy(logits, codes)
+
+
+def _read(path):
+    try:
+        codes = np.frombuffer(path.read_bytes(), np.uint8).astype(np.int32)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the text: {error.strerror}.") from None
+    if codes.max(initial=0) >= CODES:
+        at = int(np.argmax(codes >= CODES))
+        raise UserError(f"{path}: byte {at} is no ASCII character. Replace what is not ASCII.")
+    return codes

@@ -1,0 +1,108 @@
+"""Writes on with a trained network, character by character.
+
+python examples/text/sample.py                                       the run written to last
+python examples/text/sample.py -w saved/Gospels/<run> --prompt "And it came to pass"
+python examples/text/sample.py --characters 1000 --temperature 0.7 --seed 1
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `python FILE` looks beside FILE only
+
+import utils
+from training.config import read_config
+
+# The run's code must be found before anything imports the template's: hence imports in functions.
+
+
+def main(argv=None):
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(argv)
+    try:
+        for piece in write(options):
+            print(piece, end="", flush=True)
+    except utils.UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print()
+    return 0
+
+
+def parse_arguments(argv):
+    """Returns the command line's options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "-w", "--weights", default="latest", metavar="PATH",
+        help="a checkpoint, a run folder, or 'latest' (the default): the run written to last",
+    )  # fmt: skip
+    parser.add_argument("--prompt", default="\n", help="ASCII text to begin with")
+    parser.add_argument("--characters", type=int, default=500, help="to be written")
+    parser.add_argument(
+        "--temperature", type=float, default=0.8,
+        help="0: always the likeliest character; 1: as probable as the network has it",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def write(options):
+    """Yields the prompt, then the characters that a run's network adds, one by one.
+
+    Args:
+        options: weights, prompt, characters, temperature and seed, see `parse_arguments`.
+
+    Raises:
+        UserError: there is no such run, its network writes no text, or the prompt is not ASCII.
+    """
+    from training.checkpoint import find, read
+    from training.restore import network_params
+
+    if not (options.prompt and options.prompt.isascii()):
+        raise utils.UserError(
+            f"--prompt: {options.prompt!r}; expected ASCII, one character or more"
+        )
+    if options.temperature < 0:
+        raise utils.UserError(f"--temperature: {options.temperature}; expected 0 or more")
+    weights = options.weights
+    checkpoint = find(utils.latest_run("saved") if weights == "latest" else Path(weights), True)
+    folder = checkpoint.parent
+    utils.use_code_of(folder)
+    config = read_config(folder / "config.json")
+    arrays = network_params(read(checkpoint)[0])
+    import jax
+    import numpy as np
+
+    from training.build import build
+    from training.start import first_batch, restored_params
+
+    parts = build(config, folder / "config.json")
+    batch = first_batch(parts)["inputs"]
+    if batch.ndim != 2 or batch.dtype != np.int32:
+        raise utils.UserError(f"{checkpoint}: its network {config.model.name} writes no text")
+    context = batch.shape[1]
+    params = restored_params(parts, arrays, checkpoint)
+
+    @jax.jit
+    def next_code(window, last, key):
+        """The character after position `last`; what stands behind that is not seen by it."""
+        logits = parts.forward(params, window[None], None, False)[0][0, last]
+        if options.temperature == 0:
+            return logits.argmax()
+        return jax.random.categorical(key, logits / options.temperature)
+
+    codes = list(options.prompt.encode("ascii"))
+    yield options.prompt
+    for key in jax.random.split(jax.random.key(options.seed), options.characters):
+        seen = codes[-context:]
+        window = np.zeros(context, np.int32)
+        window[: len(seen)] = seen
+        codes.append(int(next_code(window, len(seen) - 1, key)))
+        yield chr(codes[-1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
