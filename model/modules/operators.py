@@ -1,8 +1,8 @@
 """Convolution and maximum over windows, each in the form that runs fastest.
 
-XLA has one operator for every convolution. On a CPU it is slow where channels are convolved apart,
-a hundred times slower than need be where each is by itself. `convolve` chooses another form for
-those, and is the only place that does:
+XLA has one operator for every convolution. Where channels are convolved apart it is slow on a CPU,
+ten to a hundred times as slow as need be. `convolve` chooses another form there, and is the only
+place that does:
 
     patches    stride = kernel: windows do not overlap, so the image is cut into patches and
                multiplied by the kernel as a matrix. 1x1 convolutions are such patches too.
@@ -11,7 +11,7 @@ those, and is the only place that does:
     shifted    depthwise on a CPU, larger images: the sum over the kernel's elements of the image,
                shifted, times that element. XLA makes one loop of it that reads the image once.
     expanded   groups of channels on a CPU: as a convolution of all channels with a kernel that is
-               zero between groups. It multiplies by many zeros, at fifty times the speed.
+               zero between groups. It multiplies by many zeros, at many times the speed.
     plain      anything else, and everything but patches elsewhere than on a CPU.
 
 All forms agree in value and gradient (tests/test_layers.py); benchmarks/layers.py measures where
@@ -26,9 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-DENSE_PIXELS = 8 * 8  # at most; beyond, the dense matrix has too many zeros
-SHIFTED_TERMS = 128  # at most, of the kernel and of a row of the result: each is a term to compile
-EXPANDED_GROUPS = 32  # at most; beyond, there are too many zeros
+DENSE_PIXELS = 2  # of the image, at most, for each of the kernel; beyond, there are too many zeros
+SHIFTED_TERMS = 128  # at most, of the kernel and of a row of the image: each is a term to compile
 
 _plain = jax.make_user_context(False)  # unlike a global, part of the key of jit's caches
 
@@ -90,13 +89,13 @@ def _form_on_cpu(image, kernel, groups):
     """The form for these shapes; None: the plain one."""
     _, height, width, channels = image
     *window, _, features = kernel
-    if groups == channels == features and height * width <= DENSE_PIXELS:
-        return _dense_convolve
-    if groups == channels == features and max(math.prod(window), width) <= SHIFTED_TERMS:
-        return _shifted_convolve
-    if 1 < groups <= EXPANDED_GROUPS:
+    if groups == 1:
+        return None
+    if not groups == channels == features:
         return functools.partial(_expanded_convolve, groups=groups)
-    return None
+    if height * width <= DENSE_PIXELS * math.prod(window):
+        return _dense_convolve
+    return _shifted_convolve if max(math.prod(window), width) <= SHIFTED_TERMS else None
 
 
 def _plain_convolve(x, kernel, stride, padding, groups):

@@ -1,0 +1,77 @@
+"""The update's time over what its bytes and its arithmetic would take on this machine.
+
+    python benchmarks/roofline.py [--rounds 9] [-c config.json] [key.path=value ...]
+
+In turn, in one process: the update; the sum of two arrays of 64 MiB into a third that is there
+already, for the bandwidth of memory; a product of two matrices, for the rate of arithmetic. XLA
+tells how many bytes the compiled update reads and writes between its kernels, and how many
+operations it does. The roofline is the longer of the two times; the figure is the update's over it.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+
+from training.build import build
+from training.config import read_config
+from training.start import first_batch
+
+FLOATS = 2**24  # of an array for the bandwidth, 64 MiB: more than any cache holds
+SIZE = 1536  # rows and columns of the matrices
+REPEATS = 5  # of each in a round
+
+
+def main():
+    """Prints what was measured in each round, and the median of the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-c", "--config", default="config.json")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value")
+    options = parser.parse_intermixed_args()
+    parts = build(read_config(options.config, options.overrides), options.config)
+    batch = jax.device_put(first_batch(parts))
+    state = parts.init(batch)
+    cost = parts.update.lower(state, batch).compile().cost_analysis()
+    moved, operations = cost["bytes accessed"], cost["flops"]
+    print(f"the update: {moved / 1e6:.0f} MB, {operations / 1e6:.0f} M operations")
+
+    add = jax.jit(lambda total, x: total + x, donate_argnums=0)  # in place: no new pages
+    multiply = jax.jit(jnp.matmul)
+    total, x, matrix = jnp.ones(FLOATS), jnp.ones(FLOATS), jnp.ones((SIZE, SIZE))
+    figures = []
+    for number in range(options.rounds + 1):
+        state, update = timed(lambda state: parts.update(state, batch)[0], state)
+        total, adding = timed(lambda total: add(total, x), total)
+        _, product = timed(lambda _: multiply(matrix, matrix), None)
+        bandwidth, rate = 3 * 4 * FLOATS / adding, 2 * SIZE**3 / product
+        figure = update / max(moved / bandwidth, operations / rate)
+        if number > 0:  # the first has compiled
+            figures.append(figure)
+            print(
+                f"update {1000 * update:.1f} ms, memory {bandwidth / 1e9:.1f} GB/s, "
+                f"arithmetic {rate / 1e9:.0f} G/s: {figure:.2f}",
+                flush=True,
+            )
+    spread = f"{min(figures):.2f} to {max(figures):.2f}"
+    print(f"update over the roofline: median {statistics.median(figures):.2f} ({spread})")
+
+
+def timed(function, value):
+    """Returns what a function makes of a value, again and again, and the median seconds of it."""
+    times = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        value = jax.block_until_ready(function(value))
+        times.append(time.perf_counter() - began)
+    return value, statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()
