@@ -87,7 +87,8 @@ def line(name, size, channels, kernel, stride, groups, forms, features=None, pad
     padding = kernel // 2 if padding is None else padding
     settings = {"stride": (stride, stride), "padding": ((padding, padding),) * 2}
     plain = timed(partial(operators._plain_convolve, groups=groups, **settings), x, weights)
-    chosen = operators._form_on_cpu(x.shape, weights.shape, groups) or operators._plain_convolve
+    form = operators._form_on_cpu(x.shape, weights.shape, *settings.values(), groups)
+    chosen = form or operators._plain_convolve
     shown = []
     for form in forms.values():
         is_chosen = getattr(form, "func", form) is getattr(chosen, "func", chosen)

@@ -26,7 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-DENSE_PIXELS = 2  # of the image, at most, for each of the kernel; beyond, there are too many zeros
+DENSE_PIXELS = (
+    2.5  # of the image, at most, for each of the kernel; beyond, there are too many zeros
+)
 SHIFTED_TERMS = 128  # at most, of the kernel and of a row of the image: each is a term to compile
 
 _plain = jax.make_user_context(False)  # unlike a global, part of the key of jit's caches
@@ -60,7 +62,7 @@ def convolve(x, kernel, stride, padding, groups):
         return plain(x, kernel)
     if groups == 1 and kernel.shape[:2] == stride:
         return _patches_convolve(x, kernel, padding)
-    form = _form_on_cpu(x.shape, kernel.shape, groups)
+    form = _form_on_cpu(x.shape, kernel.shape, stride, padding, groups)
     if form is None:
         return plain(x, kernel)
     on_cpu = functools.partial(form, stride=stride, padding=padding)
@@ -85,14 +87,18 @@ def window_maximum(x, window, stride, padding):
     return x
 
 
-def _form_on_cpu(image, kernel, groups):
+def _form_on_cpu(image, kernel, stride, padding, groups):
     """The form for these shapes; None: the plain one."""
     _, height, width, channels = image
     *window, _, features = kernel
     if groups == 1:
         return None
     if not groups == channels == features:
-        return functools.partial(_expanded_convolve, groups=groups)
+        # XLA may abort on a stride's gradients, and where part of the kernel meets only padding.
+        sizes = zip(image[1:3], window, stride, padding, strict=True)
+        met = all(_taps(*size, *pads).any((1, 2)).all() for *size, pads in sizes)
+        expand = functools.partial(_expanded_convolve, groups=groups)
+        return expand if met and stride == (1, 1) else None
     if height * width <= DENSE_PIXELS * math.prod(window):
         return _dense_convolve
     return _shifted_convolve if max(math.prod(window), width) <= SHIFTED_TERMS else None
