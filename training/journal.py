@@ -15,7 +15,7 @@ from training.trees import pick
 
 # How far the host may be ahead of the device: more gains nothing, and Ctrl-C waits for all of it.
 IN_FLIGHT = 8  # calls
-LEAD = 0.03  # seconds of work beside the call that is running
+LEAD = 0.045  # seconds of work beside the call that is running
 LOG = logging.getLogger("main")
 
 
