@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import utils
+from training import cluster
 from training.config import read_config, write_config
 from training.profiling import STOPWATCH, log_time, spent, traced
 
@@ -32,6 +33,7 @@ def main(argv=None):
             from training.check import check
 
             return check(config, options.config)
+        cluster.join(options)
         if options.resume:
             run = resume(options.resume, options.overrides)
         else:
@@ -43,6 +45,10 @@ def main(argv=None):
         return 1
     except KeyboardInterrupt:  # before the first update; from then on it saves first
         return 128 + signal.SIGINT
+    except Exception as error:
+        if not cluster.joined():
+            raise
+        return cluster.failed(error)
 
 
 def parse_arguments(argv):
@@ -54,6 +60,7 @@ def parse_arguments(argv):
     parser.add_argument("--resume", metavar="PATH", help="a checkpoint, a run folder, or 'latest'")
     parser.add_argument("--check", action="store_true", help="build and try everything, then stop")
     parser.add_argument("--profile", action="store_true", help="tell where the time goes")
+    cluster.add_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     return parser.parse_intermixed_args(argv)
 
@@ -66,6 +73,9 @@ def begin(path, overrides):
     from training.tracking import with_wandb_id
 
     config = with_wandb_id(config)
+    if not cluster.first():
+        parts = prepare(config, path, None)
+        return config, None, parts, fresh_state(parts, config), Progress()
     with utils.new_run_folder(config.training.save_dir, config.title, config.wandb.id) as folder:
         write_config(config, folder / "config.json")  # from here on, --resume can begin it anew
         parts = prepare(config, path, folder)
@@ -79,7 +89,8 @@ def resume(path, overrides):
     from training.checkpoint import find, never_saved, read, set_aside_after
 
     path = utils.latest_run("saved") if path == "latest" else Path(path)
-    checkpoint = None if never_saved(path) else find(path)
+    path = Path(cluster.from_first(str(path if never_saved(path) else find(path))))
+    checkpoint = None if never_saved(path) else path
     folder = checkpoint.parent if checkpoint else path
     utils.use_code_of(folder)
     config = read_config(folder / "config.json", overrides)
@@ -88,8 +99,11 @@ def resume(path, overrides):
     from training.start import fresh_state, restored_state, write_run
 
     progress = Progress.from_meta(meta, checkpoint) if checkpoint else Progress()
-    parts = prepare(config, folder / "config.json", folder)
+    writes = folder if cluster.first() else None
+    parts = prepare(config, folder / "config.json", writes)
     state = restored_state(parts, arrays, checkpoint) if checkpoint else fresh_state(parts, config)
+    if not writes:
+        return config, None, parts, state, progress
     write_run(config, folder, parts, state)
     LOG.info("Going on from %s", checkpoint or "the beginning: nothing had been saved yet")
     if aside := set_aside_after(folder, *progress.position()):
@@ -99,14 +113,18 @@ def resume(path, overrides):
 
 def prepare(config, source, folder):
     """Sets up logging and JAX, and builds the Parts of the run."""
-    utils.set_up_logging(folder)
+    utils.set_up_logging(folder, quiet=not cluster.first())
     LOG.info("Start Training! [%s]", config.title)
+    from training.audit import data_checksum
     from training.build import build
     from training.start import use_compilation_cache
 
     if config.training.compilation_cache:
         use_compilation_cache()
     parts = build(config, source)
+    if cluster.joined():
+        data = {split: data_checksum(loader) for split, loader in parts.loaders.items()}
+        cluster.agree(config=config.model_dump(mode="json"), data=data)
     LOG.info("Dataloader, Model, Optimizer, Loss function loaded!")
     return parts
 
@@ -128,10 +146,10 @@ def train(config, folder, parts, state, progress, profile=False):
     settings, loader = config.training, parts.loaders["train"]
     parts, settle = watched(parts)
     with (
-        Interruption() as stop,
+        Interruption(cluster.joined()) as stop,
         Saver(folder, settings.keep) as saver,
         Tracker(config, folder, progress.files) as tracker,
-        traced(parts, folder, profile) as parts,
+        traced(parts, folder, profile and folder) as parts,
         purity(),
     ):
         journal = Journal(progress, tracker, parts, settings.log_interval)
@@ -148,7 +166,7 @@ def train(config, folder, parts, state, progress, profile=False):
             state = train_epoch(parts, state, epoch, progress, journal, folder, stop)
             speed = (progress.batch - done) * loader.batch_size / (time.perf_counter() - began)
             evaluated = evaluate_all(parts, evaluation_params(state), stop)
-            if stop.signal:
+            if stop.due():
                 save(file_name(*progress.position()))
                 saver.wait()
                 LOG.warning("Stopped; go on with: python train.py --resume %s", folder)
@@ -157,7 +175,8 @@ def train(config, folder, parts, state, progress, profile=False):
             best = progress.end_epoch(journal.end_epoch(evaluated), settings.monitor)
             seconds = time.perf_counter() - began
             tracker.time({"epoch": epoch, "seconds": seconds, "images_per_second": speed})
-            due = progress.finished(settings) or epoch % settings.save_period == 0 or saver.failure
+            due = progress.finished(settings) or epoch % settings.save_period == 0
+            due = due or cluster.any_of(saver.failure)
             if due or best:
                 save(file_name(epoch) if due else None, best)
             LOG.info("---- Epoch %d took %.2f seconds to complete! ----", epoch, seconds)
@@ -166,8 +185,10 @@ def train(config, folder, parts, state, progress, profile=False):
             settle()  # by now update and evaluate have met every shape there is
 
         saver.wait()
-        tracker.keep(folder / file_name(progress.epochs))
         _, predictions = predict(parts, evaluation_params(state))
+        if not folder:
+            return 0
+        tracker.keep(folder / file_name(progress.epochs))
         report = write_report(folder, predictions=predictions)
     LOG.info("Finished! Look at %s", report)
     return 0
@@ -184,7 +205,7 @@ def train_epoch(parts, state, epoch, progress, journal, folder, stop):
         with progress_bar(loader, epoch, progress.batch) as advance:
             for batch, count in parts.calls(epoch, progress.batch):
                 journal.make_room()
-                if stop.signal:
+                if stop.due():
                     break
                 state, measured = parts.update(state, batch)
                 journal.add(measured, count)
@@ -196,4 +217,4 @@ def train_epoch(parts, state, epoch, progress, journal, folder, stop):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cluster.leave(main())

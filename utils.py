@@ -233,10 +233,12 @@ class LogFile(logging.FileHandler):
             )
 
 
-def set_up_logging(run=None):
+def set_up_logging(run=None, quiet=False):
     """Configures logging by logger_config.json, its files in the run folder; returns the logger.
 
-    Without a run folder there is the console alone.
+    Args:
+        run: the run folder; without one there is the console alone.
+        quiet: let nothing but errors through.
     """
     path = ROOT / "logger_config.json"
     try:
@@ -255,4 +257,7 @@ def set_up_logging(run=None):
         reason = f"{error}: {error.__cause__}" if error.__cause__ else error
         raise UserError(f"{path}: logging.config.dictConfig does not take it: {reason}") from None
     logging.captureWarnings(True)
-    return logging.getLogger("main")
+    logger = logging.getLogger("main")
+    if quiet:
+        logger.setLevel(logging.ERROR)
+    return logger

@@ -43,7 +43,11 @@ class BaseDataLoader:
 
     Attributes:
         examples: number of examples in an epoch, without those held out.
+        batch_size: as above, of all processes together.
+        share: (index, count) if it reads but one of `count` equal parts of each batch.
     """
+
+    share = (0, 1)
 
     def __init__(
         self, dataset, batch_size, shuffle=False, seed=0, validation_split=0, prefetch=None
@@ -109,7 +113,9 @@ class BaseDataLoader:
         return np.append(indices, np.resize(indices, missing)).reshape(len(self), self.batch_size)
 
     def _batch(self, order, number):
-        batch = self.read(order[number])
+        index, count = self.share
+        rows = slice(*(part * self.batch_size // count for part in (index, index + 1)))
+        batch = self.read(order[number, rows])
         if not (isinstance(batch, dict) and {"inputs", "targets"} <= batch.keys()):
             came = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
             raise UserError(
@@ -117,7 +123,7 @@ class BaseDataLoader:
                 "and 'targets' (and 'weight', if it likes). Mend `collate` or `read`."
             )
         position = np.arange(number * self.batch_size, (number + 1) * self.batch_size)
-        real = (position < self.examples).astype(np.float32)
+        real = (position[rows] < self.examples).astype(np.float32)
         return {**batch, "weight": self._weigh(batch.get("weight"), real)}
 
     def _weigh(self, weight, real):
@@ -127,7 +133,7 @@ class BaseDataLoader:
         if weight.shape[:1] != real.shape:
             raise UserError(
                 f"{self._name}: the weight of a batch has shape {weight.shape}; expected "
-                f"({self.batch_size},) or ({self.batch_size}, ...): one per example, or more."
+                f"({len(real)},) or ({len(real)}, ...): one per example, or more."
             )
         return weight * real.reshape((-1,) + (1,) * (weight.ndim - 1))
 

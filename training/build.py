@@ -10,6 +10,7 @@ import optax
 from training.calls import deal, even_steps, several
 from training.config import HOMES, is_named
 from training.copies import make_copies, seeds_of
+from training.devices import make_mesh, place, share, spread, with_whole_params
 from training.guard import guarded
 from training.optimizers import (
     SINGLE_RULE,
@@ -32,6 +33,7 @@ class Parts(NamedTuple):
     rules: dict  # {name: Rule}
     metrics: dict  # {name: function}
     step_key: Any  # (step, copy=0) -> key of that update
+    mesh: Any  # of the devices, None for a single one
     forward: Any  # (params, inputs, key, train) -> (outputs, params)
     init: Any  # (batch) -> TrainState, jitted
     update: Any  # (state, batch) -> (state, measured), jitted
@@ -60,31 +62,41 @@ def build(config, source="config.json"):
         name: bind(rule.loss, "loss", f"{source}: {_place(name)}.loss", 2)
         for name, rule in config.training.all_rules().items()
     }
-    loaders = _loaders(config, source)
+    mesh = make_mesh(config.devices, f"{source}: devices")
+    loaders = _loaders(config, mesh, source)
     check_monitor(config, metrics, loaders, source)
     pieces, batch_size = config.training.accumulate, loaders["train"].batch_size
     if batch_size % pieces:
         raise UserError(
             f"{source}: training.accumulate: {pieces} pieces do not divide a batch of {batch_size}"
         )
+    loaders = share(loaders, mesh, pieces, source)
     total_steps = len(loaders["train"]) * config.training.epochs
     rules = {
         name: _rule(rule, losses[name], config, total_steps, f"{source}: {_place(name)}.optimizer")
         for name, rule in config.training.all_rules().items()
     }
     forward = make_forward(model, prepare, config.training.compute_dtype)
-    init, update, evaluate = _functions(forward, rules, metrics, config)
+    init, update, evaluate = _functions(with_whole_params(forward, mesh), rules, metrics, config)
     steps = even_steps(len(loaders["train"]), config.training.steps_per_call)
+    update = update if steps == 1 else several(update, steps)
+    init, update, evaluate = spread(init, update, evaluate, mesh)
+
+    def calls(epoch, start=0):
+        for batches, count in deal(loaders["train"].batches(epoch, start), steps):
+            yield place(batches, mesh, axis=int(steps > 1)), count
+
     return Parts(
         loaders=loaders,
         rules=rules,
         metrics=metrics,
         step_key=lambda step, copy=0: step_key(config.seed + copy, step),
+        mesh=mesh,
         forward=forward,
         init=init,
-        update=update if steps == 1 else several(update, steps),
+        update=update,
         evaluate=evaluate,
-        calls=lambda epoch, start=0: deal(loaders["train"].batches(epoch, start), steps),
+        calls=calls,
         steps_per_call=steps,
         copies=config.training.seeds,
         finish={name: one.finish for name, one in metrics.items() if hasattr(one, "finish")},
@@ -187,7 +199,7 @@ def _parameters(function):
         return []
 
 
-def _loaders(config, source):
+def _loaders(config, mesh, source):
     loaders = {}
     for split in ("train", "test"):
         named = getattr(config.data_loader, split)
@@ -203,7 +215,7 @@ def _loaders(config, source):
     held_out = {} if validation is None else {"validation": validation}
     loaders = {"train": loaders["train"], **held_out, "test": loaders["test"]}
     where = f"{source}: data_loader.device_resident"
-    return reside(loaders, config.data_loader.device_resident, where)
+    return reside(loaders, config.data_loader.device_resident, mesh, where)
 
 
 def _functions(forward, rules, metrics, config):

@@ -152,7 +152,8 @@ class Saver:
     a numbered one is overtaken. One process at a time may save into a folder.
 
     Args:
-        folder: made if it is not there, and cleared of what a killed run left half-written.
+        folder: made if it is not there, and cleared of what a killed run left half-written. None
+            in a process that writes nothing, and only hands over its parts of the state.
         keep: how many numbered checkpoints stay, at least 1; None keeps all.
 
     Attributes:
@@ -164,10 +165,11 @@ class Saver:
             raise UserError(
                 f"checkpoints to keep: expected at least 1, or null for all; got {keep}."
             )
-        self.folder, self.keep = Path(folder), keep
-        with explained(folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            clear_unfinished(self.folder)
+        self.folder, self.keep = folder and Path(folder), keep
+        if folder is not None:
+            with explained(folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                clear_unfinished(self.folder)
         self._worker, self._pending = futures.ThreadPoolExecutor(1, "checkpoint"), None
         self.failure, self._unsaved_best = None, None
 
@@ -197,9 +199,12 @@ class Saver:
         Raises:
             UserError: if the last one could not be saved, on any disk.
         """
+        from training.devices import gathered
+
         self._join()
         names = [name] * (name is not None) + [BEST] * best
-        if names:
+        state = gathered(state) if names else state
+        if names and self.folder:
             work = names, _snapshot(state), json.dumps(meta)
             self._pace = Pace()
             self._pending = self._worker.submit(self._write, *work, self._pace.rest)

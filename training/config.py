@@ -123,6 +123,13 @@ class Training(Section):
         return self.rules or {"network": Rule(loss=self.loss, optimizer=self.optimizer)}
 
 
+class Devices(Section):
+    """What trains: all devices there are, together, unless told otherwise."""
+
+    count: int | None = Field(None, ge=1)  # of all processes together; null: all there are
+    shards: int = Field(1, ge=1)  # devices that share one copy of the state; 1: each has its own
+
+
 class Wandb(Section):
     """Tracking by Weights & Biases; imported only if enabled."""
 
@@ -142,6 +149,7 @@ class Config(Section):
     model: Named
     data_loader: DataLoaders
     training: Training
+    devices: Devices = Devices()
     wandb: Wandb = Wandb()
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from training.devices import gathered, place
 from training.journal import IN_FLIGHT
 from training.profiling import spent
 from training.progress import Sums
@@ -41,8 +42,9 @@ def evaluate(parts, params, split, keep_outputs=False, stop=None):
     """
     measured, kept = [], []
     for batch in parts.loaders[split].batches(epoch=1):
-        if stop is not None and stop.signal:
+        if stop is not None and stop.due():
             return {}, None
+        batch = place(batch, parts.mesh)
         sums, outputs = parts.evaluate(params, batch)
         measured.append(sums)
         if len(measured) > IN_FLIGHT:  # more batches under way than that only take up memory
@@ -71,6 +73,7 @@ def predict(parts, params):
 
 def real_examples(tree, weight):
     """The examples of a batch that are not padding, on the host."""
+    tree, weight = gathered((tree, weight))
     real = np.asarray(weight).reshape(len(weight), -1).any(-1)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[real], tree)
 

@@ -141,7 +141,7 @@ def progress_bar(loader, epoch, start):
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    if not sys.stdout.isatty():
+    if not (sys.stdout.isatty() and LOG.isEnabledFor(logging.INFO)):
         yield lambda batches: None
         return
     total, done = loader.examples, start * loader.batch_size

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import utils
+from training.devices import gathered, place
 from training.resident import fetch
 from training.trees import pick
 
@@ -27,7 +28,7 @@ def explain(parts, state, epoch, batch_index, folder):
         state: the TrainState, which stands as it was before that step.
         epoch: the epoch, counted from 1.
         batch_index: the batch of that epoch.
-        folder: the run folder.
+        folder: the run folder; None: nothing is saved.
 
     Raises:
         UserError: always.
@@ -35,19 +36,21 @@ def explain(parts, state, epoch, batch_index, folder):
     from training.checkpoint import write
 
     batches = parts.loaders["train"].batches(epoch, batch_index)
-    batch = fetch(next(batches))
+    batch = place(fetch(next(batches)), parts.mesh)
     batches.close()
+    if parts.mesh is not None:  # what follows is for a single device
+        state, batch = jax.tree.map(np.asarray, gathered((state, batch)))
     copy = int(np.argmin(state.step))  # of several, the first to have stopped
     if parts.copies > 1:
         parts = parts._replace(step_key=functools.partial(parts.step_key, copy=copy))
         state = pick(state, copy)
     step = int(state.step)
-    path = Path(folder) / f"not-finite-step_{step + 1}.params"
+    path = Path(folder or "") / f"not-finite-step_{step + 1}.params"
     key = jax.random.key_data(parts.step_key(state.step))
     meta = {"epoch": epoch, "batch": batch_index, "copy": copy}
-    write(
-        path, {"state": state._replace(finite=jnp.ones((), bool)), "batch": batch, "key": key}, meta
-    )
+    step_taken = {"state": state._replace(finite=jnp.ones((), bool)), "batch": batch, "key": key}
+    if folder is not None:
+        write(path, step_taken, meta)
     raise utils.UserError(
         f"epoch {epoch}, batch {batch_index} (update {step + 1}): {diagnose(parts, state, batch)}. "
         f"The state before it, the batch and the key are in {path}; look at the step layer by "

@@ -286,7 +286,8 @@ def _pieces(batch, count):
     def cut(leaf):
         if len(leaf) % count:
             raise UserError(f"training.accumulate={count} does not divide a batch of {len(leaf)}")
-        return leaf.reshape(count, len(leaf) // count, *leaf.shape[1:])
+        # Every count-th row makes a piece: of rows spread over devices each has some of each piece.
+        return leaf.reshape(len(leaf) // count, count, *leaf.shape[1:]).swapaxes(0, 1)
 
     return jax.tree.map(cut, batch)
 

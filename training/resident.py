@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from utils import UserError
 
@@ -39,18 +40,23 @@ def map_rows(function, *trees):
     return jax.tree.map(function, *trees, is_leaf=lambda leaf: isinstance(leaf, Rows))
 
 
-def reside(loaders, wanted, where):
+def reside(loaders, wanted, mesh, where):
     """Returns the loaders, those that are to be resident with their data on the device.
 
     Args:
         loaders: {split: loader}.
         wanted: True, False, or "auto": on an accelerator, what is in memory anyway and fits.
+        mesh: of the devices, each of which gets all of it; None for a single one.
         where: the key's place in the config.
 
     Raises:
         UserError: the data are wanted on the device and do not fit.
     """
     if not wanted or (wanted == "auto" and jax.default_backend() == "cpu"):
+        return loaders
+    if jax.process_count() > 1:  # each reads only its own rows
+        if wanted is True:
+            raise UserError(f'{where}: true is for a single process; expected false or "auto"')
         return loaders
     chosen = {
         # What is decoded or drawn at random as it is read may differ from one time to the next.
@@ -68,16 +74,17 @@ def reside(loaders, wanted, where):
             'expected false, or "auto", which keeps to what fits'
         )
     tables = {}  # by data set: one that is split in two is there once
-    return loaders | {split: _resident(one, tables) for split, one in chosen.items()}
+    return loaders | {split: _resident(one, tables, mesh) for split, one in chosen.items()}
 
 
-def _resident(loader, tables):
+def _resident(loader, tables, mesh):
     """A loader like it, whose batches hold Rows in place of arrays."""
     key = id(loader.dataset)
     if key not in tables:
         whole = dict(loader.read(np.arange(len(loader.dataset))))
         weight = whole.pop("weight", None)  # a loader's own stays where it weighs the padding
-        tables[key] = jax.device_put(whole), weight
+        everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+        tables[key] = jax.device_put(whole, everywhere), weight
     table, weight = tables[key]
 
     def read(indices):

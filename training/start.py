@@ -20,6 +20,7 @@ import utils
 from training.audit import audit
 from training.calls import deal
 from training.checkpoint import find, read
+from training.devices import place, place_state
 from training.config import HOMES, write_config
 from training.files import explained
 from training.optimizers import evaluation_params
@@ -94,7 +95,7 @@ def fresh_state(parts, config):
     """Returns the TrainState a new run begins with, pre-trained if the config says so."""
     batch = _stored_batch(parts)
     rehearse(parts, batch)
-    state = parts.init(fetch(batch))
+    state = parts.init(place(fetch(batch), parts.mesh))
     wanted = config.training.checkpoint
     if wanted:
         path = find(wanted.path, prefer_best=True)
@@ -114,7 +115,7 @@ def fresh_state(parts, config):
 def restored_state(parts, arrays, checkpoint):
     """Returns the TrainState of a checkpoint."""
     template = rehearse(parts, _stored_batch(parts))
-    return jax.device_put(restore(template, arrays, where=checkpoint))
+    return place_state(restore(template, arrays, where=checkpoint), parts.mesh)
 
 
 def restored_params(parts, arrays, checkpoint):
@@ -131,8 +132,11 @@ def count(params, copies=1):
 def write_run(config, folder, parts, state):
     """Writes what a run is made from: config, environment and the network's code.
 
-    Of a run that goes on, it warns about all that has changed since.
+    Of a run that goes on, it warns about all that has changed since. Without a folder it does
+    nothing.
     """
+    if folder is None:
+        return
     with explained(folder):
         write_config(config, folder / "config.json")
         if not (folder / "model").exists():

@@ -5,6 +5,7 @@ import logging
 import secrets
 from pathlib import Path
 
+from training.cluster import from_first
 from training.files import explained
 from utils import UserError
 
@@ -19,7 +20,7 @@ class Tracker:
 
     Args:
         config: the run's Config.
-        folder: the run folder.
+        folder: the run folder; None in a process that writes nothing.
         sizes: {name: bytes} of the files when the checkpoint resumed from was made; what was
             written later, by a run that was killed, is cut off.
     """
@@ -27,6 +28,9 @@ class Tracker:
     FILES = ("metrics.jsonl", "timing.jsonl")
 
     def __init__(self, config, folder, sizes):
+        self._files, self._wandb, self._events = {}, None, None
+        if folder is None:
+            return
         self._files = {name: Lines(Path(folder) / name, sizes.get(name, 0)) for name in self.FILES}
         self._wandb = _start_wandb(config, folder) if config.wandb.enabled else None
         self._events = _open_events(folder) if config.training.tensorboard else None
@@ -45,7 +49,7 @@ class Tracker:
     def log(self, line):
         """Records figures, a dict with "step"; what is not a number (a matrix) is left out."""
         line = {name: value for name, value in line.items() if isinstance(value, int | float)}
-        self._files["metrics.jsonl"].append(line)
+        self._append("metrics.jsonl", line)
         figures = {name: value for name, value in line.items() if name != "step"}
         if self._wandb:
             self._wandb.log(figures, step=line["step"])
@@ -55,7 +59,7 @@ class Tracker:
 
     def time(self, line):
         """Records clock times."""
-        self._files["timing.jsonl"].append(line)
+        self._append("timing.jsonl", line)
 
     def sizes(self):
         """Returns {name: bytes} of the files as they are now, to be kept in a checkpoint."""
@@ -66,6 +70,10 @@ class Tracker:
         if self._wandb:
             name = f"network-{self._wandb.id}"
             self._wandb.log_artifact(str(checkpoint), name=name, type="model")
+
+    def _append(self, name, line):
+        if name in self._files:
+            self._files[name].append(line)
 
 
 class Lines:
@@ -116,7 +124,7 @@ def with_wandb_id(config):
     """Returns the config with an id for Weights & Biases, which names the run folder too."""
     if not config.wandb.enabled or config.wandb.id:
         return config
-    named = config.wandb.model_copy(update={"id": secrets.token_hex(4)})
+    named = config.wandb.model_copy(update={"id": from_first(secrets.token_hex(4))})
     return config.model_copy(update={"wandb": named})
 
 

@@ -1,0 +1,193 @@
+"""Several devices, of one process or of many: who holds which part of what.
+
+All devices train one network on one batch, as a single device would. Each computes its rows of the
+batch; where the arithmetic needs all rows (a gradient, a mean, BatchNorm's statistics) XLA puts in
+the exchange. So nothing else in this project knows how many devices there are.
+
+The state (parameters, optimizer, averages) is whole on every device, or in `devices.shards` parts,
+each on a device of its own: then the parameters are put together for the network's arithmetic, and
+all else is kept and updated in parts.
+
+    devices      0 1 2 3 4 5 6 7                              "shards": 4
+    batch        a row block each: 0 1 2 3 4 5 6 7
+    state        parts 0 1 2 3, and once more 0 1 2 3
+"""
+
+import copy
+import functools
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from training.optimizers import COMPILE_QUICKLY
+from training.resident import Rows, map_rows
+from utils import UserError
+
+AXES = ("copies", "shards")  # of the mesh: copies of the state, and the parts of each
+SMALLEST = 1024  # numbers of an array that is worth parting
+
+
+def make_mesh(wanted, where="config.json: devices"):
+    """Returns the mesh of the devices of a config, None for a single one.
+
+    Its order is that of the processes, so that each has its rows of a batch in one block.
+
+    Args:
+        wanted: the config's section.
+        where: its place.
+
+    Raises:
+        UserError: there are not so many devices, or they cannot be parted so.
+    """
+    processes, there = jax.process_count(), jax.device_count()
+    count = wanted.count or there
+    if count > there or count % processes:
+        each = f", the same number of each of {processes} processes" if processes > 1 else ""
+        raise UserError(f"{where}.count: expected at most {there}{each}, got {count}")
+    if count % wanted.shards:
+        raise UserError(f"{where}.shards: {wanted.shards} do not divide {count} devices")
+    if count == 1:
+        return None
+    of_each = [jax.local_devices(process)[: count // processes] for process in range(processes)]
+    grid = np.array(of_each).reshape(-1, wanted.shards)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def share(loaders, mesh, pieces=1, where="config.json"):
+    """Returns the loaders, each reading this process's rows of every batch.
+
+    Args:
+        loaders: {split: loader}.
+        mesh: of the devices, or None.
+        pieces: that a batch of the training is worked off in.
+        where: the config's name.
+
+    Raises:
+        UserError: the training's batches cannot be parted among the devices.
+    """
+    if mesh is None:
+        return loaders
+    size, lots = loaders["train"].batch_size, mesh.size * pieces
+    if size % lots:
+        of = f" x {pieces} pieces (training.accumulate)" * (pieces > 1)
+        raise UserError(
+            f"{where}: data_loader.train: a batch of {size} cannot be parted among {mesh.size} "
+            f"devices{of}; expected a multiple of {lots}, such as "
+            f"{max(size // lots, 1) * lots}, or fewer devices: devices.count=..."
+        )
+    shared = {}
+    for split, loader in loaders.items():
+        shared[split] = one = copy.copy(loader)
+        one.share = (jax.process_index(), jax.process_count())
+        if split != "train":  # there, what fills a batch up weighs nothing
+            one.batch_size = -(-loader.batch_size // mesh.size) * mesh.size
+    return shared
+
+
+def place(batch, mesh, axis=0):
+    """Returns a batch on the devices, each holding its rows.
+
+    Args:
+        batch: tree of this process's rows; it may hold Rows of a resident table.
+        mesh: of the devices; None: it stays as it is.
+        axis: the axis of the examples.
+    """
+    if mesh is None:
+        return batch
+
+    def put(leaf):
+        if isinstance(leaf, Rows):
+            return leaf._replace(indices=put(leaf.indices))
+        parted = PartitionSpec(*[None] * axis, AXES) if np.ndim(leaf) > axis else PartitionSpec()
+        sharding = NamedSharding(mesh, parted)
+        if jax.process_count() == 1:
+            return jax.device_put(leaf, sharding)
+        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+
+    return map_rows(put, batch)
+
+
+def place_state(state, mesh):
+    """Returns a state that every process has as a whole on the devices, by `layout`."""
+    if mesh is None:
+        return jax.device_put(state)
+
+    def put(leaf):
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(
+            array.shape, layout(mesh, array.shape), lambda at: array[at]
+        )
+
+    return jax.tree.map(put, state)
+
+
+def layout(mesh, shape):
+    """Returns the sharding of an array of the state: in parts along its longest axis that fits."""
+    parts = mesh.shape["shards"]
+    fitting = [axis for axis, size in enumerate(shape) if size % parts == 0]
+    if parts == 1 or not fitting or math.prod(shape) < SMALLEST:
+        return NamedSharding(mesh, PartitionSpec())
+    longest = max(fitting, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * longest, "shards"))
+
+
+def with_whole_params(forward, mesh):
+    """Returns the forward that puts parameters in parts together before it uses them."""
+    if mesh is None or mesh.shape["shards"] == 1:
+        return forward
+
+    def forward_whole(params, inputs, key, train):
+        return forward(_whole(params, mesh), inputs, key, train)
+
+    return forward_whole
+
+
+def spread(init, update, evaluate, mesh):
+    """Returns the jitted functions of `training.optimizers` as the mesh's devices compute them."""
+    if mesh is None:
+        return init, update, evaluate
+
+    def kept(state):
+        return jax.tree.map(
+            lambda leaf: jax.lax.with_sharding_constraint(leaf, layout(mesh, leaf.shape)), state
+        )
+
+    @functools.wraps(init.__wrapped__)
+    def init_spread(batch):
+        return kept(init.__wrapped__(batch))
+
+    @functools.wraps(update.__wrapped__)
+    def update_spread(state, batch):
+        state, measured = update.__wrapped__(state, batch)
+        return kept(state), _whole(measured, mesh)
+
+    @functools.wraps(evaluate.__wrapped__)
+    def evaluate_spread(params, batch):
+        measured, outputs = evaluate.__wrapped__(params, batch)
+        return _whole(measured, mesh), outputs
+
+    return (
+        jax.jit(init_spread, compiler_options=COMPILE_QUICKLY),
+        jax.jit(update_spread, donate_argnums=0),
+        jax.jit(evaluate_spread),
+    )
+
+
+def gathered(tree):
+    """Returns the tree in a form that this process can read; all processes are to call it."""
+
+    def gather(leaf):
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+            return leaf
+        everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+        return jax.jit(lambda array: array, out_shardings=everywhere)(leaf)
+
+    return jax.tree.map(gather, tree)
+
+
+def _whole(tree, mesh):
+    """The tree, all of it on each device."""
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, everywhere), tree)
