@@ -72,11 +72,11 @@ def join(options):
         raise UserError(f"{who}: cannot join the others: {error}") from None
     _joined = jax.process_count() > 1
     _tell_when_aborted(
-        f"process {jax.process_index()} of {jax.process_count()}: another process was lost. "
-        "Start all of them again, with --resume latest"
+        f"process {jax.process_index()} of {jax.process_count()}: another process was lost; see "
+        "what it said. Start all of them again, with --resume latest"
     )
-    if count not in (None, jax.process_count()):
-        raise UserError(f"{who}: the others count {jax.process_count()} processes")
+    # Also opens the connections: from now on the others notice at once when one is gone.
+    agree(processes=count)
 
 
 def joined():
