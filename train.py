@@ -117,11 +117,13 @@ def prepare(config, source, folder):
     LOG.info("Start Training! [%s]", config.title)
     from training.audit import data_checksum
     from training.build import build
+    from training.devices import check_devices
     from training.start import use_compilation_cache
 
     if config.training.compilation_cache:
         use_compilation_cache()
     parts = build(config, source)
+    check_devices(config, parts.loaders["train"].batch_size, source)
     if cluster.joined():
         data = {split: data_checksum(loader) for split, loader in parts.loaders.items()}
         cluster.agree(config=config.model_dump(mode="json"), data=data)

@@ -40,9 +40,9 @@ LAYOUTS = [
     (1, 4, 1), (1, 4, 4), (1, 8, 1), (1, 8, 8), (2, 1, 1), (2, 1, 2), (2, 2, 1), (2, 2, 4),
 ]  # fmt: skip
 TOLERANCE = 1e-6  # of a loss, relative
-# Where a gradient is zero but for rounding, as before a BatchNorm, Adam would divide rounding errors
-# by their own size and make them steps; and two networks that play against each other magnify them.
-# Then two runs part whatever computes them, so here a large eps and small steps keep them together.
+# Where a gradient is zero but for rounding, as before a BatchNorm, Adam would divide rounding
+# errors by their own size and make them steps; two networks that play against each other magnify
+# them. Then two runs part whatever computes them; here a large eps and small steps prevent it.
 ADAM = {"name": "adamw", "args": {"learning_rate": 1e-3, "eps": 1e-3}}
 ADAM_OF_GAN = {"name": "adam", "args": {"learning_rate": 1e-4, "b1": 0.5, "eps": 1.0}}
 GAN = {"noise_size": 8, "generator_features": 32, "discriminator_features": 8}
@@ -61,12 +61,12 @@ class Group(Trial):
         super().__init__(folder, epochs, width, overrides)
         self.processes, self.devices = processes, devices
 
-    def start_all(self, processes=None, wait=60, own=None):
+    def start_all(self, processes=None, wait=60, heartbeat=30, own=None):
         """Starts them, or so many of them; returns the processes.
 
         Args:
             processes: how many; None: all of the group.
-            wait: seconds that each waits for the others.
+            wait, heartbeat: seconds, see train.py's options.
             own: {index: more words of the command line}.
         """
         count = self.processes if processes is None else processes
@@ -74,7 +74,7 @@ class Group(Trial):
         words = ["--resume", "latest"] if self.run else ["-c", "config.json", *self.overrides]
         if self.processes > 1:
             words += ["--coordinator", f"127.0.0.1:{free_port()}", "--wait", str(wait)]
-            words += ["--processes", str(self.processes)]
+            words += ["--processes", str(self.processes), "--heartbeat", str(heartbeat)]
         started = []
         for index in range(count):
             each = ["--process-id", str(index)] if self.processes > 1 else []

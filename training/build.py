@@ -62,7 +62,7 @@ def build(config, source="config.json"):
         name: bind(rule.loss, "loss", f"{source}: {_place(name)}.loss", 2)
         for name, rule in config.training.all_rules().items()
     }
-    mesh = make_mesh(config.devices, f"{source}: devices")
+    mesh = make_mesh(config.devices)
     loaders = _loaders(config, mesh, source)
     check_monitor(config, metrics, loaders, source)
     pieces, batch_size = config.training.accumulate, loaders["train"].batch_size
@@ -70,7 +70,7 @@ def build(config, source="config.json"):
         raise UserError(
             f"{source}: training.accumulate: {pieces} pieces do not divide a batch of {batch_size}"
         )
-    loaders = share(loaders, mesh, pieces, source)
+    loaders = share(loaders, mesh)
     total_steps = len(loaders["train"]) * config.training.epochs
     rules = {
         name: _rule(rule, losses[name], config, total_steps, f"{source}: {_place(name)}.optimizer")

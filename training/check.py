@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from training.build import build
-from training.devices import place
+from training.devices import check_devices, place
 from training.optimizers import evaluation_params
 from training.progress import Sums
 from training.start import count, first_batch, rehearse
@@ -16,6 +16,7 @@ MIB = 2**20  # bytes
 def check(config, source):
     """Prints the network's layers and one batch's results; returns the exit code."""
     parts = build(config, source)
+    check_devices(config, parts.loaders["train"].batch_size, source)
     batch = first_batch(parts)
     rehearse(parts, batch)
     batch = place(batch, parts.mesh)

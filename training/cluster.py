@@ -18,7 +18,6 @@ import traceback
 from utils import UserError
 
 LOST = 75  # exit code where another process was lost: EX_TEMPFAIL of sysexits.h, start again
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 LOG = logging.getLogger("main")
 
@@ -35,13 +34,17 @@ def add_options(parser):
     group.add_argument(
         "--wait", type=int, default=30, metavar="SECONDS", help="for the others to come (30)"
     )
+    group.add_argument(
+        "--heartbeat", type=int, default=30, metavar="SECONDS",
+        help="after which a process that gives no sign of life counts as lost (30)",
+    )  # fmt: skip
 
 
 def join(options):
     """Joins the other processes, if there are any; to be called before JAX computes anything.
 
     Args:
-        options: with `coordinator`, `processes`, `process_id` and `wait`, see `add_options`.
+        options: those of `add_options`.
 
     Raises:
         UserError: what was told does not fit together. If not all come in time, the process ends.
@@ -64,7 +67,7 @@ def join(options):
             coordinator, count, index,
             cluster_detection_method="deactivate" if place else None,
             initialization_timeout=max(1, options.wait // 2),  # JAX waits twice as long
-            heartbeat_timeout_seconds=HEARTBEAT,
+            heartbeat_timeout_seconds=options.heartbeat,
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         if place is None and "should be defined" in str(error):

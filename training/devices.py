@@ -29,54 +29,67 @@ AXES = ("copies", "shards")  # of the mesh: copies of the state, and the parts o
 SMALLEST = 1024  # numbers of an array that is worth parting
 
 
-def make_mesh(wanted, where="config.json: devices"):
-    """Returns the mesh of the devices of a config, None for a single one.
+def make_mesh(wanted):
+    """Returns the mesh of the devices of a config, or of those that are there; None for one.
 
     Its order is that of the processes, so that each has its rows of a batch in one block.
 
     Args:
         wanted: the config's section.
-        where: its place.
-
-    Raises:
-        UserError: there are not so many devices, or they cannot be parted so.
     """
-    processes, there = jax.process_count(), jax.device_count()
-    count = wanted.count or there
-    if count > there or count % processes:
-        each = f", the same number of each of {processes} processes" if processes > 1 else ""
-        raise UserError(f"{where}.count: expected at most {there}{each}, got {count}")
-    if count % wanted.shards:
-        raise UserError(f"{where}.shards: {wanted.shards} do not divide {count} devices")
-    if count == 1:
+    processes = jax.process_count()
+    each = min(wanted.count or jax.device_count(), jax.device_count()) // processes
+    if each * processes < 2:
         return None
-    of_each = [jax.local_devices(process)[: count // processes] for process in range(processes)]
-    grid = np.array(of_each).reshape(-1, wanted.shards)
+    devices = [jax.local_devices(process)[:each] for process in range(processes)]
+    shards = wanted.shards if each * processes % wanted.shards == 0 else 1
+    grid = np.array(devices).reshape(-1, shards)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def share(loaders, mesh, pieces=1, where="config.json"):
+def check_devices(config, batch_size, where="config.json"):
+    """Refuses to train on other devices than the config wants, or where they cannot part a batch.
+
+    Args:
+        config: a checked Config.
+        batch_size: of the training.
+        where: the config's name.
+
+    Raises:
+        UserError: with what would do.
+    """
+    wanted, processes, there = config.devices, jax.process_count(), jax.device_count()
+    count = wanted.count or there
+    if count > there or count % processes:
+        each = f", as many of each of {processes} processes" if processes > 1 else ""
+        raise UserError(
+            f"{where}: devices.count: expected at most {there}{each}, got {count}; "
+            "null takes all there are"
+        )
+    if count % wanted.shards:
+        raise UserError(
+            f"{where}: devices.shards: {wanted.shards} do not divide {count} devices; "
+            "expected 1, or a divisor"
+        )
+    lots = count * config.training.accumulate
+    if batch_size % lots:
+        of = f" x {config.training.accumulate} pieces (training.accumulate)" * (lots > count)
+        raise UserError(
+            f"{where}: data_loader.train: a batch of {batch_size} cannot be parted among {count} "
+            f"devices{of}; expected a multiple of {lots}, such as "
+            f"{max(batch_size // lots, 1) * lots}, or fewer devices: devices.count=..."
+        )
+
+
+def share(loaders, mesh):
     """Returns the loaders, each reading this process's rows of every batch.
 
     Args:
         loaders: {split: loader}.
         mesh: of the devices, or None.
-        pieces: that a batch of the training is worked off in.
-        where: the config's name.
-
-    Raises:
-        UserError: the training's batches cannot be parted among the devices.
     """
     if mesh is None:
         return loaders
-    size, lots = loaders["train"].batch_size, mesh.size * pieces
-    if size % lots:
-        of = f" x {pieces} pieces (training.accumulate)" * (pieces > 1)
-        raise UserError(
-            f"{where}: data_loader.train: a batch of {size} cannot be parted among {mesh.size} "
-            f"devices{of}; expected a multiple of {lots}, such as "
-            f"{max(size // lots, 1) * lots}, or fewer devices: devices.count=..."
-        )
     shared = {}
     for split, loader in loaders.items():
         shared[split] = one = copy.copy(loader)

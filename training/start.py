@@ -20,8 +20,8 @@ import utils
 from training.audit import audit
 from training.calls import deal
 from training.checkpoint import find, read
-from training.devices import place, place_state
 from training.config import HOMES, write_config
+from training.devices import place, place_state
 from training.files import explained
 from training.optimizers import evaluation_params
 from training.resident import fetch
