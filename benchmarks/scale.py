@@ -29,11 +29,12 @@ sys.path.insert(0, str(ROOT))
 
 import jax  # noqa: E402
 
-from benchmarks.faults import COMMAND, PATIENCE, Trial, expect  # noqa: E402
+from benchmarks.faults import COMMAND, Trial, expect  # noqa: E402
 from model.modules import Layers, batch_norm, dropout, linear  # noqa: E402
 from training.checkpoint import latest, read  # noqa: E402
 
 BATCHES = 10  # in an epoch of a Trial
+PATIENCE = 600  # seconds for what takes a few
 LOST = 75  # exit code of a process that lost another
 # (processes, devices of each, shards of the state)
 LAYOUTS = [
