@@ -38,7 +38,9 @@ def main(argv=None):
             run = resume(options.resume, options.overrides)
         else:
             run = begin(options.config, options.overrides)
-        return train(*run, profile=options.profile)
+        code = train(*run, profile=options.profile)
+        cluster.part()
+        return code
     except utils.UserError as error:
         LOG.debug("error: %s", error)  # for train.log, if it is there already
         print(f"error: {error}", file=sys.stderr)
@@ -115,7 +117,7 @@ def prepare(config, source, folder):
     """Sets up logging and JAX, and builds the Parts of the run."""
     utils.set_up_logging(folder, quiet=not cluster.first())
     LOG.info("Start Training! [%s]", config.title)
-    from training.audit import data_checksum
+    from training.audit import ingredients
     from training.build import build
     from training.devices import check_devices
     from training.start import use_compilation_cache
@@ -125,8 +127,7 @@ def prepare(config, source, folder):
     parts = build(config, source)
     check_devices(config, parts.loaders["train"].batch_size, source)
     if cluster.joined():
-        data = {split: data_checksum(loader) for split, loader in parts.loaders.items()}
-        cluster.agree(config=config.model_dump(mode="json"), data=data)
+        cluster.agree(**ingredients(config, folder or utils.ROOT, parts))
     LOG.info("Dataloader, Model, Optimizer, Loss function loaded!")
     return parts
 

@@ -35,12 +35,7 @@ def audit(config, folder, parts, parameters):
         parts: what `build` returned.
         parameters: number of the network's parameters.
     """
-    now = environment() | {
-        "parameters": parameters,
-        "config": config.model_dump(mode="json"),
-        "code": code_checksums(folder),
-        "data": {split: data_checksum(loader) for split, loader in parts.loaders.items()},
-    }
+    now = environment() | {"parameters": parameters} | ingredients(config, folder, parts)
     diff = _git_diff()
     now["uncommitted"] = _checksum(diff.encode())
     before = read_record(folder)
@@ -54,6 +49,15 @@ def audit(config, folder, parts, parameters):
     place_text(folder / RECORD, json.dumps(now, indent=4) + "\n")
     if diff:
         place_text(folder / DIFF, diff)
+
+
+def ingredients(config, folder, parts):
+    """Returns what makes a run, whatever machine it is on: its config, code and data, as words."""
+    return {
+        "config": config.model_dump(mode="json"),
+        "code": code_checksums(folder),
+        "data": {split: data_checksum(loader) for split, loader in parts.loaders.items()},
+    }
 
 
 def changes(before, now):

@@ -138,9 +138,19 @@ def failed(error):
     return 1
 
 
+def part():
+    """Waits until the others have come to their end too, and lets go of them."""
+    global _joined
+    if _joined:
+        import jax
+
+        jax.distributed.shutdown()
+        _joined = False
+
+
 def leave(code):
-    """Ends the process with a code; at a fault without waiting for the others, who may wait too."""
-    if not _joined or code in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+    """Ends the process; at a fault it does not wait for the others, who may wait for it."""
+    if not _joined:
         sys.exit(code)
     if code == LOST:
         print(f"error: {_told}", file=sys.stderr)
@@ -158,7 +168,7 @@ def _place(options):
         os.environ.get(variable) if one is None else one
         for one, variable in zip(given, VARIABLES, strict=True)
     ]
-    if all(one is None for one in found) or _managed():
+    if all(one is None for one in found) or (options.coordinator is None and _managed()):
         return None
     for one, name, variable in zip(found, names, VARIABLES, strict=True):
         if one is None:
