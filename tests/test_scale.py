@@ -19,6 +19,7 @@ from data_loader.base import BaseDataLoader
 from training import cluster
 from training.checkpoint import latest, read
 from training.optimizers import _pieces
+from training.progress import SPREAD
 from utils import UserError
 
 
@@ -52,7 +53,10 @@ def test_copies_calls_of_several_steps_and_resident_data_go_with_several_devices
         lines.append(group.lines())
     assert len(lines[0]) > 4
     for one, several in zip(*lines, strict=True):
-        assert one == pytest.approx(several, rel=2e-4)
+        means = [name for name in one if not name.endswith(SPREAD)]
+        assert [one[name] for name in means] == pytest.approx(
+            [several[name] for name in means], rel=1e-5
+        )
 
 
 def test_a_checkpoint_of_several_devices_goes_on_on_any_number(tmp_path):
