@@ -17,6 +17,7 @@ from pathlib import Path
 import utils
 from training import cluster
 from training.config import read_config, write_config
+from training.files import hold
 from training.profiling import STOPWATCH, log_time, spent, traced
 
 # The config is checked before JAX is imported, which takes a second: hence imports in functions.
@@ -115,6 +116,8 @@ def resume(path, overrides):
 
 def prepare(config, source, folder):
     """Sets up logging and JAX, and builds the Parts of the run."""
+    if folder:
+        hold(folder)
     utils.set_up_logging(folder, quiet=not cluster.first())
     LOG.info("Start Training! [%s]", config.title)
     from training.audit import ingredients

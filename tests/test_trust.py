@@ -13,6 +13,7 @@ from benchmarks import faults, faults_disks, faults_files
 from training import compare
 from training.audit import data_checksum, read_record
 from training.checkpoint import best, latest, numbered, read, write
+from training.files import hold
 from training.progress import Progress
 from utils import UserError
 
@@ -242,3 +243,16 @@ def test_a_config_gives_the_same_bits_twice_in_a_row_and_in_two_processes_at_onc
     assert len(figures) == 1
     weights = [read(latest(run))[0] for run in runs]
     assert all(same_arrays(weights[0], other) for other in weights[1:])
+
+
+def test_a_second_process_cannot_train_a_run_that_is_being_trained(run, script, tmp_path):
+    _, folder = run()
+    hold(folder)  # as the first process does
+    before = (folder / "config.json").read_bytes()
+    done = script(ROOT / "train.py", "--resume", folder, "training.epochs=3")
+    assert done.returncode == 1
+    assert "another process is training this run" in done.stderr
+    assert (folder / "config.json").read_bytes() == before
+    hold(tmp_path)
+    done = script(ROOT / "train.py", "--resume", folder, "training.epochs=3")
+    assert done.returncode == 0, done.stderr

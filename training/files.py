@@ -12,6 +12,7 @@ from pathlib import Path
 
 from utils import UserError
 
+_held = None  # the open file by which this process holds a run folder
 UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.tmp")  # the name of what is not whole yet
 
 
@@ -90,6 +91,30 @@ def clear_unfinished(folder):
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def hold(folder):
+    """Keeps other processes from training in a run folder until this one ends, or holds another.
+
+    The system lets go of a dead process's hold; a file system without locks has none.
+
+    Raises:
+        UserError: another process has it.
+    """
+    global _held
+    if _held is not None:
+        _held.close()
+        _held = None
+    with contextlib.suppress(ImportError, OSError):  # Windows has no fcntl
+        import fcntl
+
+        _held = open(Path(folder, "train.log"), "ab")  # noqa: SIM115
+        try:
+            fcntl.flock(_held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another process is training this run; wait for it, or end it first"
+            ) from None
 
 
 @contextlib.contextmanager
