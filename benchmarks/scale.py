@@ -278,24 +278,30 @@ def kills(folder, count, seed=0):
 def signals(folder, count, seed=0):
     """Sends one of two processes a signal; both should stop at one step, with one checkpoint.
 
+    In the end the run should have the bits of one that was never stopped.
+
     Returns:
         {what was counted: number}
     """
-    group, chance = Group(folder, 60 * count, 32), random.Random(seed)
-    stops = []
+    epochs, chance, stops = 60 * count, random.Random(seed), []
+    whole, group = Group(folder / "whole", epochs), Group(folder / "stopped", epochs)
+    whole.finish()
     for _ in range(count):
         trained, processes = group.started_training(), group.start_all()
         group.wait_for(lambda trained=trained: group.started_training() > trained, processes[0])
         time.sleep(chance.uniform(1, 3))
-        number, sent = chance.choice([signal.SIGINT, signal.SIGTERM]), time.monotonic()
+        number, sent = chance.choice([signal.SIGINT, signal.SIGTERM]), time.time()
         chosen = chance.randrange(2)
         processes[chosen].send_signal(number)
         codes = [process.wait(PATIENCE) for process in processes]
-        stops.append(time.monotonic() - sent)
+        stops.append(time.time() - sent)
         wanted = [128 + (number if index == chosen else signal.SIGTERM) for index in range(2)]
         expect(codes == wanted, f"exit codes {codes}, expected {wanted}: {group.said(0)[-2000:]}")
+        expect(latest(group.run).stat().st_ctime > sent, "no checkpoint was saved")
+    group.finish()
+    group.expect_result(whole.result())
     return {
-        "signals": count,
+        "signals, then weights and metrics.jsonl the same to the bit": count,
         "s from the signal to the end of both, median": round(statistics.median(stops), 2),
     }
 

@@ -13,10 +13,12 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 
 from utils import UserError
 
+GRACE = 0.5  # seconds for the others to tell their own error before the first takes them along
 LOST = 75  # exit code where another process was lost: EX_TEMPFAIL of sysexits.h, start again
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 LOG = logging.getLogger("main")
@@ -157,6 +159,8 @@ def leave(code):
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
+    if first() and code != LOST:
+        time.sleep(GRACE)
     os._exit(code)
 
 

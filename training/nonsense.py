@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import utils
+from training.cluster import from_first
 from training.devices import gathered, place
 from training.resident import fetch
 from training.trees import pick
@@ -28,30 +29,36 @@ def explain(parts, state, epoch, batch_index, folder):
         state: the TrainState, which stands as it was before that step.
         epoch: the epoch, counted from 1.
         batch_index: the batch of that epoch.
-        folder: the run folder; None: nothing is saved.
+        folder: the run folder; None in a process that leaves this to the first.
 
     Raises:
         UserError: always.
     """
-    from training.checkpoint import write
-
     batches = parts.loaders["train"].batches(epoch, batch_index)
     batch = place(fetch(next(batches)), parts.mesh)
     batches.close()
+    state, batch = gathered((state, batch))
+    told = "" if folder is None else _explanation(parts, state, epoch, batch_index, batch, folder)
+    raise utils.UserError(from_first(told))
+
+
+def _explanation(parts, state, epoch, batch_index, batch, folder):
+    """Saves the step and returns the message; see `explain`."""
+    from training.checkpoint import write
+
     if parts.mesh is not None:  # what follows is for a single device
-        state, batch = jax.tree.map(np.asarray, gathered((state, batch)))
+        state, batch = jax.tree.map(np.asarray, (state, batch))
     copy = int(np.argmin(state.step))  # of several, the first to have stopped
     if parts.copies > 1:
         parts = parts._replace(step_key=functools.partial(parts.step_key, copy=copy))
         state = pick(state, copy)
     step = int(state.step)
-    path = Path(folder or "") / f"not-finite-step_{step + 1}.params"
+    path = Path(folder) / f"not-finite-step_{step + 1}.params"
     key = jax.random.key_data(parts.step_key(state.step))
     meta = {"epoch": epoch, "batch": batch_index, "copy": copy}
     step_taken = {"state": state._replace(finite=jnp.ones((), bool)), "batch": batch, "key": key}
-    if folder is not None:
-        write(path, step_taken, meta)
-    raise utils.UserError(
+    write(path, step_taken, meta)
+    return (
         f"epoch {epoch}, batch {batch_index} (update {step + 1}): {diagnose(parts, state, batch)}. "
         f"The state before it, the batch and the key are in {path}; look at the step layer by "
         f"layer with: python -m training.nonsense {path}"
