@@ -88,6 +88,8 @@ class ImageFolder:
         mode: "L" for grey, "RGB" for colour.
         classes: names of the classes in the order of their labels, so that splits agree even if
             one lacks a class; None for all folders, sorted.
+        share: [from, to], which part of each class's pictures to take, in an order drawn from their
+            names: of one folder, [0, 0.8] to train on and [0.8, 1] to test on; None for all.
 
     Attributes:
         paths: the pictures' paths.
@@ -98,7 +100,7 @@ class ImageFolder:
         UserError: a folder is missing or empty; on reading, a picture is damaged.
     """
 
-    def __init__(self, root, size, mode="L", classes=None):
+    def __init__(self, root, size, mode="L", classes=None, share=None):
         _expect("ImageFolder: mode", mode, ["L", "RGB"])
         whole = isinstance(size, (list, tuple)) and all(isinstance(side, int) for side in size)
         if not whole or len(size) != 2 or min(size) < 1:
@@ -108,6 +110,8 @@ class ImageFolder:
             )
         self.size, self.mode = tuple(size), mode
         pictures = files.find_pictures(Path(root), classes)
+        if share is not None:
+            pictures = {name: _share(paths, share) for name, paths in pictures.items()}
         self.classes = list(pictures)
         self.paths = [path for paths in pictures.values() for path in paths]
         counts = [len(paths) for paths in pictures.values()]
@@ -204,6 +208,18 @@ def _expect(where, value, choices):
     if value not in choices:
         expected = " or ".join(repr(choice) for choice in choices)
         raise UserError(f"{where} is {value!r}; expected {expected}.")
+
+
+def _share(paths, share):
+    """The part of a class's pictures; sorted by a hash of the name, which says nothing of them."""
+    numbers = isinstance(share, list | tuple) and all(isinstance(one, int | float) for one in share)
+    if not numbers or len(share) != 2 or not 0 <= share[0] < share[1] <= 1:
+        raise UserError(
+            f"ImageFolder: share is {share!r}; expected [from, to], two numbers between 0 and 1, "
+            "such as [0, 0.8]."
+        )
+    start, end = (round(one * len(paths)) for one in share)
+    return sorted(paths, key=lambda path: (zlib.crc32(Path(path).name.encode()), path))[start:end]
 
 
 def _read_samples(dataset, indices):
