@@ -5,6 +5,7 @@ are run in it one after the other. A block begins with the name of its file; one
 `console` shows what a command prints, `...` standing for anything.
 """
 
+import csv
 import functools
 import glob
 import json
@@ -158,8 +159,9 @@ def test_own_pictures_take_three_commands_and_one_edited_file(tmp_path, script):
     assert report["metadata"]["inputs"]["input"]["shape"][1:] == [3, 64, 64]
     done = script("inference/predict.py", "--name", export.name, "pictures/rows", cwd=project)
     assert done.returncode == 0, done.stderr
-    likeliest = [line.split()[1] for line in done.stdout.splitlines()]
-    assert likeliest.count("rows") > 0.8 * len(likeliest) > 0
+    with open(project / "predictions.csv", newline="") as file:
+        predicted = [line["prediction"] for line in csv.DictReader(file)]
+    assert predicted.count("rows") > 0.8 * len(predicted) > 0
 
 
 def test_the_first_two_lines_install_train_and_test():
