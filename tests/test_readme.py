@@ -172,11 +172,16 @@ def test_the_first_two_lines_install_train_and_test():
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_files_that_a_page_links_to_exist(page):
-    folder = (ROOT / page).parent if page.endswith(".md") else ROOT
+def test_what_a_page_links_to_exists(page):
+    here = ROOT / (page if page.endswith(".md") else "README.md")
     for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
-        if not target.startswith("http"):
-            assert (folder / target.partition("#")[0]).exists(), target
+        file, _, heading = target.partition("#")
+        path = here.parent / file if file else here
+        if target.startswith("http"):
+            continue
+        assert path.exists(), target
+        headings = re.findall(r"^#+ (.+)", path.read_text() if heading else "", re.MULTILINE)
+        assert not heading or heading in [one.lower().replace(" ", "-") for one in headings], target
 
 
 def test_the_configs_shown_are_json_apart_from_their_heading():
