@@ -12,22 +12,23 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import utils
 from training.config import read_config
 
 PARTS = (
-    ".ci", ".gitignore", "LICENSE", "data_loader", "inference", "logger_config.json", "model",
-    "pyproject.toml", "requirements.txt", "saved/README.md", "test.py", "train.py", "training",
-    "utils.py",
+    ".ci", ".github", ".gitignore", ".pre-commit-config.yaml", "LICENSE", "data_loader",
+    "inference", "logger_config.json", "model", "pyproject.toml", "requirements.txt",
+    "saved/README.md", "test.py", "train.py", "training", "utils.py",
 )  # fmt: skip
-ON_REQUEST = ("benchmarks", "data", "examples")
+ON_REQUEST = ("benchmarks", "data", "docs", "examples")
 STARTER = utils.ROOT / "examples" / "starter"
-TOOLS = ("pytest", "ruff")  # what the new project's tests need of requirements-dev.txt
+TOOLS = ("pytest", "ruff", "pyrefly", "pre-commit")  # which a new project needs for its tests
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = parse_arguments(argv)
     try:
@@ -40,7 +41,7 @@ def main(argv=None):
     return 0
 
 
-def parse_arguments(argv):
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Returns the command line's options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -54,7 +55,7 @@ def parse_arguments(argv):
     return parser.parse_args(argv)
 
 
-def begin(folder, title=None, wanted=()):
+def begin(folder: Path, title: str | None = None, wanted: Iterable[str] = ()) -> None:
     """Makes the project.
 
     Args:

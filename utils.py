@@ -12,8 +12,10 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 
@@ -22,7 +24,7 @@ class UserError(Exception):
     """Something the user can mend: the message says where, what came, what was expected, how."""
 
 
-def nearest(name, known):
+def nearest(name: object, known: Iterable[object]) -> str:
     """Returns "; did you mean 'x'?" for the name most like it, or "" if none is alike."""
     match = difflib.get_close_matches(str(name), [str(one) for one in known], n=1)
     return f"; did you mean {match[0]!r}?" if match else ""
@@ -31,7 +33,7 @@ def nearest(name, known):
 # Names -----------------------------------------------------------------------------------------
 
 
-def check_name(name, kind, homes, where):
+def check_name(name: str, kind: str, homes: Sequence[str], where: str) -> list[str]:
     """Returns a list of what is wrong with a name, without importing what it names.
 
     Args:
@@ -52,10 +54,10 @@ def check_name(name, kind, homes, where):
     return [f"{where}: no {kind} {name!r} in {files}{nearest(name, known)}"]
 
 
-def public_names(module):
+def public_names(module: str) -> list[str]:
     """Returns the names a module defines at its top level, read from its source."""
     spec = importlib.util.find_spec(module)
-    if spec is None:
+    if spec is None or spec.origin is None:
         return []
     names = []
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
@@ -68,7 +70,7 @@ def public_names(module):
     return [name for name in names if not name.startswith("_")]
 
 
-def resolve(name, homes, where="config.json"):
+def resolve(name: str, homes: Sequence[str], where: str = "config.json") -> Callable:
     """Imports and returns what a name stands for; see `check_name`."""
     if ":" in name:
         module, _, attribute = name.partition(":")
@@ -90,7 +92,9 @@ def resolve(name, homes, where="config.json"):
     return found
 
 
-def check_arguments(function, args, where, given=()):
+def check_arguments(
+    function: Callable, args: dict | list, where: str, given: Iterable[str] = ()
+) -> None:
     """Binds arguments to a function's signature, without calling it.
 
     Args:
@@ -125,7 +129,7 @@ def check_arguments(function, args, where, given=()):
         raise UserError(f"{where}: {name}{signature}: {error}") from None
 
 
-def call(function, args, where):
+def call(function: Callable, args: dict | list, where: str) -> Any:
     """Calls a function with arguments from the config, which must fit its signature."""
     check_arguments(function, args, where)
     try:
@@ -138,7 +142,9 @@ def call(function, args, where):
 
 
 @contextlib.contextmanager
-def new_run_folder(save_dir, title, name=None):
+def new_run_folder(
+    save_dir: str | Path, title: str, name: str | None = None
+) -> Generator[Path, None, None]:
     """Makes and yields `save_dir/title/name`; the name is the date and time unless given.
 
     If what is done within fails, the run never began, and the folder is removed.
@@ -153,7 +159,7 @@ def new_run_folder(save_dir, title, name=None):
         raise
 
 
-def latest_run(save_dir):
+def latest_run(save_dir: str | Path) -> Path:
     """Returns the run folder under `save_dir` in which something was written last."""
     runs = [config.parent for config in Path(save_dir).glob("*/*/config.json")]
     if not runs:
@@ -161,7 +167,7 @@ def latest_run(save_dir):
     return max(runs, key=_last_written)
 
 
-def keep_code(run, module_name):
+def keep_code(run: Path, module_name: str) -> None:
     """Copies the code of the network into the run folder, so that it stays usable as it was.
 
     Args:
@@ -180,7 +186,7 @@ def keep_code(run, module_name):
     unfinished.rename(run / "model")
 
 
-def use_code_of(run):
+def use_code_of(run: str | Path) -> None:
     """Lets `import model` find the run's own copy; to be called before anything imports it."""
     if (Path(run) / "model").is_dir():
         sys.path.insert(0, str(Path(run).resolve()))
@@ -221,7 +227,7 @@ class LogFile(logging.FileHandler):
 
     told = False
 
-    def handleError(self, record):
+    def handleError(self, record: logging.LogRecord) -> None:
         """Takes an error that came while a line was written."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
@@ -233,7 +239,7 @@ class LogFile(logging.FileHandler):
             )
 
 
-def set_up_logging(run=None, quiet=False):
+def set_up_logging(run: str | Path | None = None, quiet: bool = False) -> logging.Logger:
     """Configures logging by logger_config.json, its files in the run folder; returns the logger.
 
     Args:

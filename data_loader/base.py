@@ -11,8 +11,10 @@ epoch and the number of batches that are done.
 import copy
 import functools
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import Any, Self
 
 import numpy as np
 
@@ -50,8 +52,14 @@ class BaseDataLoader:
     share = (0, 1)
 
     def __init__(
-        self, dataset, batch_size, shuffle=False, seed=0, validation_split=0, prefetch=None
-    ):
+        self,
+        dataset: Any,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        validation_split: float = 0,
+        prefetch: int | None = None,
+    ) -> None:
         if prefetch is None:
             prefetch = 0 if hasattr(dataset, "__getitems__") else 2
         self.dataset, self.shuffle = dataset, shuffle
@@ -67,18 +75,18 @@ class BaseDataLoader:
                 "Lower batch_size or bring more data."
             )
 
-    def read(self, indices):
+    def read(self, indices: np.ndarray) -> dict[str, Any]:
         """Reads the examples `indices`, (batch,) int64, as {"inputs": ..., "targets": ...}.
 
         The batch may bring a "weight" of its own, (batch,) or (batch, positions).
         """
         raise NotImplementedError(f"{self._name}: a loader needs read(self, indices)")
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Returns the number of batches in an epoch; the last one may be padded."""
         return -(-self.examples // self.batch_size)
 
-    def batches(self, epoch, start=0):
+    def batches(self, epoch: int, start: int = 0) -> Iterator[dict[str, Any]]:
         """Iterates over the batches `start`, `start + 1`, ... of an epoch.
 
         Args:
@@ -91,7 +99,7 @@ class BaseDataLoader:
             return _read_ahead(read, numbers, self.prefetch)
         return (read(number) for number in numbers)
 
-    def validation(self):
+    def validation(self) -> Self | None:
         """Returns a loader over the examples held out, in their own order, or None."""
         if self._held_out is None:
             return None
@@ -177,7 +185,7 @@ class BaseDataLoader:
         return value
 
 
-def collate(samples):
+def collate(samples: list) -> dict[str, Any]:
     """Stacks samples into a batch.
 
     Args:

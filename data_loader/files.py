@@ -11,6 +11,8 @@ import re
 import time
 import urllib.request
 import zlib
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -43,7 +45,7 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 logger = logging.getLogger(__name__)
 
 
-def find_idx_pair(root, split, download=None):
+def find_idx_pair(root: Path, split: str, download: str | None = None) -> list[Path]:
     """Finds the IDX files of a split's images and labels, and fetches them if that is allowed.
 
     Args:
@@ -60,9 +62,9 @@ def find_idx_pair(root, split, download=None):
     names = _idx_pair_names(root, split)
     if download and set(names) <= CHECKSUMS[download].keys():
         _complete(root, names, download)
-    paths = [_present(root, name) for name in names]
-    if None in paths:
-        missing = " and ".join(name for name, path in zip(names, paths, strict=True) if not path)
+    paths = [path for path in (_present(root, name) for name in names) if path]
+    if len(paths) < len(names):
+        missing = " and ".join(name for name in names if not _present(root, name))
         came = "has no" if root.is_dir() else "no such folder, so there is no"
         raise UserError(
             f"{root}: {came} {missing}; expected each of them, gzipped (.gz) or not. "
@@ -71,7 +73,7 @@ def find_idx_pair(root, split, download=None):
     return paths
 
 
-def read_idx(path, dimensions):
+def read_idx(path: str | Path, dimensions: int) -> np.ndarray:
     """Reads an IDX file of unsigned bytes, gzipped or not.
 
     The format: 0, 0, 8 (unsigned bytes), number of dimensions; every dimension in four bytes, the
@@ -108,7 +110,7 @@ def read_idx(path, dimensions):
     return data.reshape(shape)
 
 
-def read_picture(path, size, mode):
+def read_picture(path: str | Path, size: tuple[int, int], mode: str) -> np.ndarray:
     """Reads a PNG or JPEG file.
 
     Args:
@@ -138,7 +140,7 @@ def read_picture(path, size, mode):
     return pixels[None] if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def find_pictures(root, classes=None):
+def find_pictures(root: Path, classes: Sequence[str] | None = None) -> dict[str, list[str]]:
     """Finds pictures in a folder per class.
 
     Args:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 
-def normalize(x, mean, std):
+def normalize(x: jax.Array, mean: float | list[float], std: float | list[float]) -> jax.Array:
     """Converts pictures from 0 ... 255 to numbers around zero, (x / 255 - mean) / std.
 
     Args:
@@ -18,13 +18,10 @@ def normalize(x, mean, std):
     Returns:
         (batch, channels, height, width) float32
     """
-    mean, std = (jnp.asarray(value, jnp.float32) for value in (mean, std))
-    if mean.ndim or std.ndim:
-        mean, std = mean.reshape(-1, 1, 1), std.reshape(-1, 1, 1)
-    return (x.astype(jnp.float32) / 255 - mean) / std
+    return (x.astype(jnp.float32) / 255 - _per_channel(mean)) / _per_channel(std)
 
 
-def random_shift(x, pixels, *, key):
+def random_shift(x: jax.Array, pixels: int, *, key: jax.Array) -> jax.Array:
     """Shifts every picture by its own random whole number of pixels, and fills up with zeros.
 
     Args:
@@ -39,3 +36,8 @@ def random_shift(x, pixels, *, key):
     corners = jax.random.randint(key, (len(x), 2), 0, 2 * pixels + 1)
     crop = jax.vmap(lambda picture, at: jax.lax.dynamic_slice(picture, (0, *at), x.shape[1:]))
     return crop(padded, corners)
+
+
+def _per_channel(value):
+    array = jnp.asarray(value, jnp.float32)
+    return array.reshape(-1, 1, 1) if array.ndim else array

@@ -789,6 +789,25 @@ def test_named_classes_keep_their_labels_in_a_split_that_lacks_one(tmp_path):
     assert dataset.labels.tolist() == [1, 1, 1, 2, 2, 2]
 
 
+def test_shares_of_one_folder_part_the_pictures_of_each_class(tmp_path):
+    paint(tmp_path, per_class=10)
+    whole, training, test = (
+        ImageFolder(tmp_path, [6, 5], share=share) for share in (None, [0, 0.7], [0.7, 1])
+    )
+    assert training.labels.tolist() == [0] * 7 + [1] * 7
+    assert test.labels.tolist() == [0] * 3 + [1] * 3
+    assert sorted(training.paths + test.paths) == whole.paths
+    assert training.paths != [*whole.paths[:7], *whole.paths[10:17]]  # not by the alphabet
+    assert training.paths == ImageFolder(tmp_path, [6, 5], share=(0, 0.7)).paths
+
+
+@pytest.mark.parametrize("share", [0.8, [0.8], [0.8, 0.2], [0, 1.5], ["0", "1"], [0, 0.5, 1]])
+def test_a_share_must_be_from_and_to(tmp_path, share):
+    paint(tmp_path)
+    with pytest.raises(UserError, match=r"share is .*; expected \[from, to\]"):
+        ImageFolder(tmp_path, [6, 5], share=share)
+
+
 @pytest.mark.parametrize("arguments", [{"workers": 3}, {"workers": 1, "worker_kind": "process"}])
 def test_pictures_decoded_in_parallel_are_the_same(tmp_path, arguments):
     paint(tmp_path, ending="jpg")

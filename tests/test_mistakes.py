@@ -138,3 +138,16 @@ def test_a_path_of_windows_on_the_command_line_is_taken_as_it_is(refused):
     said = refused(rf"{DATASET}.args.root=C:\new\mnist")
     assert r"C:\new\mnist" in said
     assert "train-images" in said or "not" in said
+
+
+@pytest.mark.parametrize(("classes", "told"), [(10, False), (12, True)])
+def test_a_network_with_other_outputs_than_there_are_classes_is_told_so(
+    config, write_config, monkeypatch, capsys, classes, told
+):
+    monkeypatch.chdir(ROOT)
+    path = write_config(config)
+    overrides = [f"model.args.classes={classes}", "training.epochs=1"]
+    assert train.main(["-c", path, *overrides]) == 0
+    printed = "".join(capsys.readouterr())
+    words = "The network has 12 outputs, but the data set 10 classes (0, 1, 2, 3, 4, ...)"
+    assert (words in printed) == told

@@ -1,8 +1,10 @@
 """`python new_project.py`: a project of one's own, by making some."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -43,10 +45,37 @@ def test_it_is_a_git_repository_without_history_and_without_what_is_not_its_own(
         [*git, "ls-files", "--others", "--exclude-standard"], capture_output=True, text=True
     ).stdout.split()
     assert {"train.py", "my_data.py", "config.json", "tests/test_my_project.py"} <= set(new)
-    strange = ("benchmarks/", "data/", "examples/", "new_project.py", "tests/test_train.py")
+    assert {".ci/run", ".github/workflows/tests.yml", ".pre-commit-config.yaml"} <= set(new)
+    strange = (
+        "benchmarks/", "data/", "docs/", "examples/", "new_project.py", "tests/test_train.py",
+        "CHANGELOG.md", "CONTRIBUTING.md",
+    )  # fmt: skip
     assert not [name for name in new if name.startswith(strange)]
     folders = [path.name for path in (project / "inference").iterdir() if path.is_dir()]
     assert folders in ([], ["__pycache__"])
+
+
+def test_what_is_checked_before_a_commit_is_in_order_and_a_slip_is_not(
+    project, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("PRE_COMMIT_HOME", str(tmp_path / "hooks"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+    def check():
+        subprocess.run(["git", "add", "."], cwd=project, check=True)
+        command = [sys.executable, "-m", "pre_commit", "run", "--all-files"]
+        return subprocess.run(command, cwd=project, capture_output=True, text=True)
+
+    done = check()
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("Passed") == 3
+    slip = project / "data_loader" / "slip.py"
+    slip.write_text('"""A slip."""\n\nimport os\n\nNAMES: list[str] = 3\n')
+    done = check()
+    slip.unlink()
+    assert done.returncode == 1
+    assert "imported but unused" in done.stdout
+    assert "is not assignable to `list[str]`" in done.stdout
 
 
 def test_editor_and_linter_find_it_in_order(project):
@@ -67,7 +96,7 @@ def test_the_tools_of_its_tests_are_pinned_as_here(project):
     there = (project / "requirements-dev.txt").read_text().splitlines()
     pins = [line for line in there if "==" in line]
     assert set(pins) <= set(here)
-    assert [pin.partition("==")[0] for pin in pins] == ["pytest", "ruff"]
+    assert [pin.partition("==")[0] for pin in pins] == ["pytest", "ruff", "pyrefly", "pre-commit"]
     assert (project / "requirements.txt").read_text() == (ROOT / "requirements.txt").read_text()
 
 

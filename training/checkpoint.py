@@ -17,6 +17,8 @@ import re
 from concurrent import futures
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
@@ -31,7 +33,7 @@ PATIENCE = 5  # seconds that a checkpoint may take before training, which waits 
 LOG = logging.getLogger("main")
 
 
-def write(path, tree, meta):
+def write(path: str | Path, tree: Any, meta: dict) -> None:
     """Writes a tree of arrays to one file, which appears whole or not at all.
 
     Args:
@@ -46,7 +48,7 @@ def write(path, tree, meta):
     place(path, encode(_snapshot(tree), json.dumps(meta)))
 
 
-def read(path):
+def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
     """Reads a checkpoint, and checks every byte of it.
 
     Returns:
@@ -68,12 +70,12 @@ def read(path):
         raise UserError(message + hint) from error
 
 
-def file_name(epoch, batch=None):
+def file_name(epoch: int, batch: int | None = None) -> str:
     """Returns the name for the end of `epoch`, or for when `batch` batches of it are done."""
     return f"checkpoint-epoch_{epoch}{'' if batch is None else f'-batch_{batch}'}.params"
 
 
-def numbered(folder):
+def numbered(folder: str | Path) -> list[Path]:
     """Returns the folder's numbered checkpoints, oldest first; an epoch's end ends the epoch."""
     with explained(folder):
         names = os.listdir(folder) if os.path.isdir(folder) else []
@@ -81,18 +83,18 @@ def numbered(folder):
     return [path for name in found if os.path.isfile(path := Path(folder, name))]
 
 
-def latest(folder):
+def latest(folder: str | Path) -> Path | None:
     """Returns the path of the last numbered checkpoint, or None."""
     return next(reversed(numbered(folder)), None)
 
 
-def best(folder):
+def best(folder: str | Path) -> Path | None:
     """Returns the path of the best checkpoint, or None."""
     path = Path(folder, BEST)
     return path if os.path.isfile(path) else None
 
 
-def find(path, prefer_best=False):
+def find(path: str | Path, prefer_best: bool = False) -> Path:
     """Returns the checkpoint that `path` names: the file, or a run folder's latest or best.
 
     A folder whose only checkpoint is the best gives that as its latest.
@@ -111,12 +113,12 @@ def find(path, prefer_best=False):
     return found
 
 
-def never_saved(path):
+def never_saved(path: str | Path) -> bool:
     """Whether this is the folder of a run that was killed before its first checkpoint."""
     return Path(path, "config.json").is_file() and not (numbered(path) or best(path))
 
 
-def set_aside_after(folder, epoch, batch=None):
+def set_aside_after(folder: str | Path, epoch: int, batch: int | None = None) -> Path | None:
     """Moves the numbered checkpoints that are further in training into a folder of their own.
 
     To be called when a run goes on from an older one: those are of a future that it may not have,
@@ -160,24 +162,31 @@ class Saver:
         failure: the error of the last save if the disk did not take it, else None.
     """
 
-    def __init__(self, folder, keep=None):
+    def __init__(self, folder: str | Path, keep: int | None = None) -> None:
         if keep is not None and keep < 1:
             raise UserError(
                 f"checkpoints to keep: expected at least 1, or null for all; got {keep}."
             )
-        self.folder, self.keep = folder and Path(folder), keep
-        if folder is not None:
+        self.folder, self.keep = Path(folder) if folder else None, keep
+        if self.folder:
             with explained(folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 clear_unfinished(self.folder)
-        self._worker, self._pending = futures.ThreadPoolExecutor(1, "checkpoint"), None
-        self.failure, self._unsaved_best = None, None
+        self._worker = futures.ThreadPoolExecutor(1, "checkpoint")
+        self._pending: futures.Future | None = None
+        self.failure: UserError | None = None
+        self._unsaved_best: list | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         """Returns itself; leaving the block closes it."""
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         """Closes; an error that is under way stays the one that is raised."""
         try:
             self.close()
@@ -187,7 +196,7 @@ class Saver:
             LOG.error("%s", failure)
 
     @spent("checkpoint")
-    def save(self, state, meta, name, best=False):
+    def save(self, state: Any, meta: dict, name: str | None, best: bool = False) -> None:
         """Waits for the last save, takes a snapshot and returns; the file is written behind.
 
         Args:
@@ -209,7 +218,7 @@ class Saver:
             self._pace = Pace()
             self._pending = self._worker.submit(self._write, *work, self._pace.rest)
 
-    def wait(self):
+    def wait(self) -> None:
         """Returns when the last save is safely on disk.
 
         Raises:
@@ -219,7 +228,7 @@ class Saver:
         if self.failure:
             raise self.failure
 
-    def close(self):
+    def close(self) -> None:
         """Does what `wait` does, and ends the background thread."""
         try:
             self.wait()
@@ -263,7 +272,7 @@ class Saver:
                 path.unlink(missing_ok=True)
 
 
-def named_leaves(tree):
+def named_leaves(tree: Any) -> dict[str, Any]:
     """The leaves by name."""
     import jax
 
@@ -297,7 +306,7 @@ def _snapshot(tree):
 
 def _position(name):
     """How far in training a numbered checkpoint is: (epoch, batches of it)."""
-    epoch, batch = NUMBERED.fullmatch(name).groups()
+    ((epoch, batch),) = NUMBERED.findall(name)
     return int(epoch), int(batch) if batch else math.inf
 
 

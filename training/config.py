@@ -5,6 +5,7 @@ Each class below is one section of the file; the comment beside a key is its doc
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -118,9 +119,11 @@ class Training(Section):
             raise ValueError("expected either loss and optimizer, or rules")
         return self
 
-    def all_rules(self):
+    def all_rules(self) -> dict[str, Rule]:
         """The rules by name; the common case, one loss and one optimizer, is one called network."""
-        return self.rules or {"network": Rule(loss=self.loss, optimizer=self.optimizer)}
+        if self.loss and self.optimizer:
+            return {"network": Rule(loss=self.loss, optimizer=self.optimizer)}
+        return self.rules or {}
 
 
 class Devices(Section):
@@ -158,7 +161,7 @@ class Config(Section):
             raise ValueError("expected seed + training.seeds to be at most 2**32")
         return self
 
-    def named(self):
+    def named(self) -> Iterator[tuple[str, str, Named]]:
         """Yields every function the config names: (path, kind, Named)."""
         yield "model", "model", self.model
         for split in ("train", "test"):
@@ -176,7 +179,7 @@ class Config(Section):
                 yield where, kind, getattr(rule, kind)
 
 
-def read_config(path, overrides=()):
+def read_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Returns the checked config of a file.
 
     Args:
@@ -198,7 +201,7 @@ def read_config(path, overrides=()):
     return config
 
 
-def write_config(config, path):
+def write_config(config: Config, path: str | Path) -> None:
     """Writes the resolved config, every default spelled out."""
     text = json.dumps(config.model_dump(exclude_none=False), indent=4)
     place_text(path, text + "\n")
@@ -346,7 +349,7 @@ def _check_nested(value, kind, where):
     return faults
 
 
-def is_named(value):
+def is_named(value: object) -> bool:
     """Whether a value inside arguments stands for a function: {"name": ...[, "args": ...]}."""
     return (
         isinstance(value, dict)

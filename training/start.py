@@ -30,6 +30,7 @@ from training.trees import pick, split
 
 LOG = logging.getLogger("main")
 LINES = 4  # of a traceback that a message shows
+CLASSES = 5  # whose names a message shows
 DAMAGED_CACHE = "Error reading persistent compilation cache entry"  # how JAX's warning begins
 
 
@@ -75,7 +76,8 @@ def rehearse(parts, batch):
         state = jax.eval_shape(parts.init, fetch(batch))
         call, _ = next(deal(iter([batch]), parts.steps_per_call))
         jax.eval_shape(parts.update, state, call)
-        jax.eval_shape(parts.evaluate, evaluation_params(state), batch)
+        _, outputs = jax.eval_shape(parts.evaluate, evaluation_params(state), batch)
+        _hold_against_classes(parts, outputs, batch["targets"])
         return state
     except utils.UserError:
         raise
@@ -161,6 +163,21 @@ def _stored_batch(parts):
                 "numbers. Mend the data set, or name a `collate` that makes numbers of them"
             )
     return batch
+
+
+def _hold_against_classes(parts, outputs, targets):
+    """Warns of a network with more or fewer outputs than the data set has names of classes."""
+    classes = getattr(parts.loaders["train"].dataset, "classes", None)
+    rank = np.ndim(outputs) - (parts.copies > 1) if hasattr(outputs, "shape") else 0
+    if classes is None or rank != 2 or np.ndim(targets) != 1 or targets.dtype.kind not in "iu":
+        return
+    count, wanted = outputs.shape[-1], len(classes)
+    names = ", ".join(str(one) for one in classes[:CLASSES]) + ", ..." * (wanted > CLASSES)
+    if count != wanted:
+        LOG.warning(
+            f"The network has {count} outputs, but the data set {wanted} classes ({names}). The "
+            f"networks of model/model.py have one for each with model.args.classes={wanted}"
+        )
 
 
 def _processor():
