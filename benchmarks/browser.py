@@ -40,6 +40,7 @@ class Browser:
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._start()
         self._count, self._unread, self._session = 0, b"", None
+        self.faults = []  # what pages threw, and what their policies forbade
         (page,) = (
             one["targetId"]
             for one in self.call("Target.getTargets")["targetInfos"]
@@ -47,7 +48,8 @@ class Browser:
         )
         attached = self.call("Target.attachToTarget", targetId=page, flatten=True)
         self._session = attached["sessionId"]
-        self.call("Page.enable")
+        for domain in ("Page", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
         return self
 
     def __exit__(self, *_):
@@ -95,10 +97,17 @@ class Browser:
             message["sessionId"] = self._session
         os.write(self._into, json.dumps(message).encode() + b"\0")
         while (answer := self._read(method)).get("id") != self._count:
-            pass  # events
+            self._note(answer)
         if "error" in answer:
             raise RuntimeError(f"{method}: {answer['error']['message']}")
         return answer["result"]
+
+    def _note(self, event):
+        entry = event["params"].get("entry", {})
+        if event["method"] == "Runtime.exceptionThrown":
+            self.faults.append(event["params"]["exceptionDetails"]["exception"]["description"])
+        elif entry.get("level") == "error" and entry["source"] != "network":
+            self.faults.append(entry["text"])
 
     def _read(self, method):
         deadline = time.monotonic() + PATIENCE

@@ -62,9 +62,11 @@ function askPicture(files) {
     return;
   }
   if (files.length > 1) complain(`Of ${files.length} files only ${file.name} was taken.`);
+  dropped.onload = () => {
+    dropped.hidden = false;
+    hint.hidden = true;
+  };
   dropped.src = URL.createObjectURL(file);
-  hint.hidden = true;
-  dropped.onload = () => (dropped.hidden = false);
   ask(`/picture?name=${encodeURIComponent(file.name)}`, file, since);
 }
 
@@ -79,7 +81,7 @@ function show({ pixels, prepared, classes, answers }, since) {
   const dissent = answers.find((answer) => answer.best !== first.best);
   let verdict = percent(first.probability);
   if (dissent) verdict += ` by ${first.name}; ${dissent.name} says ${dissent.best}, ${percent(dissent.probability)}`;
-  else if (answers.length > 1) verdict += `, and ${answers.map((answer) => answer.name).join(" and ")} agree`;
+  else if (answers.length > 1) verdict += `, ${answers.map((answer) => answer.name).join(" and ")} agree`;
   find(".best").textContent = first.best;
   find(".best").classList.toggle("long", first.best.length > 4);
   find(".verdict").textContent = verdict;
@@ -105,7 +107,7 @@ function conclude(words, since) {
   const { port1, port2 } = new MessageChannel();
   port1.onmessage = () => {
     const { duration } = performance.measure("answer", { start: since });
-    find(".took").textContent = ` To this answer on the screen it took ${Math.round(duration)} ms.`;
+    find(".took").textContent = ` This answer was on the screen after ${Math.round(duration)} ms.`;
   };
   requestAnimationFrame(() => port2.postMessage(null)); // comes after the frame is painted
 }

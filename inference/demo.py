@@ -261,9 +261,9 @@ def listen(demo, port):
 
 def has_browser():
     """Whether there is a browser with a window; one in the terminal would take it over."""
-    windows = sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & {*os.environ}
+    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     try:
-        return bool(windows and webbrowser.get())
+        return bool((screen or sys.platform in ("win32", "darwin")) and webbrowser.get())
     except webbrowser.Error:
         return False
 

@@ -1,5 +1,7 @@
 """Drawings as pictures like those of MNIST: light on dark, fitted into a box, centred by mass."""
 
+import math
+
 import numpy as np
 from PIL import Image
 
@@ -64,4 +66,5 @@ def trace(grey):
 def _start(mass, size):
     """Where to put rows (or columns) of these masses, so that their centre is that of the size."""
     center = np.average(np.arange(len(mass)), weights=mass + 1e-9)  # of a mass of 0, the middle
-    return int(np.clip(round(size / 2 - center), 0, size - len(mass)))
+    start = math.ceil((size - 1) / 2 - center - 1e-6)  # rounded, a tie down
+    return min(max(start, 0), size - len(mass))
