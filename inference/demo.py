@@ -112,7 +112,7 @@ class Demo:
         environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HOME), autoescape=True)
         return environment.get_template("demo.html.jinja").render(
             demo=self,
-            metadata=self.files[0].classifier.metadata,
+            facts=self._facts(),
             digits=all(name.isdigit() and len(name) == 1 for name in self.classes),
             rows=min(len(self.classes), SHOWN),
             side=SIDE,
@@ -120,6 +120,15 @@ class Demo:
             recent=RECENT,
             nonce=nonce,
         )
+
+    def _facts(self):
+        """What stands below the title: the run, its size, the files."""
+        metadata = self.files[0].classifier.metadata
+        facts = [f"Run {metadata['run']}"] if metadata.get("run") else []
+        if metadata.get("parameters"):
+            facts.append(f"{metadata['parameters']:,} parameters")
+        names = " and ".join(file.path.name for file in self.files)
+        return [*facts, f"{names}, on this computer alone"]
 
     def answer_drawing(self, content):
         """Returns the answer to the canvas's ink, SIDE x SIDE bytes, 0 where nothing is drawn."""
@@ -219,7 +228,7 @@ class Upload(io.BytesIO):
         super().__init__(content)
         self._name = name
 
-    def __str__(self):
+    def __repr__(self):  # Pillow's messages have it too
         return self._name
 
 

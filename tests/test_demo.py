@@ -364,6 +364,7 @@ def test_a_bad_picture_is_one_clear_message(server, content, words):
     assert status == 400
     assert words in answer["error"]
     assert "\n" not in answer["error"]
+    assert "object at" not in answer["error"]
 
 
 def test_what_is_not_there_and_drawings_of_another_size_are_refused(server):
@@ -532,6 +533,7 @@ def test_a_digit_that_is_drawn_is_read_by_both_runtimes(page, draw, digit):
     page.wait(ANSWERED)
     assert text(page, ".best") == digit
     assert re.fullmatch(r"\d+\.\d %, ONNX and TFLite agree", text(page, ".verdict"))
+    assert re.match(r"Run [\d_-]+ · 50,890 parameters · jax_mnist.onnx and", text(page, "header p"))
     assert text(page, "[role=status]") == f"{digit}, {text(page, '.verdict')}"
     assert texts(page, ".likeliest th") == [digit]
     assert all(re.fullmatch(r"\d+\.\d\d ms per picture", time) for time in texts(page, ".time"))
