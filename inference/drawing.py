@@ -1,7 +1,5 @@
 """Drawings as pictures like those of MNIST: light on dark, fitted into a box, centred by mass."""
 
-import math
-
 import numpy as np
 from PIL import Image
 
@@ -23,7 +21,7 @@ def fit(ink, size):
     """Brings a drawing to the form of MNIST's digits (http://yann.lecun.com/exdb/mnist).
 
     It is scaled, its proportions kept, into a box of 20/28 of the picture's side, and put where its
-    centre of mass is the picture's centre. A digit of MNIST comes back as it is.
+    centre of mass falls on the middle pixel, (14, 14) of 28. A digit of MNIST comes back as it is.
 
     Args:
         ink: (height, width) uint8; 0 where nothing is drawn.
@@ -64,7 +62,6 @@ def trace(grey):
 
 
 def _start(mass, size):
-    """Where to put rows (or columns) of these masses, so that their centre is that of the size."""
+    """Where to put rows (or columns) of these masses, so that their centre is number size / 2."""
     center = np.average(np.arange(len(mass)), weights=mass + 1e-9)  # of a mass of 0, the middle
-    start = math.ceil((size - 1) / 2 - center - 1e-6)  # rounded, a tie down
-    return min(max(start, 0), size - len(mass))
+    return min(max(round(size / 2 - center), 0), size - len(mass))
