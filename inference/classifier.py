@@ -23,19 +23,21 @@ class Classifier(NamedTuple):
     shape: tuple  # (channels, height, width)
     batch: int | None  # the batch size; None for any
     classes: list[str]
+    metadata: dict  # what the file says of itself, see network.py
 
 
-def load(path):
+def load(path, threads=None):
     """Loads an exported network that takes pictures and gives a logit for each class.
 
     Args:
         path: .onnx, .tflite or .stablehlo file; the last one with its export's report.json beside.
+        threads: number of threads to compute with; None for the runtime's own choice.
 
     Raises:
         UserError: it cannot be loaded, or does something else.
     """
     path = Path(path)
-    network = runtimes.load(path)
+    network = runtimes.load(path, threads)
     metadata = network.metadata or _report(path)
     outputs = network.outputs
     if not network.metadata:  # StableHLO has no names, only an order
@@ -48,7 +50,8 @@ def load(path):
         results = network.run({name: prepare(pixels).astype(dtype, copy=False)})
         return list(results.values())[position]
 
-    return Classifier(run, tuple(shape), batch if isinstance(batch, int) else None, classes)
+    batch = batch if isinstance(batch, int) else None
+    return Classifier(run, tuple(shape), batch, classes, metadata)
 
 
 def classify(classifier, paths, report):

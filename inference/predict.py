@@ -128,7 +128,7 @@ def find_export(name, runtime=None):
         if there:
             raise UserError(
                 f"{folder}: no {wanted}; there is {', '.join(there)}. "
-                "Choose another --runtime, or export the network again"
+                "Name one of them by its path, or export the network again"
             )
     known = [report.parent.name for report in HOME.glob("*/report.json")]
     raise UserError(
