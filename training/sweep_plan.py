@@ -64,7 +64,8 @@ def sort_out(overrides, trials):
         raise UserError(f"{ranges[0]}: a range; say how many values to draw, like --trials 20")
     if trials and not ranges:
         raise UserError("--trials: no key has a range to draw from, like weight_decay=0.001..0.1")
-    return fixed, choices
+    # Sorted, so that the same runs have the same names in whatever order they were asked for.
+    return fixed, dict(sorted(choices.items(), key=lambda pair: (pair[0] == "seed", pair[0])))
 
 
 def plan(path, fixed, choices, trials, name=None):

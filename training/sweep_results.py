@@ -143,9 +143,7 @@ def _page(folder, runs):
         "rows": [
             {
                 "cells": _cells(one),
-                "dots": [
-                    (place(best), f"{run}: {_number(best)}") for run, best in one.bests.items()
-                ],
+                "dots": [(place(best), run, _number(best)) for run, best in one.bests.items()],
                 "mean": place(one.mean),
                 "band": [place(one.mean + sign * (one.spread or 0)) for sign in (-1, 1)],
             }
