@@ -212,7 +212,7 @@ def test_a_sweep_trains_tells_sorts_and_is_not_stopped_by_a_run_that_fails(sweep
     for line, rate, values in zip(lines[1:], ("0.01", "0.0001"), (better, worse), strict=False):
         mean, spread = f"{statistics.fmean(values):.4f}", statistics.stdev(values)
         assert line.split()[:3] == [rate, "2", mean]
-        assert float(line.split()[3]) == pytest.approx(spread, abs=1e-4)
+        assert float(line.split()[3]) == pytest.approx(spread, rel=0.06)
     assert lines[3].split() == ["fast", "0", "of", "2", "-", "-"]
 
     rows = list(csv.DictReader((folder / "sweep.csv").read_text().splitlines()))
@@ -332,6 +332,16 @@ def test_the_best_epoch_counts_by_the_sense_of_the_monitor(measured):
     assert (second.mean, second.last) == (3.0, 3.5)
     assert (none.seeds, none.spread) == ("0 of 2", None)
     assert [line.split()[0] for line in table(runs).splitlines()[1:]] == ["[8]", "[4]", "[16]"]
+
+
+def test_a_run_whose_figures_are_spoilt_spoils_no_table(measured):
+    runs = measured([f"{RATE}=[1,2]"], [[{"test_accuracy": 0.5}], [{"test_accuracy": 0.75}]])
+    with open(runs[1].folder / "metrics.jsonl", "a") as file:
+        file.write('\n{"step": 16, "epo')
+    best, spoilt = settings(runs)
+    assert (best.mean, spoilt.seeds) == (0.5, "1")
+    assert table(runs).splitlines()[2].split() == ["2", "1", "-", "-"]
+    write_results(runs[0].folder.parent, runs)
 
 
 def test_copies_trained_at_once_bring_their_own_spread(measured):

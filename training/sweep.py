@@ -33,6 +33,7 @@ except ImportError:  # on Windows nothing keeps two processes from training one 
 
 TICK = 0.1  # seconds between two looks at the runs
 LINES = 4  # of a failed run's message
+ERRORS = "errors.log"  # in a run's folder, while it is under way or if it failed
 GPU_SHARE = 0.9  # of a GPU's memory that the runs under way may take together
 
 
@@ -122,6 +123,9 @@ def execute(runs, jobs):
                     break
                 if errors := _claim(run):
                     waiting.remove(run)
+                    if finished(run):  # by now, by another process
+                        errors.close()
+                        continue
                     running.append(_start(run, errors, jobs))
                 elif run.folder not in elsewhere:
                     elsewhere.add(run.folder)
@@ -141,7 +145,7 @@ def execute(runs, jobs):
 def _claim(run):
     """Opens the file of a run's errors, locked until its process ends; None if another has it."""
     with explained(run.folder):
-        errors = open(run.folder / "errors.log", "a+b")  # noqa: SIM115
+        errors = open(run.folder / ERRORS, "a+b")  # noqa: SIM115
     if fcntl:
         try:
             fcntl.flock(errors, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -174,6 +178,7 @@ def _tell(job, place, stopped):
         errors.seek(0)
         said = errors.read().decode(errors="replace").strip().splitlines()[-LINES:]
     if code == 0:
+        (job.run.folder / ERRORS).unlink(missing_ok=True)
         seconds = time.monotonic() - job.began
         print(f"{place} {name}: {figures(job.run)} ({seconds:.0f} s)", flush=True)
     elif stopped:

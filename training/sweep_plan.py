@@ -98,10 +98,12 @@ def plan(path, fixed, choices, trials, name=None):
 
 def prepare(runs):
     """Makes the run folders that are not there, if those that are there hold the same configs."""
-    new = [run for run in runs if not (run.folder / "config.json").exists()]
+    new = []
     for run in runs:
-        if run not in new:
+        if (run.folder / "config.json").exists():
             _check_same(run.config, run.folder)
+        else:
+            new.append(run)
     for run in new:
         with explained(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)

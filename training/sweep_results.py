@@ -1,5 +1,6 @@
 """What came of a sweep: a table, sweep.csv with a line for each run, and sweep.html to look at."""
 
+import contextlib
 import csv
 import io
 import json
@@ -89,10 +90,11 @@ def write_results(folder, runs):
 def _outcome(run):
     """The monitored figure: in the best epoch, its spread over `training.seeds`, in the last."""
     sense, name = monitored([run])
-    path = run.folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    epochs = [line for line in map(json.loads, lines) if "batch" not in line and name in line]
-    if not epochs:
+    epochs = []
+    with contextlib.suppress(OSError, ValueError):  # a disk that was full, say, has spoilt it
+        lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        epochs = [line for line in map(json.loads, lines) if "batch" not in line and name in line]
+    if not (epochs and finished(run)):
         return math.nan, None, math.nan
     finite = [line for line in epochs if math.isfinite(line[name])] or epochs
     best = (min if sense == "min" else max)(finite, key=lambda line: line[name])
@@ -117,7 +119,7 @@ def _headings(runs):
 
 
 def _cells(setting):
-    spread = "" if setting.spread is None else _number(setting.spread)
+    spread = "" if setting.spread is None else f"{setting.spread:#.2g}"
     measured = [_number(setting.mean), spread, _number(setting.last)]
     return [*map(value_text, setting.values.values()), setting.seeds, *measured]
 
