@@ -15,6 +15,7 @@ command, given again, goes on where it stopped; with more values it trains what 
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -57,20 +58,22 @@ def main(argv=None):
             path = write_wandb(folder, runs, options.config, fixed, choices)
             print(f"Written, go on with: wandb sweep {shlex.quote(str(path))}")
             return 0
-        prepare(runs)
+        if options.task is not None and options.task not in range(len(runs)):
+            raise utils.UserError(f"--task {options.task}: expected 0 to {len(runs) - 1}")
+        chosen = runs if options.task is None else [runs[options.task]]
+        prepare(chosen)
         if options.slurm:
             path = write_slurm(folder, runs)
             print(f"Written, go on with: sbatch {shlex.quote(str(path))}")
             return 0
-        if options.task is not None and options.task not in range(len(runs)):
-            raise utils.UserError(f"--task {options.task}: expected 0 to {len(runs) - 1}")
-        chosen = runs if options.task is None else [runs[options.task]]
         failed, stopped = execute(chosen, options.jobs)
         if options.task is None:
             print(f"\n{table(runs)}\n\nLook at {write_results(folder, runs)}")
     except utils.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before the first run; from then on what is under way is saved
+        return 128 + signal.SIGINT
     if stopped:
         print("Stopped; the same command goes on", file=sys.stderr)
         return 128 + stopped
