@@ -75,8 +75,8 @@ def _chart(name, curve, end, unit):
     log = (lower_is_better(name) or name.endswith("norm")) and low > 0 and high / low >= LOG_RATIO
     if name.endswith(RATES) and not log:
         low = min(low, 0)
-    place_y, y_ticks = _log_scale(low, high) if log else _scale(low, high)
-    place_x, x_ticks = _scale(0, end, whole=True)
+    place_y, y_ticks = log_scale(low, high) if log else scale(low, high)
+    place_x, x_ticks = scale(0, end, whole=True)
 
     def place(points):
         return [(place_x(x), 100 - place_y(y)) for x, y in points]
@@ -104,7 +104,7 @@ def _chart(name, curve, end, unit):
     }
 
 
-def _scale(low, high, whole=False):
+def scale(low, high, whole=False):
     """A linear scale whose ends are round: its position function, and its (value, label) ticks."""
     if low == high:
         low, high = min(0, low), max(0, high) or 1
@@ -118,7 +118,7 @@ def _scale(low, high, whole=False):
     return lambda y: 100 * (y - low) / (high - low), ticks
 
 
-def _log_scale(low, high):
+def log_scale(low, high):
     """The same for a logarithmic scale."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 100 else (1,)
