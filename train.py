@@ -115,6 +115,7 @@ def train(config, folder, parts, state, progress, profile=False):
     """Trains for the epochs that are left, then reports; returns the exit code."""
     from training.checkpoint import Saver, file_name
     from training.evaluation import evaluate_all, predict
+    from training.gallery import gather
     from training.guard import purity
     from training.interruption import Interruption
     from training.journal import Journal
@@ -167,8 +168,10 @@ def train(config, folder, parts, state, progress, profile=False):
 
         saver.wait()
         tracker.keep(folder / file_name(progress.epochs))
-        _, predictions = predict(parts, evaluation_params(state))
-        report = write_report(folder, predictions=predictions)
+        params = evaluation_params(state)
+        _, predictions = predict(parts, params)
+        gallery = gather(config, parts, params)
+        report = write_report(folder, predictions=predictions, gallery=gallery)
     LOG.info("Finished! Look at %s", report)
     return 0
 

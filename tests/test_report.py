@@ -319,7 +319,7 @@ def test_pictures_of_noise_of_any_size_keep_the_report_small(tmp_path, shape):
     predictions = Predictions(logits, targets, lambda i: image)
     path = write_report(tmp_path, predictions=predictions)
     assert path.stat().st_size < LIMIT
-    for picture in page(path).iter("img"):
+    for picture in page(path).findall(".//div[@class='mistakes']//img"):
         data = base64.b64decode(picture.get("src").partition(",")[2])
         width, height = Image.open(io.BytesIO(data)).size
         assert width / height == pytest.approx(shape[2] / shape[1], rel=0.05)
@@ -352,7 +352,7 @@ def test_inputs_that_are_no_pictures_are_named_by_their_index(tmp_path, images):
 
 def test_a_perfect_classifier_has_no_section_of_mistakes(tmp_path):
     path = write_report(tmp_path, predictions=Predictions(np.eye(3), np.arange(3)))
-    assert sections(path) == ["Confusions"]
+    assert sections(path) == ["Confusions", "Calibration"]
     assert matrix_of(page(path))[1] == ["100"] * 3
 
 
