@@ -11,6 +11,7 @@ from training.progress import SPREAD
 from training.report import read_lines, render
 
 COLOURS, DASHES = 8, ("", " dashed", " dotted")  # runs beyond the colours have other strokes
+NO_DOTS = tuple(name.replace("_", " ") for name in RATES)  # of every interval: they would crowd
 SPLITS = {"test": "test", "validation": "validation", "train": "train", "interval": "train"}
 
 
@@ -72,7 +73,8 @@ def overlaid(metrics):
     ends = [x for curve in overlays.values() for points in curve.values() for x, _ in points]
     end = max(ends, default=0) or 1
     order = sorted(overlays, key=_rank)
-    return [chart(title, overlays[title], end, unit, labels) for title in order]
+    shown = [chart(title, overlays[title], end, unit, labels) for title in order]
+    return [one | {"dots": {}} if one["name"].endswith(NO_DOTS) else one for one in shown]
 
 
 def _rank(title):

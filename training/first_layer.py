@@ -7,7 +7,8 @@ from PIL import Image
 from training.pictures import channels_last, row
 
 FILTERS = 64  # shown, the first ones
-NEGATIVE, POSITIVE = (0, 114, 178), (213, 94, 0)  # colours that the colour-blind tell apart
+NEGATIVE, POSITIVE = (38, 139, 214), (230, 110, 30)  # colours that the colour-blind tell apart
+LARGEST = 99  # percentile of the weights' sizes that has the full colour
 PRODUCTS = ("dot_general", "conv_general_dilated")
 INPUT = "input"
 
@@ -121,7 +122,7 @@ def _kernels(weights, height, width, channels):
 def _drawn(kernels):
     """An image each, on one scale: colours around grey, or from blue by nothing to orange."""
     kernels = kernels.astype(np.float32)
-    kernels = kernels / (np.abs(kernels).max() or 1)
+    kernels = np.clip(kernels / (np.percentile(np.abs(kernels), LARGEST) or 1), -1, 1)
     if kernels.shape[-1] >= 3:
         pixels = np.round(127.5 * (1 + kernels[..., :3]))
     else:
