@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import gzip
 import io
 import json
 import math
@@ -14,7 +13,6 @@ import subprocess
 import tempfile
 from collections import Counter
 from html.parser import HTMLParser
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,28 +21,12 @@ from PIL import Image
 
 from training.report import Predictions, environment, write_predictions, write_report
 
-DATA = Path(__file__).resolve().parents[1] / "data"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 HOSTILE = "</style><script>document.title = 'owned'</script><img src='https://evil.test/x.png'>"
 VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 LIMIT = 2_000_000  # bytes of a report
 EPOCHS, BATCHES = 10, 118
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """Real digits, judged by how near they are to the classes' mean pictures."""
-
-    def read(name, header):
-        return np.frombuffer(gzip.open(DATA / name).read(), np.uint8, offset=header)
-
-    images = read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
-    targets = read("t10k-labels-idx1-ubyte.gz", 8).astype(np.int64)
-    pixels = images.reshape(-1, 784) / 255.0
-    means = np.stack([pixels[targets == label].mean(0) for label in range(10)])
-    logits = 2 * pixels @ means.T - (means**2).sum(1)
-    return Predictions(logits.astype(np.float32), targets, images)
 
 
 @pytest.fixture
