@@ -10,7 +10,7 @@ from training.files import place_text
 from training.progress import SPREAD
 from training.report import read_lines, render
 
-COLOURS, DASHES = 8, ("", " dashed", " dotted")  # runs beyond the colours have other strokes
+COLOURS, DASHES = 8, ("", " dashed", " dotted")  # beyond the colours, runs have other strokes
 NO_DOTS = tuple(name.replace("_", " ") for name in RATES)  # of every interval: they would crowd
 SPLITS = {"test": "test", "validation": "validation", "train": "train", "interval": "train"}
 
@@ -84,8 +84,10 @@ def _rank(title):
 
 
 def _line(place):
-    """The classes that give a run's line its colour and stroke."""
-    return f"run{place % COLOURS}{DASHES[place // COLOURS % len(DASHES)]}"
+    """The classes that give a run's line its colour and stroke; no two runs have all the same."""
+    cycle, colour = divmod(place, COLOURS)
+    again, stroke = divmod(cycle, len(DASHES))
+    return f"run{colour}{DASHES[stroke]}" + f" again{again}" * bool(again)
 
 
 def _cells(name, cells):
