@@ -260,7 +260,7 @@ def test_first_layers_that_are_no_filters_are_left_out(network):
 
 
 def test_a_run_reports_all_of_it_and_test_py_too(run, script):
-    _, folder = run("model.name=mnist_model", 'model.args={"feat_dims": [4]}', "training.epochs=1")
+    _, folder = run("training.epochs=1")
     expected = ["Curves", "Confusions", "Most confident mistakes", "Calibration", "Samples"]
     expected += ["Augmentation", "First layer", "Epochs", "Config", "Environment"]
     assert sections(folder / "report.html") == expected
@@ -293,11 +293,12 @@ def example_config(name, mnist):
 
 
 def gallery_of(path):
-    """(parts, gallery) of a network that has not been trained."""
+    """(parts, gallery) of a network whose parameters are all zero."""
     config = read_config(path)
     parts = build(config)
-    state = parts.init(next(parts.loaders["train"].batches(1)))
-    return parts, gather(config, parts, state.params)
+    shapes = jax.eval_shape(parts.init, next(parts.loaders["train"].batches(1))).params
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return parts, gather(config, parts, params)
 
 
 def pictures(channels):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from training.pictures import channels_last, row
+from training.pictures import channels_first, row
 
 FILTERS = 64  # shown, the first ones
 NEGATIVE, POSITIVE = (38, 139, 214), (230, 110, 30)  # colours that the colour-blind tell apart
@@ -22,11 +22,10 @@ def filters(network, params, inputs):
     Args:
         network: function of params and inputs.
         params: its parameters.
-        inputs: (batch, ...) uint8 pictures.
+        inputs: (batch, ...) pictures, as `training.pictures.image_of` takes them, or their shape.
     """
     path, weights = first_weights(network, params, inputs) or ("", np.zeros(()))
-    shape = channels_last(inputs[0]).shape if inputs[0].ndim == 3 else (*inputs[0].shape, 1)
-    kernels = _kernels(weights, *shape)
+    kernels = _kernels(weights, *_sides(*inputs.shape[1:]))
     if kernels is None or not np.isfinite(kernels).all():
         return None
     count, height, width, channels = kernels.shape
@@ -52,7 +51,7 @@ def first_weights(network, params, inputs):
     Args:
         network: function of params and inputs.
         params: its parameters, a tree of arrays.
-        inputs: an array.
+        inputs: an array, or the shape and dtype of one.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     traced = jax.make_jaxpr(network)(params, inputs)
@@ -99,6 +98,13 @@ def _inner(equation):
         for one in value if isinstance(value, tuple | list) else (value,):
             if hasattr(one, "eqns"):
                 yield getattr(one, "jaxpr", one)
+
+
+def _sides(*shape):
+    """The height, width and channels of a picture of a shape."""
+    if len(shape) == 2:
+        return (*shape, 1)
+    return (*shape[1:], shape[0]) if channels_first(shape) else shape
 
 
 def _kernels(weights, height, width, channels):

@@ -42,21 +42,28 @@ def gather(config, parts, params):
     loader = parts.loaders["train"]
     indices = np.unique(np.linspace(0, len(loader.dataset) - 1, PICTURES).astype(int))
     inputs = fetch(loader.read(indices)["inputs"])
-    if isinstance(inputs, dict) or image_of(np.asarray(inputs)[0]) is None:
+    if not hasattr(inputs, "dtype") or image_of(inputs[0]) is None:
         return Gallery([], None)
     inputs = np.asarray(inputs)
+    batch = jax.ShapeDtypeStruct((loader.batch_size, *inputs.shape[1:]), inputs.dtype)
     if parts.copies > 1:
         params = pick(params, 0)
 
     def network(params, inputs):
         return parts.forward(params, inputs, None, False)[0]
 
+    augment = config.data_loader.augment
+    augmented = _if_it_can("augmentation", _augmented, augment, indices, inputs)
+    return Gallery(augmented or [], _if_it_can("filters", filters, network, params, batch))
+
+
+def _if_it_can(what, function, *args):
+    """What a function of the user's functions returns; where one of them refuses, it is told."""
     try:
-        augmented = _augmented(config.data_loader.augment, indices, inputs)
+        return function(*args)
     except UserError as error:  # such as: it takes whole batches only
-        LOG.warning("The report shows no augmentation: %s", error)
-        augmented = []
-    return Gallery(augmented, filters(network, params, inputs))
+        LOG.warning("The report shows no %s: %s", what, error)
+        return None
 
 
 def _augmented(named, indices, inputs):

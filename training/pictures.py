@@ -25,14 +25,14 @@ def image_of(pixels):
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:
         return None
     if pixels.ndim == 3:
-        pixels = channels_last(pixels)
+        pixels = np.moveaxis(pixels, 0, -1) if channels_first(pixels.shape) else pixels
         pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def channels_last(pixels):
-    """Returns a picture of three axes as (height, width, channels), whichever way it came."""
-    return np.moveaxis(pixels, 0, -1) if len(pixels) <= 4 else pixels
+def channels_first(shape):
+    """Tells whether a picture of three axes has its channels before its height and width."""
+    return shape[0] <= 4
 
 
 def picture(pixels):
