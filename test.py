@@ -56,6 +56,7 @@ def test(options):
     log = utils.set_up_logging()
     from training.build import build
     from training.evaluation import predict
+    from training.gallery import gather
     from training.report import write_predictions, write_report
     from training.start import restored_params, use_compilation_cache
 
@@ -63,12 +64,15 @@ def test(options):
         use_compilation_cache()
     parts = build(config, options.config or folder / "config.json")
     log.info("Evaluating %s", checkpoint)
-    results, predictions = predict(parts, restored_params(parts, arrays, checkpoint))
+    params = restored_params(parts, arrays, checkpoint)
+    results, predictions = predict(parts, params)
     if predictions:
         predictions = predictions._replace(source=f"the test set, {checkpoint.name}")
     for name, value in results.items():
         log.info("%s @ %s", name.removeprefix("test_"), value)
-    log.info("Look at %s", write_report(folder, predictions=predictions))
+    gallery = gather(config, parts, params)
+    report = write_report(folder, predictions=predictions, gallery=gallery)
+    log.info("Look at %s", report)
     if options.predictions:
         if predictions is None:
             raise utils.UserError("--predictions: the network is not a classifier of its inputs")

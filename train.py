@@ -139,6 +139,7 @@ def train(config, folder, parts, state, progress, profile=False):
     """Trains for the epochs that are left, then reports; returns the exit code."""
     from training.checkpoint import Saver, file_name
     from training.evaluation import evaluate_all, predict
+    from training.gallery import gather
     from training.guard import purity
     from training.interruption import Interruption
     from training.journal import Journal
@@ -191,11 +192,13 @@ def train(config, folder, parts, state, progress, profile=False):
             settle()  # by now update and evaluate have met every shape there is
 
         saver.wait()
-        _, predictions = predict(parts, evaluation_params(state))
+        params = evaluation_params(state)
+        _, predictions = predict(parts, params)
         if not folder:
             return 0
         tracker.keep(folder / file_name(progress.epochs))
-        report = write_report(folder, predictions=predictions)
+        gallery = gather(config, parts, params)
+        report = write_report(folder, predictions=predictions, gallery=gallery)
     LOG.info("Finished! Look at %s", report)
     return 0
 

@@ -55,6 +55,22 @@ def mnist(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def digits():
+    """Predictions of real digits: how near they are to the classes' mean pictures."""
+    from training.report import Predictions
+
+    def read(name, header):
+        return np.frombuffer(gzip.open(ROOT / "data" / name).read(), np.uint8, offset=header)
+
+    images = read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
+    targets = read("t10k-labels-idx1-ubyte.gz", 8).astype(np.int64)
+    pixels = images.reshape(-1, 784) / 255.0
+    means = np.stack([pixels[targets == label].mean(0) for label in range(10)])
+    logits = 2 * pixels @ means.T - (means**2).sum(1)
+    return Predictions(logits.astype(np.float32), targets, images)
+
+
 @pytest.fixture
 def config(mnist, tmp_path):
     """The sample's config as a dict, on the small data, with a small network."""

@@ -2,7 +2,6 @@
 
 import base64
 import csv
-import gzip
 import io
 import json
 import math
@@ -14,7 +13,6 @@ import subprocess
 import tempfile
 from collections import Counter
 from html.parser import HTMLParser
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -23,28 +21,12 @@ from PIL import Image
 
 from training.report import Predictions, environment, write_predictions, write_report
 
-DATA = Path(__file__).resolve().parents[1] / "data"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 HOSTILE = "</style><script>document.title = 'owned'</script><img src='https://evil.test/x.png'>"
 VOID = {"meta", "link", "img", "br", "wbr", "hr", "input"}
 LIMIT = 2_000_000  # bytes of a report
 EPOCHS, BATCHES = 10, 118
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """Real digits, judged by how near they are to the classes' mean pictures."""
-
-    def read(name, header):
-        return np.frombuffer(gzip.open(DATA / name).read(), np.uint8, offset=header)
-
-    images = read("t10k-images-idx3-ubyte.gz", 16).reshape(-1, 1, 28, 28)
-    targets = read("t10k-labels-idx1-ubyte.gz", 8).astype(np.int64)
-    pixels = images.reshape(-1, 784) / 255.0
-    means = np.stack([pixels[targets == label].mean(0) for label in range(10)])
-    logits = 2 * pixels @ means.T - (means**2).sum(1)
-    return Predictions(logits.astype(np.float32), targets, images)
 
 
 @pytest.fixture
@@ -319,7 +301,7 @@ def test_pictures_of_noise_of_any_size_keep_the_report_small(tmp_path, shape):
     predictions = Predictions(logits, targets, lambda i: image)
     path = write_report(tmp_path, predictions=predictions)
     assert path.stat().st_size < LIMIT
-    for picture in page(path).iter("img"):
+    for picture in page(path).findall(".//div[@class='mistakes']//img"):
         data = base64.b64decode(picture.get("src").partition(",")[2])
         width, height = Image.open(io.BytesIO(data)).size
         assert width / height == pytest.approx(shape[2] / shape[1], rel=0.05)
@@ -352,7 +334,7 @@ def test_inputs_that_are_no_pictures_are_named_by_their_index(tmp_path, images):
 
 def test_a_perfect_classifier_has_no_section_of_mistakes(tmp_path):
     path = write_report(tmp_path, predictions=Predictions(np.eye(3), np.arange(3)))
-    assert sections(path) == ["Confusions"]
+    assert sections(path) == ["Confusions", "Calibration"]
     assert matrix_of(page(path))[1] == ["100"] * 3
 
 

@@ -265,14 +265,40 @@ def _rule(rule, loss, config, total_steps, where):
         )
     if config.training.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(config.training.clip_norm), optimizer)
-    rate = args.get("learning_rate") if isinstance(args, dict) else None
-    number = isinstance(rate, int | float) and math.isfinite(rate)
-    if rate is not None and not callable(rate) and not number:
-        raise UserError(
-            f"{where}.args.learning_rate: expected a number, or a schedule as "
-            f'{{"name": ..., "args": ...}}, got {rate!r}'
-        )
+    rates = _learning_rates(function, _fill(rule.optimizer.args, "total_steps", total_steps), where)
+    for place, rate in rates:
+        number = isinstance(rate, int | float) and math.isfinite(rate)
+        if rate is not None and not callable(rate) and not number:
+            raise UserError(
+                f"{place}: expected a number, or a schedule as "
+                f'{{"name": ..., "args": ...}}, got {rate!r}'
+            )
+    rate = rates[0][1] if len(rates) == 1 else None  # of several, none is the learning rate
     return Rule(loss, optimizer, tuple(rule.trains), rate)
+
+
+def _learning_rates(function, args, where):
+    """(place in the config, number or schedule) of each learning rate: in a chain there may be any.
+
+    What stands deeper, inside of other wrappers, may count its updates otherwise.
+    """
+    if function is optax.chain and isinstance(args, list):
+        links = [(index, one) for index, one in enumerate(args) if is_named(one)]
+        return [
+            rate
+            for index, one in links
+            for rate in _learning_rates(
+                resolve(one["name"], HOMES["optimizer"], f"{where}.args.{index}.name"),
+                one.get("args"),
+                f"{where}.args.{index}",
+            )
+        ]
+    if isinstance(args, list):
+        args = dict(zip(_parameters(function), args, strict=False))
+    if not isinstance(args, dict) or "learning_rate" not in args:
+        return []
+    place = f"{where}.args.learning_rate"
+    return [(place, construct(args["learning_rate"], "optimizer", place))]
 
 
 def _fill(value, name, number):

@@ -19,6 +19,7 @@ LINES = {
     "test_": "test",
     "train_": "interval",
 }
+LABELS = {"only": "", "interval": "train"}  # of lines that are not called by their own name
 LOWER_IS_BETTER = ("loss", "error", "perplexity", "distance")
 RATES = ("learning_rate", "gradient_norm")  # of every interval; their means say little
 
@@ -44,29 +45,49 @@ def charts(metrics: list[dict]) -> list[dict]:
     Args:
         metrics: the lines of metrics.jsonl.
     """
+    measured, unit = curves(metrics)
+    end = max(
+        (x for curve in measured.values() for line in curve.values() for x, _ in line), default=0
+    )
+    for name, curve in measured.items():
+        if "only" in curve:
+            measured[name] = {"only": curve["only"]}
+    order = sorted(measured, key=lambda name: "only" in measured[name])
+    return [chart(name, measured[name], end or 1, unit) for name in order]
+
+
+def curves(metrics: list[dict]) -> tuple[dict, str]:
+    """Returns {measure: {line: [(x, value), ...]}}, and the unit of x: "epoch", or "step".
+
+    Args:
+        metrics: the lines of metrics.jsonl; there are steps only where no epoch was finished.
+    """
     ends = [
         line for line in metrics if line.get("epoch") and "step" in line and "batch" not in line
     ]
     steps = ends[-1]["step"] / ends[-1]["epoch"] if ends else 1  # in an epoch
-    curves, end = {}, 0
+    found = {}
     for line in metrics:
         x = line["step"] / steps if "step" in line else line.get("epoch")
         for key, value in measures(line).items() if x is not None else ():
             if key.endswith(SPREAD):
                 continue  # the table has it
             start = next((start for start in LINES if key.startswith(start)), "")
-            curve = curves.setdefault(key.removeprefix(start), {})
+            curve = found.setdefault(key.removeprefix(start), {})
             curve.setdefault(LINES.get(start, "only"), []).append((x, value))
-            end = max(end, x)
-    for name, curve in curves.items():
-        if "only" in curve:
-            curves[name] = {"only": curve["only"]}
-    order = sorted(curves, key=lambda name: "only" in curves[name])
-    return [_chart(name, curves[name], end or 1, "epoch" if ends else "step") for name in order]
+    return found, "epoch" if ends else "step"
 
 
-def _chart(name, curve, end, unit):
-    """A chart as the template draws it; x and y are percent of the plot, from its upper left."""
+def chart(name: str, curve: dict, end: float, unit: str, labels: dict = LABELS) -> dict:
+    """Returns a chart as the template draws it, in percent of the plot from its upper left.
+
+    Args:
+        name: of the measure.
+        curve: {line: [(x, value), ...]}; a line is a class of the style sheet.
+        end: of the x axis.
+        unit: of the x axis.
+        labels: what to call a line that is not called by its own name.
+    """
     values = np.array([y for points in curve.values() for _, y in points], float)
     finite = values[np.isfinite(values)]
     if finite.size == 0:
@@ -87,6 +108,7 @@ def _chart(name, curve, end, unit):
     return {
         "name": name.replace("_", " "),
         "unit": unit,
+        "labels": {line: labels.get(line, line) for line in curve},
         "log": log,
         "missing": values.size - np.isfinite(values).sum(),
         "y_ticks": [(100 - place_y(y), text) for y, text in y_ticks],

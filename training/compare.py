@@ -36,26 +36,60 @@ def compare(runs):
     Raises:
         UserError: there are fewer than two, or one is no run folder.
     """
-    runs = [run for path in runs for run in _runs(Path(path))]
+    runs = find_runs(runs)
+    rows = [("", *(run.name for run in runs))]
+    for title, section in differences(runs).items():
+        rows += [(title, *[""] * len(runs))]
+        rows += [(f"  {name}", *map(str, cells)) for name, cells in section.items()] or [
+            ("  the same", *[""] * len(runs))
+        ]
+    return "\n".join([_table(rows), "", *verdicts(runs)])
+
+
+def find_runs(paths):
+    """Returns the run folders that paths stand for: themselves, or those in them.
+
+    Raises:
+        UserError: there are fewer than two, or one is no run folder.
+    """
+    runs = [run for path in paths for run in _runs(Path(path))]
     if len(runs) < 2:
         raise UserError(f"{runs[0]}: one run; expected two or more to compare")
+    return runs
+
+
+def differences(runs):
+    """Returns {section: {name: [what each run has]}} of what differs, and the last epochs' figures.
+
+    Args:
+        runs: run folders.
+    """
     records = [read_record(run) for run in runs]
     configs = [json.loads((run / "config.json").read_text(encoding="utf-8")) for run in runs]
     for record in records:
         record.pop("config", None)  # config.json is the same, and older runs have only that
     epochs = [_epochs(run) for run in runs]
-    sections = {
+    return {
         "config": _differing(configs),
         "made from": _differing(records),
         "last epoch": _side_by_side([run[-1] if run else {} for run in epochs]),
     }
-    rows = [("", *(run.name for run in runs))]
-    for title, section in sections.items():
-        rows += [(title, *[""] * len(runs))]
-        rows += [(f"  {name}", *cells) for name, cells in section.items()] or [
-            ("  the same", *[""] * len(runs))
-        ]
-    return "\n".join([_table(rows), "", *_verdicts(runs)])
+
+
+def verdicts(runs):
+    """Yields in words whether each run's figures and weights are those of the first, to the bit."""
+    first, weights = _lines(runs[0]), _weights(runs[0])
+    for run in runs[1:]:
+        pairs = zip(first, lines := _lines(run), strict=False)
+        step = next((one["step"] for one, other in pairs if one != other), None)
+        if step is not None:
+            yield f"{run.name}: its figures are others from step {step} on"
+        elif len(lines) != len(first):
+            yield f"{run.name}: its figures are the same, as far as both runs have come"
+        else:
+            yield f"{run.name}: its figures are the same to the bit"
+        same = weights is not None and weights == _weights(run)
+        yield f"{run.name}: its latest checkpoint holds {'the same' if same else 'other'} bits"
 
 
 def _runs(path):
@@ -76,7 +110,7 @@ def _differing(trees):
 
 def _side_by_side(records):
     names = dict.fromkeys(name for record in records for name in record)
-    return {name: [str(record.get(name, "-")) for record in records] for name in names}
+    return {name: [record.get(name, "-") for record in records] for name in names}
 
 
 def _epochs(run):
@@ -89,22 +123,6 @@ def _lines(run):
     path = run / "metrics.jsonl"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.splitlines()]
-
-
-def _verdicts(runs):
-    """In words: whether each run's figures and weights are those of the first, to the bit."""
-    first, weights = _lines(runs[0]), _weights(runs[0])
-    for run in runs[1:]:
-        pairs = zip(first, lines := _lines(run), strict=False)
-        step = next((one["step"] for one, other in pairs if one != other), None)
-        if step is not None:
-            yield f"{run.name}: its figures are others from step {step} on"
-        elif len(lines) != len(first):
-            yield f"{run.name}: its figures are the same, as far as both runs have come"
-        else:
-            yield f"{run.name}: its figures are the same to the bit"
-        same = weights is not None and weights == _weights(run)
-        yield f"{run.name}: its latest checkpoint holds {'the same' if same else 'other'} bits"
 
 
 def _weights(run):

@@ -1,15 +1,12 @@
-"""Turns a classifier's predictions into what the report shows: confusions and mistakes."""
-
-import base64
-import io
+"""Turns a classifier's predictions into what the report shows: confusions, mistakes, samples."""
 
 import numpy as np
-from PIL import Image
+
+from training.calibration import calibrate
+from training.pictures import picture, samples
 
 MISTAKES = 25  # shown, the most confident ones
 MATRIX_CLASSES = 50  # with more classes the commonest confusions are listed instead
-CRISP_PIXELS = 64  # pictures up to this side keep every pixel as a square
-PHOTO_PIXELS = 192  # larger pictures are scaled down to this side
 
 
 def decide(predictions):
@@ -50,9 +47,9 @@ def judge(predictions):
     targets, images = np.asarray(predictions.targets), predictions.images
     look = images if callable(images) or images is None else images.__getitem__
     pairs, counts = np.unique(targets * len(classes) + predicted, return_counts=True)
+    confidence = chances[np.arange(len(targets)), predicted]
     wrong = np.flatnonzero(predicted != targets)
-    confidence = chances[wrong, predicted[wrong]]
-    order = wrong[np.argsort(-confidence, kind="stable")]  # NaN comes last
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")]  # NaN comes last
     return {
         "source": predictions.source,
         "examples": len(targets),
@@ -63,13 +60,15 @@ def judge(predictions):
         "mistakes": [
             {
                 "index": i,
-                "picture": look and _picture(look(i)),
+                "picture": look and picture(look(i)),
                 "predicted": classes[predicted[i]],
-                "probability": float(chances[i, predicted[i]]),
+                "probability": float(confidence[i]),
                 "target": classes[targets[i]],
             }
             for i in order[:MISTAKES].tolist()
         ],
+        "calibration": calibrate(confidence, predicted == targets),
+        "samples": samples(look, targets, classes),
     }
 
 
@@ -98,19 +97,3 @@ def _matrix(pairs, counts, classes):
         list(zip(*row, strict=True)) for row in zip(matrix.tolist(), heat.tolist(), strict=True)
     ]
     return {"rows": list(zip(cells, recall.tolist(), strict=True)), "precision": precision.tolist()}
-
-
-def _picture(pixels):
-    """A picture as a data URI: small ones as PNG, larger ones as JPEG; None if it is no picture."""
-    pixels = np.asarray(pixels)
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
-        return None
-    if pixels.ndim == 3:
-        pixels = np.moveaxis(pixels, 0, -1) if len(pixels) <= 4 else pixels  # channels last
-        pixels = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    kind = "png" if max(image.size) <= CRISP_PIXELS else "jpeg"
-    image.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
-    file = io.BytesIO()
-    image.save(file, kind)
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

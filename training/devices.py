@@ -200,6 +200,14 @@ def gathered(tree):
     return jax.tree.map(gather, tree)
 
 
+def on_host(tree):
+    """Returns the tree in NumPy's arrays, or None if other processes have parts of it."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    if all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in leaves):
+        return jax.tree.map(np.asarray, tree)
+    return None
+
+
 def _whole(tree, mesh):
     """The tree, all of it on each device."""
     everywhere = NamedSharding(mesh, PartitionSpec())

@@ -1,5 +1,10 @@
-"""Writes report.html: a run on one page, in one file, that needs no network and no script."""
+"""Writes report.html: a run on one page, in one file, that needs no network and no script.
 
+python -m training.report RUN RUN ...              several runs on one page
+python -m training.report saved/MNIST_Sample       all runs in a folder
+"""
+
+import argparse
 import csv
 import json
 import math
@@ -7,6 +12,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,10 +22,13 @@ import jax
 import jinja2
 import numpy as np
 
+from training.calibration import diagram
 from training.charts import RATES, charts, lower_is_better, measures
 from training.confusion import decide, judge
 from training.files import place_text
+from training.gallery import Gallery
 from training.progress import SPREAD
+from utils import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TABLE_ROWS = 300  # of the table of epochs
@@ -45,7 +54,11 @@ class Predictions(NamedTuple):
 
 
 def write_report(
-    run: Path, *, predictions: Predictions | None = None, title: str | None = None
+    run: Path,
+    *,
+    predictions: Predictions | None = None,
+    gallery: Gallery | None = None,
+    title: str | None = None,
 ) -> Path:
     """Writes the report of a run into its folder, from whatever the folder holds.
 
@@ -53,7 +66,9 @@ def write_report(
         run: the run's folder. Read, where they exist: metrics.jsonl, timing.jsonl, config.json
             and environment.json (what `environment` returns; a "parameters" in it is the count
             of the network's parameters).
-        predictions: adds the confusion matrix and the most confident mistakes.
+        predictions: adds the confusion matrix, the most confident mistakes, the calibration and
+            samples of each class.
+        gallery: adds what augmentation does, and the first layer's filters.
         title: the heading; None stands for the config's title, else the folder's name.
 
     Returns:
@@ -64,19 +79,21 @@ def write_report(
     """
     run = Path(run)
     name = run.resolve().name
-    metrics, timing = _read_lines(run / "metrics.jsonl"), _read_lines(run / "timing.jsonl")
+    metrics, timing = read_lines(run / "metrics.jsonl"), read_lines(run / "timing.jsonl")
     config, surroundings = _read(run / "config.json"), _read(run / "environment.json")
     packages, parameters = surroundings.pop("packages", {}), surroundings.pop("parameters", None)
     for checksums in ("config", "code", "data", "uncommitted"):  # for `training.audit` alone
         surroundings.pop(checksums, None)
     table = _table([*metrics, *timing])
-    html = _template().render(
+    html = render(
+        "report.html.jinja",
         title=title or config.get("title") or name,
         run=name,
         figures=list(_figures(table, config, parameters)),
         charts=charts(metrics),
         table=table,
         judged=predictions and judge(predictions),
+        gallery=gallery or Gallery([], None),
         environment={name.replace("_", " "): text for name, text in flatten(surroundings)},
         packages=packages,
         config=dict(flatten(config)),
@@ -129,8 +146,8 @@ def _revision(repository):
     return done.stdout.strip() or "unknown"
 
 
-def _read_lines(path):
-    """The objects of a file of JSON lines; a line cut short by a killed run is passed over."""
+def read_lines(path: Path) -> list[dict]:
+    """Returns the objects of a file of JSON lines, without one cut short by a killed run."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     return [line for line in map(_parse, text.splitlines()) if line]
 
@@ -203,7 +220,8 @@ def _headline_keys(keys):
     return []
 
 
-def _template():
+def render(template: str, **values) -> str:
+    """Returns a template of this folder, filled in."""
     jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -211,8 +229,8 @@ def _template():
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    jinja.filters |= {"number": _number, "percent": _percent}
-    return jinja.get_template("report.html.jinja")
+    jinja.filters |= {"number": _number, "percent": _percent, "diagram": diagram}
+    return jinja.get_template(template).render(**values)
 
 
 def _number(value):
@@ -240,3 +258,25 @@ def _duration(seconds):
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def main(argv=None):
+    """Writes the page of several runs; returns the exit code."""
+    from training.comparison import write_comparison  # which needs this module
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, two or more")
+    parser.add_argument("--out", metavar="FILE", help="in place of comparison.html beside the runs")
+    options = parser.parse_args(argv)
+    try:
+        print(f"Look at {write_comparison(options.runs, options.out)}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
