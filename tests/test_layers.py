@@ -345,6 +345,7 @@ def test_an_index_outside_the_vocabulary_is_nan_and_not_another_row(index):
 
 sizes = st.integers(1, 9)
 pairs = st.tuples(st.integers(1, 5), st.integers(1, 5))
+large = st.integers(8, 14)
 large_pairs = st.tuples(st.integers(5, 7), st.integers(5, 7))
 strides = st.tuples(st.integers(1, 3), st.integers(1, 3))
 margins = st.tuples(st.integers(0, 2), st.integers(0, 2))
@@ -381,6 +382,14 @@ def check_equal_to_plain(height, width, channels, features, size, stride, paddin
 @given(sizes, sizes, st.integers(1, 4), st.integers(1, 4), pairs, paddings)
 def test_patches_equal_the_plain_convolution(height, width, channels, features, size, padding):
     check_equal_to_plain(height, width, channels, features, size, size, padding, 1)
+
+
+@FEW
+@given(large, large, st.integers(1, 4), st.integers(1, 4), large_pairs, strides, paddings)
+def test_the_rows_form_equals_the_plain_convolution(
+    height, width, channels, features, size, stride, padding
+):
+    check_equal_to_plain(height, width, channels, features, size, stride, padding, 1)
 
 
 @FEW
