@@ -462,7 +462,7 @@ def lowered(*hyper, pixels=7, platform="cpu"):
         ((2, 2), "cuda", False),
         ((7, 1, "SAME", 8), "cpu", False),
         ((7, 1, "SAME", 8), "cuda", True),
-        ((3,), "cpu", True),
+        ((3,), "cuda", True),
     ],
 )
 @pytest.mark.parametrize("pixels", [7, 28])
@@ -473,6 +473,11 @@ def test_each_convolution_takes_the_form_that_suits_its_platform(
     assert ("stablehlo.convolution" in text) == convolution
     with plain_operators():
         assert "stablehlo.convolution" in lowered(*hyper, pixels=pixels, platform=platform)
+
+
+@pytest.mark.parametrize(("pixels", "convolution"), [(7, False), (28, True)])
+def test_an_ordinary_convolution_goes_by_rows_where_they_are_short(pixels, convolution):
+    assert ("stablehlo.convolution" in lowered(3, pixels=pixels)) == convolution
 
 
 def test_a_jitted_function_is_traced_anew_inside_plain_operators():

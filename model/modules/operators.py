@@ -76,9 +76,9 @@ def convolve(x, kernel, stride, padding, groups):
 def window_maximum(x, window, stride, padding):
     """Returns the maximum in each window, for arguments and a result shaped as in `convolve`.
 
-    Its gradient is ten times as fast on a CPU as that of XLA's operator. Windows that do not overlap
-    are rows of a reshaped image; others give the maximum of shifted views, first along the height,
-    then along the width. Equal maxima share the gradient.
+    Its gradient is ten times as fast on a CPU as that of XLA's operator. Windows that do not
+    overlap are axes of a reshaped image; of others it is the maximum of shifted views, first along
+    the height, then along the width. Equal maxima share the gradient.
     """
     lowest = jnp.array(-jnp.inf, x.dtype)
     padding = ((0, 0), *padding, (0, 0))
