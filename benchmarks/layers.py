@@ -1,6 +1,6 @@
 """Each form of a convolution over XLA's own operator: forward and backward, on this machine.
 
-    python benchmarks/layers.py [depthwise] [grouped] [patches]
+    python benchmarks/layers.py [depthwise] [grouped] [patches] [rows]
 
 A line for each shape: what XLA's operator takes, and the time of every other form in its. An
 asterisk marks what model/modules/operators.py chooses.
@@ -20,7 +20,7 @@ import jax
 from model.modules import operators
 
 ELEMENTS = 2**20  # of the image with its batch, about
-SECONDS = 0.5  # for each measurement, about
+SECONDS = 1  # for the forms of a line together, about
 DENSE_PIXELS = 28 * 28  # larger dense matrices take minutes
 # (height = width, channels, kernel, stride)
 DEPTHWISE = [
@@ -35,10 +35,16 @@ GROUPED = [(14, 64, 3, 2), (14, 64, 3, 8), (14, 64, 3, 32), (7, 256, 3, 32), (28
 # (height = width, channels, kernel = stride, features)
 PATCHES = [(28, 1, 4, 8), (28, 1, 7, 64), (8, 8, 2, 16), (64, 3, 16, 384), (14, 64, 1, 128)]
 
+# (height = width, channels, kernel, stride, features); the first are LeNet's
+ROWS = [
+    (28, 1, 5, 1, 10), (12, 10, 5, 1, 20), (14, 6, 5, 1, 16), (28, 1, 3, 1, 32), (32, 3, 3, 1, 16),
+    (32, 3, 5, 1, 32), (64, 3, 7, 2, 64), (12, 12, 3, 1, 12), (10, 16, 3, 1, 16),
+]  # fmt: skip
+
 
 def main():
     """Prints the tables that are asked for."""
-    tables = {"depthwise": depthwise, "grouped": grouped, "patches": patches}
+    tables = {"depthwise": depthwise, "grouped": grouped, "patches": patches, "rows": rows}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", metavar="table", help=", ".join(tables))
     options = parser.parse_args()
@@ -78,6 +84,14 @@ def patches():
         line(name, size, channels, kernel, kernel, 1, {"patches": form}, features, 0)
 
 
+def rows():
+    """Few channels, not in groups."""
+    print("| rows | plain, ms | rows |\n|---|---|---|")
+    for size, channels, kernel, stride, features in ROWS:
+        name = f"kernel {kernel}, stride {stride}, {features} features"
+        line(name, size, channels, kernel, stride, 1, {"rows": operators._rows_convolve}, features)
+
+
 def line(name, size, channels, kernel, stride, groups, forms, features=None, padding=None):
     """Prints the times for a shape; "SAME" padding unless told otherwise."""
     batch = max(1, ELEMENTS // (size * size * channels))
@@ -86,14 +100,15 @@ def line(name, size, channels, kernel, stride, groups, forms, features=None, pad
     weights = jax.random.normal(jax.random.key(1), (kernel, kernel, channels // groups, features))
     padding = kernel // 2 if padding is None else padding
     settings = {"stride": (stride, stride), "padding": ((padding, padding),) * 2}
-    plain = timed(partial(operators._plain_convolve, groups=groups, **settings), x, weights)
+    plain = partial(operators._plain_convolve, groups=groups)
+    tried = [partial(form, **settings) for form in (plain, *forms.values())]
+    plain, *times = timed(tried, x, weights)
     form = operators._form_on_cpu(x.shape, weights.shape, *settings.values(), groups)
     chosen = form or operators._plain_convolve
     shown = []
-    for form in forms.values():
+    for form, seconds in zip(forms.values(), times, strict=True):
         is_chosen = getattr(form, "func", form) is getattr(chosen, "func", chosen)
-        ratio = timed(partial(form, **settings), x, weights) / plain
-        shown.append(f"{ratio:.3f}" + "*" * (is_chosen or list(forms) == ["patches"]))
+        shown.append(f"{seconds / plain:.3f}" + "*" * (is_chosen or list(forms) == ["patches"]))
     shown += ["-"] * ("shifted" in forms and "dense" not in forms)
     if "dense" not in forms:
         shown.reverse()
@@ -101,21 +116,26 @@ def line(name, size, channels, kernel, stride, groups, forms, features=None, pad
           " | ".join(shown), "|", flush=True)  # fmt: skip
 
 
-def timed(form, x, kernel):
-    """Returns the median seconds of a form and its gradients."""
+def timed(forms, x, kernel):
+    """Returns the median seconds of each form with its gradients, called in turn."""
 
-    @jax.jit
-    def run(x, kernel):
-        y, pull_back = jax.vjp(lambda x, kernel: form(x, kernel), x, kernel)
-        return pull_back(y)
+    def with_gradients(form):
+        @jax.jit
+        def run(x, kernel):
+            y, pull_back = jax.vjp(form, x, kernel)
+            return pull_back(y)
 
-    jax.block_until_ready(run(x, kernel))
-    times, end = [], time.perf_counter() + SECONDS
-    while len(times) < 3 or time.perf_counter() < end:
-        began = time.perf_counter()
         jax.block_until_ready(run(x, kernel))
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        return run
+
+    runs, end = [with_gradients(form) for form in forms], time.perf_counter() + SECONDS
+    times = [[] for _ in runs]
+    while len(times[0]) < 3 or time.perf_counter() < end:
+        for run, spent in zip(runs, times, strict=True):
+            began = time.perf_counter()
+            jax.block_until_ready(run(x, kernel))
+            spent.append(time.perf_counter() - began)
+    return [statistics.median(spent) for spent in times]
 
 
 if __name__ == "__main__":

@@ -345,6 +345,7 @@ def test_an_index_outside_the_vocabulary_is_nan_and_not_another_row(index):
 
 sizes = st.integers(1, 9)
 pairs = st.tuples(st.integers(1, 5), st.integers(1, 5))
+large = st.integers(8, 14)
 large_pairs = st.tuples(st.integers(5, 7), st.integers(5, 7))
 strides = st.tuples(st.integers(1, 3), st.integers(1, 3))
 margins = st.tuples(st.integers(0, 2), st.integers(0, 2))
@@ -381,6 +382,14 @@ def check_equal_to_plain(height, width, channels, features, size, stride, paddin
 @given(sizes, sizes, st.integers(1, 4), st.integers(1, 4), pairs, paddings)
 def test_patches_equal_the_plain_convolution(height, width, channels, features, size, padding):
     check_equal_to_plain(height, width, channels, features, size, size, padding, 1)
+
+
+@FEW
+@given(large, large, st.integers(1, 4), st.integers(1, 4), large_pairs, strides, paddings)
+def test_the_rows_form_equals_the_plain_convolution(
+    height, width, channels, features, size, stride, padding
+):
+    check_equal_to_plain(height, width, channels, features, size, stride, padding, 1)
 
 
 @FEW
@@ -453,7 +462,7 @@ def lowered(*hyper, pixels=7, platform="cpu"):
         ((2, 2), "cuda", False),
         ((7, 1, "SAME", 8), "cpu", False),
         ((7, 1, "SAME", 8), "cuda", True),
-        ((3,), "cpu", True),
+        ((3,), "cuda", True),
     ],
 )
 @pytest.mark.parametrize("pixels", [7, 28])
@@ -464,6 +473,11 @@ def test_each_convolution_takes_the_form_that_suits_its_platform(
     assert ("stablehlo.convolution" in text) == convolution
     with plain_operators():
         assert "stablehlo.convolution" in lowered(*hyper, pixels=pixels, platform=platform)
+
+
+@pytest.mark.parametrize(("pixels", "convolution"), [(7, False), (28, True)])
+def test_an_ordinary_convolution_goes_by_rows_where_they_are_short(pixels, convolution):
+    assert ("stablehlo.convolution" in lowered(3, pixels=pixels)) == convolution
 
 
 def test_a_jitted_function_is_traced_anew_inside_plain_operators():

@@ -10,6 +10,8 @@ place that does:
                laid out as one (pixels in, pixels out) matrix.
     shifted    depthwise on a CPU, larger images: the sum over the kernel's elements of the image,
                shifted, times that element. XLA makes one loop of it that reads the image once.
+    rows       few channels, not grouped, on a CPU: a row of the result is the rows of the image it
+               comes from, side by side, times the kernel laid out as one banded matrix.
     expanded   groups of channels on a CPU: as a convolution of all channels with a kernel that is
                zero between groups. It multiplies by many zeros, at many times the speed.
     plain      anything else, and everything but patches elsewhere than on a CPU.
@@ -29,6 +31,8 @@ from jax import lax
 DENSE_PIXELS = (
     2.5  # of the image, at most, for each of the kernel; beyond, there are too many zeros
 )
+ROW_PIXELS = 6  # of a row of the image, at most, for each of the kernel's: the rest are zeros
+FEW_CHANNELS = 256  # channels in times channels out: from there on XLA's operator is faster
 SHIFTED_TERMS = 128  # at most, of the kernel and of a row of the image: each is a term to compile
 
 _plain = jax.make_user_context(False)  # unlike a global, part of the key of jit's caches
@@ -72,14 +76,17 @@ def convolve(x, kernel, stride, padding, groups):
 def window_maximum(x, window, stride, padding):
     """Returns the maximum in each window, for arguments and a result shaped as in `convolve`.
 
-    The maximum of shifted views, first along the height, then along the width: its gradient is
-    ten times as fast on a CPU as that of XLA's operator. Equal maxima share the gradient.
+    Its gradient is ten times as fast on a CPU as that of XLA's operator. Windows that do not
+    overlap are axes of a reshaped image; of others it is the maximum of shifted views, first along
+    the height, then along the width. Equal maxima share the gradient.
     """
     lowest = jnp.array(-jnp.inf, x.dtype)
     padding = ((0, 0), *padding, (0, 0))
     if _plain.value:
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), padding)
     x = lax.pad(x, lowest, [(low, high, 0) for low, high in padding])
+    if window == stride:
+        return _cut(x, window).max((2, 4))
     for axis, size, step in zip((1, 2), window, stride, strict=True):
         last = (x.shape[axis] - size) // step * step  # where the last window starts
         views = [lax.slice_in_dim(x, first, first + last + 1, step, axis) for first in range(size)]
@@ -92,7 +99,8 @@ def _form_on_cpu(image, kernel, stride, padding, groups):
     _, height, width, channels = image
     *window, _, features = kernel
     if groups == 1:
-        return None
+        few = channels * features < FEW_CHANNELS and width <= ROW_PIXELS * window[1]
+        return _rows_convolve if few else None
     if not groups == channels == features:
         # XLA may abort on a stride's gradients, and where part of the kernel meets only padding.
         sizes = zip(image[1:3], window, stride, padding, strict=True)
@@ -116,13 +124,23 @@ def _plain_convolve(x, kernel, stride, padding, groups):
 
 
 def _patches_convolve(x, kernel, padding):
-    height, width, channels, features = kernel.shape
-    x = _pad(x, padding)
-    batch, rows, columns = x.shape[0], x.shape[1] // height, x.shape[2] // width
-    x = x[:, : rows * height, : columns * width]  # no window reaches the rest
-    x = x.reshape(batch, rows, height, columns, width, channels).swapaxes(2, 3)
-    x = x.reshape(batch, rows, columns, height * width * channels)
-    return x @ kernel.reshape(-1, features)
+    height, width, _, features = kernel.shape
+    x = _cut(_pad(x, padding), (height, width)).swapaxes(2, 3)
+    return x.reshape(*x.shape[:3], -1) @ kernel.reshape(-1, features)
+
+
+def _rows_convolve(x, kernel, stride, padding):
+    height, width, _, features = kernel.shape
+    columns = _taps(x.shape[2], width, stride[1], *padding[1]).astype(x.dtype)
+    x = _pad(x, (padding[0], (0, 0)))
+    last = (x.shape[1] - height) // stride[0] * stride[0]  # where the last window starts
+    views = [x[:, first : first + last + 1 : stride[0]] for first in range(height)]
+    strips = jnp.concatenate(views, axis=2)  # (batch, rows, kernel height * pixels, channels)
+    strips = strips.reshape(*strips.shape[:2], -1)
+    # k, l: kernel; j: pixel in; q: pixel out; c: channel; f: feature
+    matrix = jnp.einsum("ljq,klcf->kjcqf", columns, kernel)
+    y = strips @ matrix.reshape(strips.shape[-1], -1)
+    return y.reshape(*y.shape[:2], -1, features)
 
 
 def _dense_convolve(x, kernel, stride, padding):
@@ -214,6 +232,14 @@ def _correlate(x, grads, window, stride):
     total = jnp.zeros((batch, height, width, channels), jnp.float32)
     (total, *_), _ = lax.scan(add, (total, *read(0)), jnp.arange(outputs))
     return total.sum(0)[:, :, None]
+
+
+def _cut(x, window):
+    """Windows side by side: (batch, rows, window height, columns, window width, channels)."""
+    (height, width), (batch, *pixels, channels) = window, x.shape
+    rows, columns = pixels[0] // height, pixels[1] // width
+    x = x[:, : rows * height, : columns * width]  # no window reaches the rest
+    return x.reshape(batch, rows, height, columns, width, channels)
 
 
 def _pad(x, padding):
