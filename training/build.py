@@ -266,11 +266,11 @@ def _rule(rule, loss, config, total_steps, where):
     if config.training.clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(config.training.clip_norm), optimizer)
     rates = _learning_rates(function, _fill(rule.optimizer.args, "total_steps", total_steps), where)
-    for place, rate in rates:
+    for spot, rate in rates:
         number = isinstance(rate, int | float) and math.isfinite(rate)
         if rate is not None and not callable(rate) and not number:
             raise UserError(
-                f"{place}: expected a number, or a schedule as "
+                f"{spot}: expected a number, or a schedule as "
                 f'{{"name": ..., "args": ...}}, got {rate!r}'
             )
     rate = rates[0][1] if len(rates) == 1 else None  # of several, none is the learning rate
