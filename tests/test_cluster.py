@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -312,6 +313,26 @@ def test_the_job_of_kubernetes_is_one_that_jax_can_find_its_way_in(manifest):
     assert service["spec"]["publishNotReadyAddresses"] is True
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
     assert pod["subdomain"] == service["metadata"]["name"]
+
+
+def test_jax_makes_of_the_job_the_address_of_its_first_pod(manifest, monkeypatch):
+    from jax._src.clusters.k8s_cluster import K8sCluster
+
+    def answer(tree):
+        """As the API's client hands it out: attributes, but labels as a dict."""
+        if not isinstance(tree, dict):
+            return tree
+        return SimpleNamespace(
+            **{name: one if name == "labels" else answer(one) for name, one in tree.items()}
+        )
+
+    job = manifest["Job"]
+    monkeypatch.setattr(K8sCluster, "_job", lambda: answer(job))
+    monkeypatch.setattr(K8sCluster, "_pod", lambda: answer(job["spec"]["template"]))
+    monkeypatch.setattr(K8sCluster, "_controller", lambda: answer({"kind": "Job"}))
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    assert K8sCluster.get_coordinator_address(None, "1234") == "train-0.train:1234"
+    assert (K8sCluster.get_process_count(), K8sCluster.get_process_id()) == (2, 1)
 
 
 def test_the_pods_of_kubernetes_may_ask_what_jax_asks(manifest):
