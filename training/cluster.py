@@ -1,9 +1,9 @@
 """Several processes that train together, on one machine or on many, by JAX's distributed runtime.
 
 Every process runs the same command on the same config and data; each reads its rows of a batch, and
-only the first logs, tracks and writes. Under SLURM, Open MPI, Kubernetes (indexed jobs) and on TPU
-pods JAX finds the others by itself; elsewhere each is told, by options or by the variables
-JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+only the first logs, tracks and writes. Under SLURM, Open MPI 4, Kubernetes (indexed jobs) and on
+TPU pods JAX finds the others by itself; elsewhere each is told, by options or by the variables
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, which go before what JAX finds.
 """
 
 import ctypes
@@ -81,7 +81,7 @@ def join(options):
         "what it said. Start all of them again, with --resume latest"
     )
     # Also opens the connections: from now on the others notice at once when one is gone.
-    agree(processes=count)
+    agree(processes=count, resume=options.resume)
 
 
 def joined():
@@ -172,8 +172,10 @@ def _place(options):
         os.environ.get(variable) if one is None else one
         for one, variable in zip(given, VARIABLES, strict=True)
     ]
-    if all(one is None for one in found) or (options.coordinator is None and _managed()):
+    if all(one is None for one in found):
         return None
+    if None in found and _managed() and not any(one is not None for one in given):
+        return None  # JAX finds out what the variables leave open
     for one, name, variable in zip(found, names, VARIABLES, strict=True):
         if one is None:
             raise UserError(f"{name}: missing (or {variable}); the three belong together")
