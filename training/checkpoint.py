@@ -162,14 +162,14 @@ class Saver:
         failure: the error of the last save if the disk did not take it, else None.
     """
 
-    def __init__(self, folder: str | Path, keep: int | None = None) -> None:
+    def __init__(self, folder: str | Path | None, keep: int | None = None) -> None:
         if keep is not None and keep < 1:
             raise UserError(
                 f"checkpoints to keep: expected at least 1, or null for all; got {keep}."
             )
         self.folder, self.keep = Path(folder) if folder else None, keep
         if self.folder:
-            with explained(folder):
+            with explained(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 clear_unfinished(self.folder)
         self._worker = futures.ThreadPoolExecutor(1, "checkpoint")
@@ -216,7 +216,7 @@ class Saver:
         if names and self.folder:
             work = names, _snapshot(state), json.dumps(meta)
             self._pace = Pace()
-            self._pending = self._worker.submit(self._write, *work, self._pace.rest)
+            self._pending = self._worker.submit(self._write, self.folder, *work, self._pace.rest)
 
     def wait(self) -> None:
         """Returns when the last save is safely on disk.
@@ -245,29 +245,29 @@ class Saver:
         pending, self._pending = self._pending, None
         pending.result()
 
-    def _write(self, names, arrays, meta, rest):
+    def _write(self, folder, names, arrays, meta, rest):
         """Writes, in the background; only then deletes what is too old."""
         try:
             pieces = encode(arrays, meta, rest)
         except (MemoryError, ValueError) as error:
-            raise UserError(f"{self.folder / names[0]}: not saved: {reason(error)}.") from error
+            raise UserError(f"{folder / names[0]}: not saved: {reason(error)}.") from error
         best = pieces if BEST in names else self._unsaved_best
         # The best first: a numbered one says what the best is, and may not outlive a kill alone.
         files = ({BEST: best} if best else {}) | dict.fromkeys(names, pieces)
         try:
             for name, content in files.items():
-                place(self.folder / name, content, rest)
-            self._delete_old(names)
+                place(folder / name, content, rest)
+            self._delete_old(folder, names)
         except UserError as failure:
             self.failure, self._unsaved_best = failure, best
             LOG.warning("NOT SAVED: %s Training goes on, and will try again.", failure)
         else:
             self.failure, self._unsaved_best = None, None
 
-    def _delete_old(self, names):
-        old = [path for path in numbered(self.folder) if path.name not in names]
+    def _delete_old(self, folder, names):
+        old = [path for path in numbered(folder) if path.name not in names]
         stay = len(old) if self.keep is None else self.keep - (names != [BEST])
-        with explained(self.folder):
+        with explained(folder):
             for path in old[: max(0, len(old) - stay)]:
                 path.unlink(missing_ok=True)
 
