@@ -154,7 +154,7 @@ def weighted(samples):
     DataLoader(Pairs(), 4, True, 3, collate=weighted),
 ])  # fmt: skip
 def test_resident_batches_hold_what_the_loaders_own_do(loader):
-    (other,) = reside({"train": loader}, True, "here").values()
+    (other,) = reside({"train": loader}, True, None, "here").values()
     for batch, expected in zip(other.batches(5, 1), loader.batches(5, 1), strict=True):
         assert isinstance(batch["targets"], Rows)
         jax.tree.map(np.testing.assert_array_equal, fetch(batch), expected)
@@ -165,16 +165,18 @@ def test_auto_keeps_to_an_accelerators_memory_and_to_data_that_lie_in_memory(mon
     loaders = {"train": DataLoader(WholePairs(), 4), "test": DataLoader(Pairs(), 4)}
     needed = 10 * (3 * 4 + 4 + 4)
     monkeypatch.setattr(resident.jax, "default_backend", lambda: "gpu")
-    assert reside(loaders, "auto", "here") is loaders  # as this device does not say what is free
+    assert (
+        reside(loaders, "auto", None, "here") is loaders
+    )  # as this device does not say what is free
     for free, fits in ((2 * needed, True), (2 * needed - 1, False)):
         monkeypatch.setattr(resident, "_free_memory", lambda unknown, free=free: free)
-        found = reside(loaders, "auto", "here")
+        found = reside(loaders, "auto", None, "here")
         assert (found["train"] is not loaders["train"]) == fits
         assert found["test"] is loaders["test"]  # its reading may be more than copying
     monkeypatch.setattr(resident, "_free_memory", lambda unknown: 2 * needed - 1)
     with pytest.raises(UserError, match=r"here: true, but the data take 400 bytes and .* 399 left"):
-        reside(loaders, True, "here")
-    assert reside(loaders, False, "here") is loaders
+        reside(loaders, True, None, "here")
+    assert reside(loaders, False, None, "here") is loaders
 
 
 # Several seeds ---------------------------------------------------------------------------------

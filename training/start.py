@@ -77,7 +77,7 @@ def rehearse(parts, batch):
         call, _ = next(deal(iter([batch]), parts.steps_per_call))
         jax.eval_shape(parts.update, state, call)
         _, outputs = jax.eval_shape(parts.evaluate, evaluation_params(state), batch)
-        _hold_against_classes(parts, outputs, batch["targets"])
+        _hold_against_classes(parts, outputs, fetch(batch["targets"]))
         return state
     except utils.UserError:
         raise
