@@ -161,8 +161,8 @@ class Saver:
 
     A save that the disk does not take is told in the log at once, and training goes on. What is
     there already stays as it is. With the next save the best that was not saved is tried again
-    (not by Orbax, which keeps no copy of it), and a numbered one is overtaken. One run at a time may
-    save into a folder.
+    (not by Orbax, which keeps no copy of it), and a numbered one is overtaken. One run at a time
+    may save into a folder.
 
     Args:
         folder: made if it is not there, and cleared of what a killed run left half-written. None

@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import json
 import logging
+import sys
 
 import numpy as np
 
@@ -43,7 +44,11 @@ class Writer:
 
     def __init__(self):
         orbax = _orbax()
-        self._checkpointer = orbax.AsyncCheckpointer(orbax.PyTreeCheckpointHandler())
+        self._checkpointer = orbax.AsyncCheckpointer(
+            orbax.PyTreeCheckpointHandler(),
+            # else a folder that cannot be made is waited for, up to ten minutes
+            async_options=orbax.options.AsyncOptions(create_directories_asynchronously=False),
+        )
 
     def start(self, path, arrays, meta):
         """Copies this process's parts of the arrays, and begins to write them.
@@ -130,10 +135,25 @@ def _orbax():
     """The library, which takes seconds to import."""
     if not installed():
         raise UserError(f"this needs Orbax, which is not installed: pip install {PACKAGE}")
+    if "orbax.checkpoint" not in sys.modules:
+        _hush()
     import orbax.checkpoint
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # it tells of every step
     return orbax.checkpoint
+
+
+def _hush():
+    """Keeps from the console what Orbax tells of every step, and its threads of every failure."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    show = sys.unraisablehook
+
+    def hook(fault):
+        if not any(
+            text in str(fault.exc_value) for text in ("Event loop is closed", "TensorStore")
+        ):
+            show(fault)
+
+    sys.unraisablehook = hook
 
 
 @contextlib.contextmanager
