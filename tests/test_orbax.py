@@ -1,22 +1,19 @@
-"""Checkpoints that Orbax writes: as good as the one file, on any number of devices and processes."""
+"""Checkpoints that Orbax writes are as good as the one file, on any number of devices."""
 
-import json
 import os
-import random
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT, same_arrays
 
 import test as evaluation
 import train
-from benchmarks.scale import Group, free_port
-from tests.conftest import ROOT, same_arrays
+from benchmarks.scale import Group
 from training.checkpoint import BEST, Saver, best, file_name, find, latest, numbered, read
 from training.config import read_config
 from training.files import PREVIOUS, UNFINISHED
@@ -86,7 +83,8 @@ PARTED = """if True:
         mesh = make_mesh(Devices(shards=shards))
         shapes = jax.eval_shape(lambda: {"step": jnp.int32(7), "w": {"a": grid, "b": grid.T}})
         back = load_state(folder.folder / file_name(1), shapes, mesh)
-        print(back["w"]["a"].sharding == layout(mesh, grid.shape), bool((back["w"]["a"] == grid).all()))
+        a = back["w"]["a"]
+        print(a.sharding == layout(mesh, grid.shape), bool((a == grid).all()))
 """
 
 
@@ -94,7 +92,9 @@ def test_parts_on_four_devices_are_the_one_files_values_and_come_back_in_any_lay
     printed = python(PARTED, tmp_path / "file", tmp_path / "folder", devices=4)
     assert printed == "True True\n" * 3
     one_file, folder = latest(tmp_path / "file"), latest(tmp_path / "folder")
-    assert one_file.is_file() and folder.is_dir() and one_file.name == folder.name
+    assert one_file.is_file()
+    assert folder.is_dir()
+    assert one_file.name == folder.name
     assert same_arrays(read(folder)[0], read(one_file)[0])
 
 
@@ -130,7 +130,7 @@ def test_a_best_that_a_kill_left_half_replaced_is_found_and_gets_its_name_back(t
 
 
 def test_an_array_without_elements_is_refused_by_name(tmp_path, state):
-    with pytest.raises(UserError, match="devices.orbax: Orbax cannot save params/none, which has"):
+    with pytest.raises(UserError, match="Orbax cannot save params/none, which has"):
         save(tmp_path, {"params": {"none": jnp.ones((0, 3))}}, file_name(1))
 
 
@@ -170,12 +170,20 @@ def test_what_does_not_fit_is_listed_as_for_the_one_file(tmp_path, state):
     assert "    step: int32 (), expected float32 ()" in told[1]
 
 
+def outcome(function):
+    """What it returns, or what the UserError says that it raises."""
+    try:
+        return function(), ""
+    except UserError as error:
+        return None, str(error)
+
+
 @pytest.mark.parametrize("damage", ["cut", "gone", "zeros"])
 def test_a_damaged_folder_is_refused_or_gives_the_values_it_was_saved_with(tmp_path, state, damage):
     save(tmp_path, state, file_name(1), file_name(2))
     path, other = tmp_path / file_name(2), tmp_path / file_name(1)
     whole = dict(sorted(read(path)[0].items()))
-    refused = 0
+    shapes, refused = jax.eval_shape(lambda: state), 0
     for file in [file for file in path.rglob("*") if file.is_file()]:
         content = file.read_bytes()
         if damage == "gone":
@@ -183,17 +191,12 @@ def test_a_damaged_folder_is_refused_or_gives_the_values_it_was_saved_with(tmp_p
         else:
             kept = content[: len(content) // 2]
             file.write_bytes(kept if damage == "cut" else kept + bytes(len(content) - len(kept)))
-        shapes = jax.eval_shape(lambda: state)
-        for attempt in (
-            lambda: read(path)[0],
-            lambda shapes=shapes: load_state(path, shapes, None),
-        ):
-            try:
-                arrays = attempt()
-            except UserError as error:
-                refused += 1
-                assert "damaged or not a checkpoint" in str(error)
-                assert f"The newest other checkpoint beside it is {other}." in str(error)
+        for function in (lambda: read(path)[0], lambda: load_state(path, shapes, None)):
+            arrays, told = outcome(function)
+            refused += bool(told)
+            if told:
+                assert "damaged or not a checkpoint" in told
+                assert told.endswith(f"The newest other checkpoint beside it is {other}.")
             else:
                 assert all(map(np.array_equal, jax.tree.leaves(arrays), whole.values()))
         file.write_bytes(content)
@@ -222,18 +225,95 @@ def test_without_orbax_the_error_says_what_to_install(
     assert PACKAGE in (ROOT / "requirements-dev.txt").read_text().splitlines()
 
 
+# ---- whole runs ----
+
+
+@pytest.fixture(scope="session")
+def folders_of_four(tmp_path_factory):
+    """A run of two epochs on four devices, its state in four parts, its checkpoints Orbax's."""
+    overrides = ["devices.orbax=true", "devices.shards=4", "training.optimizer.args.eps=0.001"]
+    group = Group(tmp_path_factory.mktemp("orbax"), 2, 32, overrides, 1, 4)
+    group.finish()
+    return group
+
+
+def test_a_run_of_four_devices_goes_on_on_one_and_is_evaluated(
+    folders_of_four, tmp_path, monkeypatch, capfd
+):
+    run = shutil.copytree(folders_of_four.run, tmp_path / "run")
+    assert {path.name for path in tmp_path.glob("run/*.params")} == {
+        BEST, file_name(1), file_name(2),
+    }  # fmt: skip
+    monkeypatch.chdir(folders_of_four.folder)
+    first = str(run / file_name(1))
+    assert train.main(["--resume", first, "devices.shards=1", "devices.orbax=false"]) == 0
+    one_file, (folder,) = latest(run), run.glob(f"set-aside-*/{file_name(2)}")
+    assert one_file.is_file()
+    assert folder.is_dir()
+    expected, _ = read(folder)
+    arrays, _ = read(one_file)
+    assert arrays.keys() == expected.keys()
+    for name, array in arrays.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    assert evaluation.main(["-w", str(folder), "-c", str(run / "config.json")]) == 0
+    capfd.readouterr()
+
+
+def test_two_processes_go_on_from_it_and_save_each_its_parts(folders_of_four, tmp_path):
+    shutil.copytree(folders_of_four.folder, tmp_path / "group")
+    group = Group(tmp_path / "group", 2, 32, [], 2, 2)
+    more = ["training.epochs=3"]
+    for index, process in enumerate(group.start_all(own={0: more, 1: more})):
+        assert process.wait(250) == 0, group.said(index)[-3000:]
+    path = latest(group.run)
+    assert path.name == file_name(3)
+    assert path.is_dir()
+    assert {part.name for part in path.glob("ocdbt.process_*")} == {
+        "ocdbt.process_0", "ocdbt.process_1",
+    }  # fmt: skip
+    arrays, meta = read(path)
+    assert arrays["step"] == 30
+    assert meta["epochs"] == 3
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    assert not [name for name in os.listdir(group.run) if UNFINISHED.fullmatch(name)]
+
+
+def test_a_misfit_and_damage_are_told_without_a_traceback(folders_of_four, tmp_path):
+    run = shutil.copytree(folders_of_four.run, tmp_path / "run")
+
+    def resumed(*words):
+        command = [sys.executable, ROOT / "train.py", "--resume", run, "devices.shards=1", *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=folders_of_four.folder, timeout=250
+        )
+
+    done = resumed("model.args.feat_dims=[16]")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "params/hidden0/kernel: float32 (784, 32), expected float32 (784, 16)" in done.stderr
+    for file in (run / file_name(2)).glob("ocdbt.process_0/d/*"):
+        os.truncate(file, file.stat().st_size // 2)
+    done = resumed("training.epochs=3")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"{file_name(2)} is damaged or not a checkpoint" in done.stderr
+    assert file_name(1) in done.stderr
+
+
 # ---- kills ----
 
 KILLS = """if True:
     import os, random, signal, sys, time
-    import jax, jax.numpy as jnp, numpy as np
+    from pathlib import Path
+    import jax, jax.numpy as jnp
     import orbax.checkpoint
-    from training.checkpoint import Saver, best, file_name, numbered, read
+    from training.checkpoint import BEST, Saver, best, file_name, latest, numbered, read
     from training.files import PREVIOUS, UNFINISHED
 
-    folder, count, chance = sys.argv[1], int(sys.argv[2]), random.Random(0)
+    folder, count, chance = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
+    acknowledged = folder.with_name("acknowledged")
 
-    def in_child(work):  # JAX has not started yet, so it may be forked
+    def in_child(work):  # JAX has not computed anything yet, so this process may be forked
         child = os.fork()
         if child == 0:
             try:
@@ -244,37 +324,45 @@ KILLS = """if True:
                 os._exit(1)
         return child
 
-    def train():
-        there = numbered(folder)
-        last = int(read(there[-1])[0]["step"]) if there else 0
+    def halves():
+        return [name for name in os.listdir(folder) if UNFINISHED.fullmatch(name)]
+
+    def save():
+        first = int(read(latest(folder))[0]["step"]) + 1 if latest(folder) else 1
         with Saver(folder, keep=2, orbax=True) as saver:
-            left = [one for one in os.listdir(folder) if UNFINISHED.fullmatch(one) or PREVIOUS in one]
-            assert not left, left
-            for epoch in range(last + 1, last + 1000):
+            if halves() or list(folder.glob("*" + PREVIOUS)):
+                raise SystemExit(f"{os.listdir(folder)} stayed")
+            for epoch in range(first, first + 1000):
                 state = {"step": jnp.int32(epoch), "w": jnp.full((512, 1024), epoch, jnp.float32)}
-                saver.save(state, {"epoch": epoch}, file_name(epoch), best=epoch % 2 == 0)
+                saver.save(state, {"epoch": epoch}, file_name(epoch), best=True)
                 saver.wait()
-                open(os.path.join(folder, "..", "acknowledged"), "w").write(str(epoch))
+                acknowledged.write_text(f"{epoch:09}")
 
     def look():
-        there = numbered(folder)
-        text = open(os.path.join(folder, "..", "acknowledged")).read()
-        for path in [*there, *filter(None, [best(folder)])]:
+        text = acknowledged.read_text() if acknowledged.exists() else ""
+        for path in filter(None, [*numbered(folder), best(folder)]):
             arrays, meta = read(path)
-            assert arrays["step"] == meta["epoch"] and (arrays["w"] == meta["epoch"]).all(), path
-        if text:
-            assert meta["epoch"] >= int(text) // 2 * 2, "the best acknowledged is lost"
-            assert int(read(there[-1])[0]["step"]) >= int(text), "one acknowledged is lost"
-        halves = [one for one in os.listdir(folder) if UNFINISHED.fullmatch(one)]
-        print("halves" if halves else "none", flush=True)
+            if not (arrays["step"] == meta["epoch"] and (arrays["w"] == meta["epoch"]).all()):
+                raise SystemExit(f"{path} is broken")
+        for path in (latest(folder), best(folder)):
+            if text and (path is None or read(path)[1]["epoch"] < int(text)):
+                raise SystemExit(f"{text} is lost: {path}")
+        print("in mid-save" if halves() else "between", text or 0, flush=True)
 
     for _ in range(count):
-        begun = set(os.listdir(folder))
-        child = in_child(train)
-        while set(os.listdir(folder)) <= begun:
-            time.sleep(0.001)
-        time.sleep(chance.uniform(0, 0.8))
+        begun, child = latest(folder), in_child(save)
+        while latest(folder) == begun and os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.001)  # until the first checkpoint of this child
+        time.sleep(chance.uniform(0, 0.5))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(os.waitpid(in_child(look), 0)[1]) == 0
+        if os.waitpid(in_child(look), 0)[1]:
+            sys.exit(1)
 """
+
+
+def test_a_kill_at_any_moment_breaks_and_loses_no_checkpoint(tmp_path):
+    (tmp_path / "run").mkdir()
+    printed = python(KILLS, tmp_path / "run", os.environ.get("ORBAX_KILLS", 6)).splitlines()
+    print(printed)
+    assert any(line.startswith("in mid-save") for line in printed)

@@ -1,10 +1,8 @@
 """Checkpoints of states that no process can hold as a whole: folders that Orbax writes.
 
-Every process writes its own parts, and reads those it needs; nothing is gathered. Slower and of
-many files, so only where a config asks for it (`devices.orbax`). The folder has to be on a file
-system that all processes share.
-
-Orbax notices most damage, but not every flipped bit as the one file does.
+Every process writes its own parts, and reads those it needs; nothing is gathered. It is slower and
+makes many files, so only where a config asks for it (`devices.orbax`), and on a file system that
+all processes share. Orbax notices most damage, but not every flipped bit as the one file does.
 """
 
 import contextlib
@@ -26,19 +24,6 @@ def installed():
     return bool(importlib.util.find_spec("orbax") and importlib.util.find_spec("orbax.checkpoint"))
 
 
-def arrays_of(state):
-    """Returns {name: array} of a state.
-
-    Raises:
-        UserError: one is of a kind that Orbax does not take.
-    """
-    arrays = named_leaves(state)
-    for name, array in arrays.items():
-        if not array.size:
-            raise UserError(f"devices.orbax: Orbax cannot save {name}, which has no elements")
-    return arrays
-
-
 class Writer:
     """Writes in the background; all processes are to call it alike."""
 
@@ -51,81 +36,76 @@ class Writer:
         )
 
     def start(self, path, arrays, meta):
-        """Copies this process's parts of the arrays, and begins to write them.
+        """Copies this process's parts, and begins to write the folder, which appears when all have.
 
         Args:
-            path: of the folder, which is there once all processes have written.
+            path: of the folder.
             arrays: from `arrays_of`; they may be donated right after.
             meta: text.
-
-        Raises:
-            UserError: it could not.
         """
         save = _orbax().args.PyTreeSave(arrays, custom_metadata={"meta": meta})
-        with _failing(path, UserError):
+        with _raising(UserError, f"{path}: not saved: "):
             self._checkpointer.save(path.absolute(), args=save)
 
     def wait(self, path):
-        """Returns when all processes have written.
-
-        Raises:
-            UserError: one could not.
-        """
-        with _failing(path, UserError):
+        """Returns when all processes have written."""
+        with _raising(UserError, f"{path}: not saved: "):
             self._checkpointer.wait_until_finished()
+
+
+def arrays_of(state):
+    """Returns {name: array} of a state; one without elements, which Orbax refuses, is an error."""
+    arrays = named_leaves(state)
+    for name, array in arrays.items():
+        if not array.size:
+            raise UserError(f"devices.orbax: Orbax cannot save {name}, which has no elements")
+    return arrays
 
 
 def load(path, shapes_only=False):
     """Returns (arrays, meta) of a folder, the arrays NumPy's or jax.ShapeDtypeStructs.
 
     Raises:
-        UserError: Orbax is not installed.
         ValueError: the folder is damaged, or none of Orbax's.
     """
     import jax
 
     orbax, path = _orbax(), path.absolute()
-    with _failing(path, ValueError), orbax.PyTreeCheckpointer() as checkpointer:
+    with _raising(ValueError), orbax.PyTreeCheckpointer() as checkpointer:
         metadata = checkpointer.metadata(path).item_metadata
-        meta = json.loads(metadata.custom_metadata["meta"])
-        arrays = {
+        shapes = {
             name: jax.ShapeDtypeStruct(array.shape, array.dtype)
             for name, array in metadata.tree.items()
         }
-        if not shapes_only:
-            whole = orbax.RestoreArgs(restore_type=np.ndarray)
-            arrays = checkpointer.restore(path, restore_args=dict.fromkeys(arrays, whole))
-    return arrays, meta
+        meta = json.loads(metadata.custom_metadata["meta"])
+        if shapes_only:
+            return shapes, meta
+        whole = orbax.RestoreArgs(restore_type=np.ndarray)
+        return checkpointer.restore(path, restore_args=dict.fromkeys(shapes, whole)), meta
 
 
 def load_state(path, shapes, mesh):
-    """Returns a state whose parts each device has read for itself, laid out by `layout`.
+    """Returns the state of a folder, of which every device has read its own parts, by `layout`.
 
     Args:
         path: the folder.
-        shapes: tree of jax.ShapeDtypeStruct, all that the folder holds.
+        shapes: tree of jax.ShapeDtypeStruct, all that it holds.
         mesh: of the devices, or None.
-
-    Raises:
-        UserError: the folder is damaged.
     """
     import jax
 
     from training.devices import layout
 
-    orbax, path = _orbax(), path.absolute()
-    alone = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    orbax, alone = _orbax(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = {
         name: orbax.ArrayRestoreArgs(
-            sharding=layout(mesh, leaf.shape) if mesh else alone,
-            global_shape=leaf.shape,
-            dtype=leaf.dtype,
+            sharding=layout(mesh, leaf.shape) if mesh else alone, dtype=leaf.dtype
         )
         for name, leaf in named_leaves(shapes).items()
     }
     try:
-        with _failing(path, ValueError), orbax.PyTreeCheckpointer() as checkpointer:
-            arrays = checkpointer.restore(path, restore_args=wanted)
+        with _raising(ValueError), orbax.PyTreeCheckpointer() as checkpointer:
+            arrays = checkpointer.restore(path.absolute(), restore_args=wanted)
     except ValueError as error:
         raise damaged(path, error) from error
     return jax.tree.unflatten(jax.tree.structure(shapes), [arrays[name] for name in wanted])
@@ -136,16 +116,15 @@ def _orbax():
     if not installed():
         raise UserError(f"this needs Orbax, which is not installed: pip install {PACKAGE}")
     if "orbax.checkpoint" not in sys.modules:
-        _hush()
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # it tells of every step
+        _hush(sys.unraisablehook)
     import orbax.checkpoint
 
     return orbax.checkpoint
 
 
-def _hush():
-    """Keeps from the console what Orbax tells of every step, and its threads of every failure."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    show = sys.unraisablehook
+def _hush(show):
+    """Keeps from the console what Orbax's threads print besides the error that they raise."""
 
     def hook(fault):
         if not any(
@@ -157,7 +136,7 @@ def _hush():
 
 
 @contextlib.contextmanager
-def _failing(path, kind):
+def _raising(kind, prefix=""):
     """Turns whatever Orbax raises, which may be anything, into one kind of error."""
     import jax
 
@@ -166,6 +145,5 @@ def _failing(path, kind):
     except (UserError, jax.errors.JaxRuntimeError):  # the latter: another process was lost
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        reason = f"{type(error).__name__}: {lines[0]}"
-        raise kind(f"{path}: not saved: {reason}" if kind is UserError else reason) from error
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise kind(f"{prefix}{type(error).__name__}: {line}") from error
