@@ -86,7 +86,8 @@ def take_name(temporary, path):
     A folder cannot be replaced in one step. Killed in between, the old one is at path + PREVIOUS.
     """
     old = path.with_name(path.name + PREVIOUS)
-    if os.path.isdir(path) or (os.path.isdir(temporary) and os.path.isfile(path)):
+    ours = path.suffix == ".params"  # any other folder stays, and the system refuses
+    if ours and (os.path.isdir(path) or (os.path.isdir(temporary) and os.path.isfile(path))):
         os.replace(path, old)
     os.replace(temporary, path)
     _sync(path.parent)
