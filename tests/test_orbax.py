@@ -204,11 +204,13 @@ def test_a_damaged_folder_is_refused_or_gives_the_values_it_was_saved_with(tmp_p
     assert same_arrays(read(path)[0], whole)
 
 
-def test_a_folder_that_orbax_did_not_write_is_refused(tmp_path):
+def test_a_folder_that_orbax_did_not_write_is_no_checkpoint(tmp_path):
     (tmp_path / file_name(1)).mkdir()
     (tmp_path / file_name(1) / "notes.txt").write_text("nothing")
-    with pytest.raises(UserError, match="damaged or not a checkpoint"):
-        read(find(tmp_path))
+    with pytest.raises(UserError, match="there is no checkpoint here"):
+        find(tmp_path)
+    with pytest.raises(UserError, match="there is no such file"):
+        read(tmp_path / file_name(1))
 
 
 def test_without_orbax_the_error_says_what_to_install(

@@ -360,9 +360,8 @@ def _position(name):
 
 
 def _is_there(path):
-    """Whether this is a file, or a folder with the name of a checkpoint."""
-    name = os.fspath(path).removesuffix(PREVIOUS)
-    return os.path.isfile(path) or (name.endswith(".params") and os.path.isdir(path))
+    """Whether this is a file, or a folder that Orbax wrote."""
+    return os.path.isfile(path) or files.is_orbax(path)
 
 
 def _load(path, folders_whole=True):

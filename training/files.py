@@ -80,14 +80,19 @@ def place_text(path, text):
     place(path, [text.encode()])
 
 
+def is_orbax(path):
+    """Whether this is a folder that Orbax wrote; any other is nobody's to read or to remove."""
+    marks = ("_CHECKPOINT_METADATA", "_METADATA")  # either may be lost
+    return any(os.path.isfile(os.path.join(path, mark)) for mark in marks)
+
+
 def take_name(temporary, path):
     """Gives a file or a folder that is whole its name; what had the name before is removed.
 
     A folder cannot be replaced in one step. Killed in between, the old one is at path + PREVIOUS.
     """
     old = path.with_name(path.name + PREVIOUS)
-    ours = path.suffix == ".params"  # any other folder stays, and the system refuses
-    if ours and (os.path.isdir(path) or (os.path.isdir(temporary) and os.path.isfile(path))):
+    if is_orbax(path) or (os.path.isdir(temporary) and os.path.isfile(path)):
         os.replace(path, old)
     os.replace(temporary, path)
     _sync(path.parent)
