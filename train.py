@@ -97,7 +97,7 @@ def resume(path, overrides):
     folder = checkpoint.parent if checkpoint else path
     utils.use_code_of(folder)
     config = read_config(folder / "config.json", overrides)
-    arrays, meta = read(checkpoint) if checkpoint else (None, None)
+    arrays, meta = read(checkpoint, folders_whole=False) if checkpoint else (None, None)
     from training.progress import Progress
     from training.start import fresh_state, restored_state, write_run
 
@@ -154,7 +154,7 @@ def train(config, folder, parts, state, progress, profile=False):
     parts, settle = watched(parts)
     with (
         Interruption(cluster.joined()) as stop,
-        Saver(folder, settings.keep) as saver,
+        Saver(folder, settings.keep, config.devices.orbax) as saver,
         Tracker(config, folder, progress.files) as tracker,
         traced(parts, folder, profile and folder) as parts,
         purity(),

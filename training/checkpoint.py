@@ -2,13 +2,15 @@
 
 A checkpoint is one file in the safetensors format (https://github.com/huggingface/safetensors), so
 anyone can open it, and it holds data only: a pickle can run code. One file comes and goes in one
-step; a folder of many files (Orbax) can be killed half-deleted under its final name, and takes a
-small state 20 times as long.
+step; a folder of many files takes a small state 20 times as long, and more care. For states too
+large to be gathered a config may ask for folders all the same (`devices.orbax`): they bear the same
+names, and come and go as a whole as well; see training/orbax_file.py.
 
 Arrays are named by their path: "step", "params/stem/kernel", "optimizers/0/mu/stem/kernel".
 """
 
 import contextlib
+import functools
 import json
 import logging
 import math
@@ -22,8 +24,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from training import cluster, files
 from training.checkpoint_file import DAMAGE, encode, load, reason, some
-from training.files import Pace, clear_unfinished, explained, place
+from training.files import PREVIOUS, Pace, explained, place, unfinished
 from training.profiling import spent
 from utils import UserError
 
@@ -48,26 +51,36 @@ def write(path: str | Path, tree: Any, meta: dict) -> None:
     place(path, encode(_snapshot(tree), json.dumps(meta)))
 
 
-def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict]:
-    """Reads a checkpoint, and checks every byte of it.
+def read(path: str | Path, folders_whole: bool = True) -> tuple[dict[str, Any], dict]:
+    """Reads a checkpoint, and checks every byte of it, or of a folder what Orbax checks.
+
+    Args:
+        path: the checkpoint.
+        folders_whole: False: of a folder take the shapes only, for `orbax_file.load_state`.
 
     Returns:
-        arrays: dict of name -> NumPy array.
+        arrays: dict of name -> NumPy array, or jax.ShapeDtypeStruct.
         meta: the dict given to `write`.
 
     Raises:
         UserError: if the file cannot be read, is damaged, or is no checkpoint.
     """
-    if not os.path.isfile(path):  # to open a named pipe would wait for ever
+    if not _is_there(path):  # to open a named pipe would wait for ever
         raise UserError(f"{path}: there is no such file.")
     try:
         with explained(path):
-            return load(path)
+            return _load(Path(path), folders_whole)
     except DAMAGE as error:
-        whole = _newest_whole(Path(path))
-        hint = f" The newest whole checkpoint beside it is {whole}." if whole else ""
-        message = f"{path} is damaged or not a checkpoint ({reason(error)})."
-        raise UserError(message + hint) from error
+        raise damaged(path, error) from error
+
+
+def damaged(path, error):
+    """Returns the UserError for a checkpoint that cannot be read, with the one to take instead."""
+    other = _newest_whole(Path(path))
+    hint = other and (
+        f" The newest {'other' if other.is_dir() else 'whole'} checkpoint beside it is {other}."
+    )
+    return UserError(f"{path} is damaged or not a checkpoint ({reason(error)}).{hint or ''}")
 
 
 def file_name(epoch: int, batch: int | None = None) -> str:
@@ -80,7 +93,7 @@ def numbered(folder: str | Path) -> list[Path]:
     with explained(folder):
         names = os.listdir(folder) if os.path.isdir(folder) else []
     found = sorted((name for name in names if NUMBERED.fullmatch(name)), key=_position)
-    return [path for name in found if os.path.isfile(path := Path(folder, name))]
+    return [path for name in found if _is_there(path := Path(folder, name))]
 
 
 def latest(folder: str | Path) -> Path | None:
@@ -90,19 +103,19 @@ def latest(folder: str | Path) -> Path | None:
 
 def best(folder: str | Path) -> Path | None:
     """Returns the path of the best checkpoint, or None."""
-    path = Path(folder, BEST)
-    return path if os.path.isfile(path) else None
+    names = (BEST, BEST + PREVIOUS)  # the latter if a process was killed while it replaced it
+    return next((path for name in names if _is_there(path := Path(folder, name))), None)
 
 
 def find(path: str | Path, prefer_best: bool = False) -> Path:
-    """Returns the checkpoint that `path` names: the file, or a run folder's latest or best.
+    """Returns the checkpoint that `path` names: itself, or a run folder's latest or best.
 
     A folder whose only checkpoint is the best gives that as its latest.
 
     Raises:
         UserError: if there is none.
     """
-    if os.path.isfile(path):
+    if _is_there(path):
         return Path(path)
     found = best(path) if prefer_best else latest(path) or best(path)
     if found is None:
@@ -150,19 +163,23 @@ class Saver:
             saver.save(state, meta, file_name(epoch), best=improved)
 
     A save that the disk does not take is told in the log at once, and training goes on. What is
-    there already stays as it is. With the next save the best that was not saved is tried again, and
-    a numbered one is overtaken. One process at a time may save into a folder.
+    there already stays as it is. With the next save the best that was not saved is tried again
+    (not by Orbax, which keeps no copy of it), and a numbered one is overtaken. One run at a time
+    may save into a folder.
 
     Args:
         folder: made if it is not there, and cleared of what a killed run left half-written. None
             in a process that writes nothing, and only hands over its parts of the state.
         keep: how many numbered checkpoints stay, at least 1; None keeps all.
+        orbax: whether Orbax is to write folders, every process its parts of the state.
 
     Attributes:
         failure: the error of the last save if the disk did not take it, else None.
     """
 
-    def __init__(self, folder: str | Path | None, keep: int | None = None) -> None:
+    def __init__(
+        self, folder: str | Path | None, keep: int | None = None, orbax: bool = False
+    ) -> None:
         if keep is not None and keep < 1:
             raise UserError(
                 f"checkpoints to keep: expected at least 1, or null for all; got {keep}."
@@ -171,7 +188,12 @@ class Saver:
         if self.folder:
             with explained(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                clear_unfinished(self.folder)
+                files.clear_unfinished(self.folder)
+        self._orbax: Any = None
+        if orbax:
+            from training.orbax_file import Writer
+
+            self._orbax = Writer()
         self._worker = futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: futures.Future | None = None
         self.failure: UserError | None = None
@@ -188,6 +210,8 @@ class Saver:
         traceback: TracebackType | None,
     ) -> None:
         """Closes; an error that is under way stays the one that is raised."""
+        if self._orbax and cluster.joined() and isinstance(error, Exception):
+            return  # the others may be gone, and Orbax would wait for them
         try:
             self.close()
         except UserError as failure:
@@ -197,26 +221,26 @@ class Saver:
 
     @spent("checkpoint")
     def save(self, state: Any, meta: dict, name: str | None, best: bool = False) -> None:
-        """Waits for the last save, takes a snapshot and returns; the file is written behind.
+        """Waits for the last save, takes a snapshot and returns; the rest is done behind.
 
         Args:
             state: tree of arrays; they may be donated right after.
             meta: dict that JSON can hold.
             name: from `file_name`, or None where no numbered checkpoint is due.
-            best: whether to write the best checkpoint, which is a file of its own.
+            best: whether to write the best checkpoint, which stays when the numbered ones go.
 
         Raises:
             UserError: if the last one could not be saved, on any disk.
         """
-        from training.devices import gathered
-
         self._join()
         names = [name] * (name is not None) + [BEST] * best
-        state = gathered(state) if names else state
-        if names and self.folder:
-            work = names, _snapshot(state), json.dumps(meta)
+        if not names:
+            return
+        begin = self._begin_folder if self._orbax else self._begin_file
+        work = begin(names, state, json.dumps(meta))
+        if work:
             self._pace = Pace()
-            self._pending = self._worker.submit(self._write, self.folder, *work, self._pace.rest)
+            self._pending = self._worker.submit(work, self._pace.rest)
 
     def wait(self) -> None:
         """Returns when the last save is safely on disk.
@@ -245,6 +269,50 @@ class Saver:
         pending, self._pending = self._pending, None
         pending.result()
 
+    def _begin_file(self, names, state, meta):
+        """Returns what is to be done in the background, or None."""
+        from training.devices import gathered
+
+        state = gathered(state)  # by all processes
+        if self.folder is None:
+            return None
+        return functools.partial(self._write, self.folder, names, _snapshot(state), meta)
+
+    def _begin_folder(self, names, state, meta):
+        """Returns what is to be done in the background, or None."""
+        from training.orbax_file import arrays_of
+
+        arrays = arrays_of(state)
+        path = str(unfinished(self.folder.absolute() / names[0])) if self.folder else ""
+        path = Path(cluster.from_first(path))
+        with self._tried():
+            self._orbax.start(path, arrays, meta)
+            return functools.partial(self._name, self.folder, names, path)
+
+    def _name(self, folder, names, path, rest):
+        """Gives the folder that Orbax writes its names, in the background."""
+        with self._tried():
+            self._orbax.wait(path)
+            if folder:
+                with explained(folder):
+                    files.force(path)
+                    if len(names) > 1:
+                        files.copy_folder(path, copy := unfinished(folder / BEST))
+                        files.take_name(copy, folder / BEST)  # first, as in _write
+                    files.take_name(path, folder / names[0])
+                self._delete_old(folder, names)
+
+    @contextlib.contextmanager
+    def _tried(self, best=None):
+        """Keeps the error of a disk that does not take what is saved, and the best to save anew."""
+        try:
+            yield
+        except UserError as failure:
+            self.failure, self._unsaved_best = failure, best
+            LOG.warning("NOT SAVED: %s Training goes on, and will try again.", failure)
+        else:
+            self.failure, self._unsaved_best = None, None
+
     def _write(self, folder, names, arrays, meta, rest):
         """Writes, in the background; only then deletes what is too old."""
         try:
@@ -253,23 +321,18 @@ class Saver:
             raise UserError(f"{folder / names[0]}: not saved: {reason(error)}.") from error
         best = pieces if BEST in names else self._unsaved_best
         # The best first: a numbered one says what the best is, and may not outlive a kill alone.
-        files = ({BEST: best} if best else {}) | dict.fromkeys(names, pieces)
-        try:
-            for name, content in files.items():
+        contents = ({BEST: best} if best else {}) | dict.fromkeys(names, pieces)
+        with self._tried(best):
+            for name, content in contents.items():
                 place(folder / name, content, rest)
             self._delete_old(folder, names)
-        except UserError as failure:
-            self.failure, self._unsaved_best = failure, best
-            LOG.warning("NOT SAVED: %s Training goes on, and will try again.", failure)
-        else:
-            self.failure, self._unsaved_best = None, None
 
     def _delete_old(self, folder, names):
         old = [path for path in numbered(folder) if path.name not in names]
         stay = len(old) if self.keep is None else self.keep - (names != [BEST])
         with explained(folder):
             for path in old[: max(0, len(old) - stay)]:
-                path.unlink(missing_ok=True)
+                files.remove(path)
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -310,10 +373,23 @@ def _position(name):
     return int(epoch), int(batch) if batch else math.inf
 
 
+def _is_there(path):
+    """Whether this is a file, or a folder that Orbax wrote."""
+    return os.path.isfile(path) or files.is_orbax(path)
+
+
+def _load(path, folders_whole=True):
+    if not path.is_dir():
+        return load(path)
+    from training import orbax_file
+
+    return orbax_file.load(path, shapes_only=not folders_whole)
+
+
 def _newest_whole(path):
-    """The newest whole checkpoint beside a damaged one, or None."""
+    """The newest whole checkpoint beside a damaged one, or None; of folders the shapes are read."""
     for other in (*reversed(numbered(path.parent)), best(path.parent)):
-        if other is not None:
-            with contextlib.suppress(OSError, *DAMAGE):
-                load(other)
+        if other not in (None, path):
+            with contextlib.suppress(OSError, UserError, *DAMAGE):
+                _load(other, folders_whole=False)
                 return other

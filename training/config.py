@@ -131,6 +131,15 @@ class Devices(Section):
 
     count: int | None = Field(None, ge=1)  # of all processes together; null: all there are
     shards: int = Field(1, ge=1)  # devices that share one copy of the state; 1: each has its own
+    orbax: bool = False  # checkpoints as folders by Orbax, of states too large to be gathered
+
+    @model_validator(mode="after")
+    def _orbax_is_installed(self):
+        from training.orbax_file import PACKAGE, installed
+
+        if self.orbax and not installed():
+            raise ValueError(f"expected Orbax to be installed for orbax: pip install {PACKAGE}")
+        return self
 
 
 class Wandb(Section):

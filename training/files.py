@@ -12,8 +12,11 @@ from pathlib import Path
 
 from utils import UserError
 
+# The name of what is not whole yet, or not any more; the second ending is Orbax's.
+UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.tmp(\.orbax-checkpoint-tmp)?")
+PREVIOUS = ".previous"  # ends the name of what is whole, and about to be replaced
+
 _held = None  # the open file by which this process holds a run folder
-UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.tmp")  # the name of what is not whole yet
 
 
 class Pace:
@@ -66,8 +69,7 @@ def place(path, pieces, rest=lambda: None):
                         rest()
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
+            take_name(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -78,19 +80,72 @@ def place_text(path, text):
     place(path, [text.encode()])
 
 
+def is_orbax(path):
+    """Whether this is a folder that Orbax wrote; any other is nobody's to read or to remove."""
+    marks = ("_CHECKPOINT_METADATA", "_METADATA")  # either may be lost
+    return any(os.path.isfile(os.path.join(path, mark)) for mark in marks)
+
+
+def take_name(temporary, path):
+    """Gives a file or a folder that is whole its name; what had the name before is removed.
+
+    A folder cannot be replaced in one step. Killed in between, the old one is at path + PREVIOUS.
+    """
+    old = path.with_name(path.name + PREVIOUS)
+    if is_orbax(path) or (os.path.isdir(temporary) and os.path.isfile(path)):
+        os.replace(path, old)
+    os.replace(temporary, path)
+    _sync(path.parent)
+    remove(old)
+
+
+def remove(path):
+    """Removes a file, or a folder; killed on the way, what is left of it is named as unfinished."""
+    if os.path.isdir(path):
+        doomed = unfinished(path)
+        os.replace(path, doomed)
+        shutil.rmtree(doomed)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def force(folder):
+    """Forces all files of a folder to disk."""
+    for path in Path(folder).rglob("*"):
+        _sync(path)
+
+
+def copy_folder(folder, to):
+    """Makes a folder of the same files: by links where the file system has them."""
+
+    def link(source, destination):
+        try:
+            os.link(source, destination)
+        except OSError:
+            shutil.copy2(source, destination)
+
+    shutil.copytree(folder, to, copy_function=link)
+
+
 def unfinished(path):
     """Returns a name beside the path for what is to become it."""
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def clear_unfinished(folder):
-    """Removes what a killed process left half-written in a folder."""
-    for path in Path(folder).iterdir():
+    """Removes what a killed process left half-written in a folder, or half-replaced."""
+    for path in list(Path(folder).iterdir()):
         if UNFINISHED.fullmatch(path.name):
             if path.is_dir():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        elif path.name.endswith(PREVIOUS):
+            name = path.with_name(path.name.removesuffix(PREVIOUS))
+            if os.path.lexists(name):
+                remove(path)
+            else:
+                os.replace(path, name)
 
 
 def hold(folder):
@@ -129,10 +184,10 @@ def explained(path):
         raise UserError(message) from error
 
 
-def _sync_folder(folder):
-    """Forces a new name to disk; where a system cannot, only a power cut may lose the name."""
+def _sync(path):
+    """Forces a file or a folder's names to disk; where a system cannot, a power cut may lose it."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

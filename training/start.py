@@ -117,7 +117,12 @@ def fresh_state(parts, config):
 def restored_state(parts, arrays, checkpoint):
     """Returns the TrainState of a checkpoint."""
     template = rehearse(parts, _stored_batch(parts))
-    return place_state(restore(template, arrays, where=checkpoint), parts.mesh)
+    state = restore(template, arrays, where=checkpoint)
+    if checkpoint.is_dir():  # then these were but shapes
+        from training.orbax_file import load_state
+
+        return load_state(checkpoint, state, parts.mesh)
+    return place_state(state, parts.mesh)
 
 
 def restored_params(parts, arrays, checkpoint):
