@@ -74,7 +74,7 @@ def read(path: str | Path, folders_whole: bool = True) -> tuple[dict[str, Any], 
         raise damaged(path, error) from error
 
 
-def damaged(path, error):
+def damaged(path: str | Path, error: BaseException) -> UserError:
     """Returns the UserError for a checkpoint that cannot be read, with the one to take instead."""
     other = _newest_whole(Path(path))
     hint = other and (
