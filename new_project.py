@@ -81,7 +81,8 @@ def begin(folder: Path, title: str | None = None, wanted: Iterable[str] = ()) ->
             "and +, a letter or a digit first"
         ) from None
     try:
-        for part in (*PARTS, *wanted):
+        there = [part for part in PARTS if (utils.ROOT / part).exists()]  # all, unless removed
+        for part in (*there, *wanted):
             _copy(part, target)
         shutil.copytree(STARTER, target, ignore=_ignored, dirs_exist_ok=True)
         _fill_in(target, title)

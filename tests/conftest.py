@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -23,6 +24,11 @@ TRAIN_EXAMPLES, TEST_EXAMPLES, BATCH_SIZE = 1000, 300, 128  # 8 batches, the las
 # logging.config closes the handlers of others, and absl's (which optax brings) would then close the
 # stream in which pytest captures stderr, as it is another one than during the test.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+
+# A shell has what it starts in the background ignore Ctrl-C, and that would be inherited.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
