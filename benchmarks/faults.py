@@ -282,10 +282,14 @@ def signals(folder, count, seed=0):
         "interrupts": interrupts,
         "weights and metrics.jsonl the same to the bit": "yes",
         "of them after the first epoch since the start": len(latencies),
-        "ms from those to the saved checkpoint, median": round(statistics.median(latencies)),
+        "ms from those to the saved checkpoint, median": _median(latencies),
         "ms from those to the saved checkpoint, each": sorted(map(round, latencies)),
-        "ms from the signal to the process's end, median": round(statistics.median(exits)),
+        "ms from the signal to the process's end, median": _median(exits),
     }
+
+
+def _median(values):
+    return round(statistics.median(values)) if values else "none"
 
 
 # The small run ---------------------------------------------------------------------------------
