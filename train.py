@@ -17,7 +17,7 @@ from pathlib import Path
 import utils
 from training import cluster
 from training.config import read_config, write_config
-from training.files import hold
+from training.files import hold, let_go
 from training.profiling import STOPWATCH, log_time, spent, traced
 
 # The config is checked before JAX is imported, which takes a second: hence imports in functions.
@@ -52,6 +52,8 @@ def main(argv=None):
         if not cluster.joined():
             raise
         return cluster.failed(error)
+    finally:
+        let_go()
 
 
 def parse_arguments(argv):

@@ -149,17 +149,15 @@ def clear_unfinished(folder):
 
 
 def hold(folder):
-    """Keeps other processes from training in a run folder until this one ends, or holds another.
+    """Keeps other processes from training in a run folder until `let_go`, or this one's end.
 
-    The system lets go of a dead process's hold; a file system without locks has none.
+    The system ends a dead process's hold; a file system without locks has none.
 
     Raises:
         UserError: another process has it.
     """
     global _held
-    if _held is not None:
-        _held.close()
-        _held = None
+    let_go()
     with contextlib.suppress(ImportError, OSError):  # Windows has no fcntl
         import fcntl
 
@@ -170,6 +168,14 @@ def hold(folder):
             raise UserError(
                 f"{folder}: another process is training this run; wait for it, or end it first"
             ) from None
+
+
+def let_go():
+    """Ends the hold on a run folder, if there is one."""
+    global _held
+    if _held is not None:
+        _held.close()
+        _held = None
 
 
 @contextlib.contextmanager
