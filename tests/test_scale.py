@@ -273,4 +273,4 @@ def test_the_config_of_the_devices_is_on_record(tmp_path):
     group = scale.Group(tmp_path, 1, 32, ["devices.count=2"], 1, 4)
     group.finish()
     written = json.loads((group.run / "config.json").read_text())
-    assert written["devices"] == {"count": 2, "shards": 1}
+    assert written["devices"] == {"count": 2, "shards": 1, "orbax": False}
