@@ -1,9 +1,10 @@
 """Each form of a convolution over XLA's own operator: forward and backward, on this machine.
 
-    python benchmarks/layers.py [depthwise] [grouped] [patches] [rows]
+    python benchmarks/layers.py [ordinary] [depthwise] [grouped] [patches]
 
 A line for each shape: what XLA's operator takes, and the time of every other form in its. An
-asterisk marks what model/modules/operators.py chooses.
+asterisk marks what model/modules/operators.py chooses. All are compiled as training is
+(training/compiling.py); the ordinary convolutions also as XLA would on its own.
 """
 
 import argparse
@@ -18,7 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 
 from model.modules import operators
+from training import compiling
 
+FAST = compiling.FAST["cpu"]
 ELEMENTS = 2**20  # of the image with its batch, about
 SECONDS = 1  # for the forms of a line together, about
 DENSE_PIXELS = 28 * 28  # larger dense matrices take minutes
@@ -34,17 +37,19 @@ DEPTHWISE = [
 GROUPED = [(14, 64, 3, 2), (14, 64, 3, 8), (14, 64, 3, 32), (7, 256, 3, 32), (28, 64, 3, 4)]
 # (height = width, channels, kernel = stride, features)
 PATCHES = [(28, 1, 4, 8), (28, 1, 7, 64), (8, 8, 2, 16), (64, 3, 16, 384), (14, 64, 1, 128)]
-
-# (height = width, channels, kernel, stride, features); the first are LeNet's
-ROWS = [
-    (28, 1, 5, 1, 10), (12, 10, 5, 1, 20), (14, 6, 5, 1, 16), (28, 1, 3, 1, 32), (32, 3, 3, 1, 16),
-    (32, 3, 5, 1, 32), (64, 3, 7, 2, 64), (12, 12, 3, 1, 12), (10, 16, 3, 1, 16),
+# (height = width, channels, kernel, stride, features); the first two are LeNet's
+ORDINARY = [
+    (28, 1, 5, 1, 10), (12, 10, 5, 1, 20), (28, 1, 3, 1, 32), (32, 3, 3, 1, 16), (32, 3, 5, 1, 32),
+    (64, 3, 7, 2, 64), (28, 32, 3, 1, 32), (28, 32, 3, 2, 64), (14, 64, 3, 1, 128),
+    (7, 128, 3, 1, 256),
 ]  # fmt: skip
 
 
 def main():
     """Prints the tables that are asked for."""
-    tables = {"depthwise": depthwise, "grouped": grouped, "patches": patches, "rows": rows}
+    tables = {
+        "ordinary": ordinary, "depthwise": depthwise, "grouped": grouped, "patches": patches
+    }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", metavar="table", help=", ".join(tables))
     options = parser.parse_args()
@@ -84,27 +89,38 @@ def patches():
         line(name, size, channels, kernel, kernel, 1, {"patches": form}, features, 0)
 
 
-def rows():
-    """Few channels, not in groups."""
-    print("| rows | plain, ms | rows |\n|---|---|---|")
-    for size, channels, kernel, stride, features in ROWS:
+def ordinary():
+    """XLA's own operator; of a network's first layer only the kernel's gradient is wanted."""
+    print(
+        "| ordinary | by default, ms | in training | by default, kernel's alone, ms | in training |"
+    )
+    print("|---|---|---|---|---|")
+    for size, channels, kernel, stride, features in ORDINARY:
+        x, weights = operands(size, channels, kernel, channels, features)
+        padding = (kernel // 2, kernel // 2)
+        form = partial(
+            operators._plain_convolve, stride=(stride, stride), padding=(padding, padding), groups=1
+        )
+        shown = []
+        for alone in (False, True):
+            runs = [with_gradients(form, x, weights, options, alone) for options in (None, FAST)]
+            default, ours = timed(runs)
+            shown.append(f"{1000 * default:.2f} | {ours / default:.2f}")
         name = f"kernel {kernel}, stride {stride}, {features} features"
-        line(name, size, channels, kernel, stride, 1, {"rows": operators._rows_convolve}, features)
+        shape = " x ".join(map(str, x.shape))
+        print(f"| {shape}, {name} |", " | ".join(shown), "|", flush=True)
 
 
 def line(name, size, channels, kernel, stride, groups, forms, features=None, padding=None):
     """Prints the times for a shape; "SAME" padding unless told otherwise."""
-    batch = max(1, ELEMENTS // (size * size * channels))
     features = features or channels
-    x = jax.random.normal(jax.random.key(0), (batch, size, size, channels))
-    weights = jax.random.normal(jax.random.key(1), (kernel, kernel, channels // groups, features))
+    x, weights = operands(size, channels, kernel, channels // groups, features)
     padding = kernel // 2 if padding is None else padding
     settings = {"stride": (stride, stride), "padding": ((padding, padding),) * 2}
     plain = partial(operators._plain_convolve, groups=groups)
     tried = [partial(form, **settings) for form in (plain, *forms.values())]
-    plain, *times = timed(tried, x, weights)
-    form = operators._form_on_cpu(x.shape, weights.shape, *settings.values(), groups)
-    chosen = form or operators._plain_convolve
+    plain, *times = timed([with_gradients(form, x, weights) for form in tried])
+    chosen = operators._form_on_cpu(x.shape, weights.shape, groups)
     shown = []
     for form, seconds in zip(forms.values(), times, strict=True):
         is_chosen = getattr(form, "func", form) is getattr(chosen, "func", chosen)
@@ -112,28 +128,40 @@ def line(name, size, channels, kernel, stride, groups, forms, features=None, pad
     shown += ["-"] * ("shifted" in forms and "dense" not in forms)
     if "dense" not in forms:
         shown.reverse()
-    print(f"| {batch} x {size} x {size} x {channels}, {name} | {1000 * plain:.2f} |",
-          " | ".join(shown), "|", flush=True)  # fmt: skip
+    shape = " x ".join(map(str, x.shape))
+    print(f"| {shape}, {name} | {1000 * plain:.2f} |", " | ".join(shown), "|", flush=True)
 
 
-def timed(forms, x, kernel):
-    """Returns the median seconds of each form with its gradients, called in turn."""
+def operands(size, channels, kernel, channels_in, features):
+    """Returns a batch of images and a kernel, of random numbers."""
+    batch = max(1, ELEMENTS // (size * size * channels))
+    x = jax.random.normal(jax.random.key(0), (batch, size, size, channels))
+    return x, jax.random.normal(jax.random.key(1), (kernel, kernel, channels_in, features))
 
-    def with_gradients(form):
-        @jax.jit
-        def run(x, kernel):
+
+def with_gradients(form, x, kernel, options=FAST, alone=False):
+    """Returns a function of nothing that calls a form and its gradients: to both, or the kernel."""
+
+    @partial(jax.jit, compiler_options=options)
+    def run(x, kernel):
+        if alone:
+            y, pull_back = jax.vjp(lambda kernel: form(x, kernel), kernel)
+        else:
             y, pull_back = jax.vjp(form, x, kernel)
-            return pull_back(y)
+        return pull_back(y)
 
-        jax.block_until_ready(run(x, kernel))
-        return run
+    return lambda: jax.block_until_ready(run(x, kernel))
 
-    runs, end = [with_gradients(form) for form in forms], time.perf_counter() + SECONDS
-    times = [[] for _ in runs]
+
+def timed(runs):
+    """Returns the median seconds of each, called in turn."""
+    for run in runs:
+        run()
+    times, end = [[] for _ in runs], time.perf_counter() + SECONDS
     while len(times[0]) < 3 or time.perf_counter() < end:
         for run, spent in zip(runs, times, strict=True):
             began = time.perf_counter()
-            jax.block_until_ready(run(x, kernel))
+            run()
             spent.append(time.perf_counter() - began)
     return [statistics.median(spent) for spent in times]
 

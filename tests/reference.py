@@ -5,7 +5,8 @@ import numpy as np
 
 def windows(x, size, stride, padding, fill=0.0):
     """(batch, height, width, channels) to (batch, rows, columns, channels, *size)."""
-    widths = ((0, 0), *((width, width) for width in padding), (0, 0))
+    both = (width if np.iterable(width) else (width, width) for width in padding)
+    widths = ((0, 0), *both, (0, 0))
     padded = np.pad(x.astype(np.float64), widths, constant_values=fill)
     every = np.lib.stride_tricks.sliding_window_view(padded, size, (1, 2))
     return every[:, :: stride[0], :: stride[1]]

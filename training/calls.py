@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from training.compiling import jit_update
 from training.profiling import spent
 from training.resident import Rows, fetch, map_rows
 
@@ -55,7 +56,7 @@ def several(update, steps):
         return jax.lax.scan(step, state, (fetch(call["batches"]), real))
 
     update_several.__name__ = update.__name__
-    return jax.jit(update_several, donate_argnums=0)
+    return jit_update(update_several)
 
 
 @spent("data")

@@ -8,7 +8,7 @@ at random in an update, such as augmentation and dropout.
 import jax
 import numpy as np
 
-from training.optimizers import COMPILE_QUICKLY
+from training.compiling import jit_evaluate, jit_init, jit_update
 from training.resident import fetch
 from training.trees import pick
 
@@ -44,8 +44,4 @@ def make_copies(init_of, update_of, evaluate, seeds):
         return measured, pick(outputs, 0)
 
     evaluate_copies.__name__ = evaluate.__name__
-    return (
-        jax.jit(init, compiler_options=COMPILE_QUICKLY),
-        jax.jit(update, donate_argnums=0),
-        jax.jit(evaluate_copies),
-    )
+    return jit_init(init), jit_update(update), jit_evaluate(evaluate_copies)

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from training.optimizers import COMPILE_QUICKLY
+from training.compiling import jit_evaluate, jit_init, jit_update
 from training.resident import Rows, map_rows
 from utils import UserError
 
@@ -181,11 +181,7 @@ def spread(init, update, evaluate, mesh):
         measured, outputs = evaluate.__wrapped__(params, batch)
         return _whole(measured, mesh), outputs
 
-    return (
-        jax.jit(init_spread, compiler_options=COMPILE_QUICKLY),
-        jax.jit(update_spread, donate_argnums=0),
-        jax.jit(evaluate_spread),
-    )
+    return jit_init(init_spread), jit_update(update_spread), jit_evaluate(evaluate_spread)
 
 
 def gathered(tree):

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from training.build import bind
+from training.compiling import QUICKLY
 from training.devices import on_host
 from training.first_layer import filters
-from training.optimizers import COMPILE_QUICKLY
 from training.pictures import image_of, row
 from training.resident import fetch
 from training.trees import pick
@@ -79,7 +79,7 @@ def _augmented(named, indices, inputs):
 
     augment = jax.jit(
         lambda inputs, seed: function(inputs, key=jax.random.key(seed)),
-        compiler_options=COMPILE_QUICKLY,
+        compiler_options=QUICKLY,
     )
     drawn = [np.asarray(augment(inputs, seed)) for seed in range(VARIATIONS)]
     drawn = _visible(np.stack(drawn, axis=1))

@@ -13,14 +13,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from training.compiling import jit_evaluate, jit_init, jit_update
 from training.metrics import measure, weigh
 from training.resident import fetch
 from training.trees import cast, merge, split
 from utils import UserError
 
 SINGLE_RULE = "network"  # the name of the rule where there is but one
-# Random initialisers are slow to compile and run once: optimise little. Level 0 changes bits.
-COMPILE_QUICKLY = {"xla_backend_optimization_level": 1}
 
 
 class TrainState(NamedTuple):
@@ -170,7 +169,7 @@ def make_init(forward, rules, seed=0, ema=None):
         step, finite = jnp.zeros((), jnp.int32), jnp.ones((), bool)
         return TrainState(step, params, optimizers, average, finite)
 
-    return jax.jit(init, compiler_options=COMPILE_QUICKLY)
+    return jit_init(init)
 
 
 def make_update(forward, rules, metrics, seed=0, accumulate=1, ema=None):
@@ -242,7 +241,7 @@ def make_update(forward, rules, metrics, seed=0, accumulate=1, ema=None):
         new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
         return new._replace(finite=finite), measured | {"finite": finite}
 
-    return jax.jit(update, donate_argnums=0)
+    return jit_update(update)
 
 
 def make_evaluate(forward, rules, metrics):
@@ -254,7 +253,7 @@ def make_evaluate(forward, rules, metrics):
         losses = {loss_name(name): rule.loss for name, rule in rules.items()}
         return measure(metrics | losses, outputs, batch), outputs
 
-    return jax.jit(evaluate)
+    return jit_evaluate(evaluate)
 
 
 def step_key(seed, step):

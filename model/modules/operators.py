@@ -10,11 +10,11 @@ place that does:
                laid out as one (pixels in, pixels out) matrix.
     shifted    depthwise on a CPU, larger images: the sum over the kernel's elements of the image,
                shifted, times that element. XLA makes one loop of it that reads the image once.
-    rows       few channels, not grouped, on a CPU: a row of the result is the rows of the image it
-               comes from, side by side, times the kernel laid out as one banded matrix.
     expanded   groups of channels on a CPU: as a convolution of all channels with a kernel that is
                zero between groups. It multiplies by many zeros, at many times the speed.
-    plain      anything else, and everything but patches elsewhere than on a CPU.
+    fitted     anything else on a CPU: XLA's own operator, where its gradients would be wrong or end
+               the process over an image first padded and cut to what the windows cover.
+    plain      everything but patches elsewhere than on a CPU.
 
 All forms agree in value and gradient (tests/test_layers.py); benchmarks/layers.py measures where
 which wins. Inside `plain_operators()` only XLA's own operators are used.
@@ -31,8 +31,6 @@ from jax import lax
 DENSE_PIXELS = (
     2.5  # of the image, at most, for each of the kernel; beyond, there are too many zeros
 )
-ROW_PIXELS = 6  # of a row of the image, at most, for each of the kernel's: the rest are zeros
-FEW_CHANNELS = 256  # channels in times channels out: from there on XLA's operator is faster
 SHIFTED_TERMS = 128  # at most, of the kernel and of a row of the image: each is a term to compile
 
 _plain = jax.make_user_context(False)  # unlike a global, part of the key of jit's caches
@@ -66,9 +64,7 @@ def convolve(x, kernel, stride, padding, groups):
         return plain(x, kernel)
     if groups == 1 and kernel.shape[:2] == stride:
         return _patches_convolve(x, kernel, padding)
-    form = _form_on_cpu(x.shape, kernel.shape, stride, padding, groups)
-    if form is None:
-        return plain(x, kernel)
+    form = _form_on_cpu(x.shape, kernel.shape, groups)
     on_cpu = functools.partial(form, stride=stride, padding=padding)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
@@ -94,22 +90,19 @@ def window_maximum(x, window, stride, padding):
     return x
 
 
-def _form_on_cpu(image, kernel, stride, padding, groups):
-    """The form for these shapes; None: the plain one."""
+def _form_on_cpu(image, kernel, groups):
+    """The form for these shapes."""
     _, height, width, channels = image
     *window, _, features = kernel
     if groups == 1:
-        few = channels * features < FEW_CHANNELS and width <= ROW_PIXELS * window[1]
-        return _rows_convolve if few else None
+        return _fitted_convolve
     if not groups == channels == features:
-        # XLA may abort on a stride's gradients, and where part of the kernel meets only padding.
-        sizes = zip(image[1:3], window, stride, padding, strict=True)
-        met = all(_taps(*size, *pads).any((1, 2)).all() for *size, pads in sizes)
-        expand = functools.partial(_expanded_convolve, groups=groups)
-        return expand if met and stride == (1, 1) else None
+        return functools.partial(_expanded_convolve, groups=groups)
     if height * width <= DENSE_PIXELS * math.prod(window):
         return _dense_convolve
-    return _shifted_convolve if max(math.prod(window), width) <= SHIFTED_TERMS else None
+    if max(math.prod(window), width) <= SHIFTED_TERMS:
+        return _shifted_convolve
+    return functools.partial(_fitted_convolve, groups=groups)
 
 
 def _plain_convolve(x, kernel, stride, padding, groups):
@@ -123,24 +116,25 @@ def _plain_convolve(x, kernel, stride, padding, groups):
     )
 
 
+def _fitted_convolve(x, kernel, stride, padding, groups=1):
+    sizes = tuple(zip(x.shape[1:3], kernel.shape[:2], stride, padding, strict=True))
+    # jaxlib 0.10.2 errs where windows skip pixels, and where a window, or a part of the kernel,
+    # meets padding alone. Elsewhere XLA pads by itself faster.
+    meet = all(max(pads) < size <= pixels + min(pads) for pixels, size, _, pads in sizes)
+    if stride != (1, 1) or not meet:
+        x, padding = _pad(x, padding), ((0, 0), (0, 0))
+        height, width = (
+            (pixels + before + after - size) // step * step + size
+            for pixels, size, step, (before, after) in sizes
+        )
+        x = x[:, :height, :width]
+    return _plain_convolve(x, kernel, stride, padding, groups)
+
+
 def _patches_convolve(x, kernel, padding):
     height, width, _, features = kernel.shape
     x = _cut(_pad(x, padding), (height, width)).swapaxes(2, 3)
     return x.reshape(*x.shape[:3], -1) @ kernel.reshape(-1, features)
-
-
-def _rows_convolve(x, kernel, stride, padding):
-    height, width, _, features = kernel.shape
-    columns = _taps(x.shape[2], width, stride[1], *padding[1]).astype(x.dtype)
-    x = _pad(x, (padding[0], (0, 0)))
-    last = (x.shape[1] - height) // stride[0] * stride[0]  # where the last window starts
-    views = [x[:, first : first + last + 1 : stride[0]] for first in range(height)]
-    strips = jnp.concatenate(views, axis=2)  # (batch, rows, kernel height * pixels, channels)
-    strips = strips.reshape(*strips.shape[:2], -1)
-    # k, l: kernel; j: pixel in; q: pixel out; c: channel; f: feature
-    matrix = jnp.einsum("ljq,klcf->kjcqf", columns, kernel)
-    y = strips @ matrix.reshape(strips.shape[-1], -1)
-    return y.reshape(*y.shape[:2], -1, features)
 
 
 def _dense_convolve(x, kernel, stride, padding):
@@ -160,7 +154,7 @@ def _expanded_convolve(x, kernel, stride, padding, groups):
     # k, l: kernel; g, h: group of channels, of features; c: channel, f: feature within its group
     kernel = jnp.einsum("klchf,gh->klgchf", kernel, between)
     kernel = kernel.reshape(height, width, groups * channels, features)
-    return _plain_convolve(x, kernel, stride, padding, 1)
+    return _fitted_convolve(x, kernel, stride, padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
