@@ -416,11 +416,11 @@ EXCHANGED = """
 import re, jax
 from training.build import build
 from training.config import read_config
-from training.devices import place
+from training.devices import put_batch
 from training.start import first_batch
 
 parts = build(read_config("config.json"))
-batch = place(first_batch(parts), parts.mesh)
+batch = put_batch(first_batch(parts), parts.mesh)
 state = parts.init(batch)
 compiled = parts.update.lower(state, batch).compile().as_text()
 summed = re.findall(r"= (.*?) all-reduce(?:-start)?\\(", compiled)

@@ -67,12 +67,12 @@ PARTED = """if True:
     import jax, jax.numpy as jnp
     from training.checkpoint import Saver, file_name
     from training.config import Devices
-    from training.devices import layout, make_mesh, place_state
+    from training.devices import layout, make_mesh, put_state
     from training.orbax_file import load_state
 
     mesh = make_mesh(Devices(shards=4))
     grid = jnp.arange(4096.0).reshape(16, 256)
-    state = place_state({"step": jnp.int32(7), "w": {"a": grid, "b": jnp.sin(grid.T)}}, mesh)
+    state = put_state({"step": jnp.int32(7), "w": {"a": grid, "b": jnp.sin(grid.T)}}, mesh)
     donated = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0 - 1, tree), donate_argnums=0)
     with Saver(sys.argv[1]) as one_file, Saver(sys.argv[2], orbax=True) as folder:
         one_file.save(state, {}, file_name(1))

@@ -60,7 +60,7 @@ def ingredients(config, folder, parts):
     }
 
 
-def changes(before, now):
+def changes(before, now, differ="was {}, is {}"):
     """Returns a line for each thing that differs between two records: "seed: was 0, is 1"."""
     old, new = (dict(flatten(record)) for record in (before, now))
     lines = []
@@ -70,7 +70,7 @@ def changes(before, now):
             continue
         if name.startswith("code.") and "not there" in (was, came):
             continue  # not every start imports every module
-        lines.append(f"{name}: was {was}, is {came}")
+        lines.append(f"{name}: {differ.format(was, came)}")
     return lines
 
 

@@ -10,7 +10,7 @@ import optax
 from training.calls import deal, even_steps, several
 from training.config import HOMES, is_named
 from training.copies import make_copies, seeds_of
-from training.devices import make_mesh, place, share, spread, with_whole_params
+from training.devices import make_mesh, put_batch, share, spread, with_whole_params
 from training.guard import guarded
 from training.optimizers import (
     SINGLE_RULE,
@@ -84,7 +84,7 @@ def build(config, source="config.json"):
 
     def calls(epoch, start=0):
         for batches, count in deal(loaders["train"].batches(epoch, start), steps):
-            yield place(batches, mesh, axis=int(steps > 1)), count
+            yield put_batch(batches, mesh, axis=int(steps > 1)), count
 
     return Parts(
         loaders=loaders,

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from training.build import build
-from training.devices import check_devices, place
+from training.devices import check_devices, put_batch
 from training.optimizers import evaluation_params
 from training.progress import Sums
 from training.start import count, first_batch, rehearse
@@ -19,7 +19,7 @@ def check(config, source):
     check_devices(config, parts.loaders["train"].batch_size, source)
     batch = first_batch(parts)
     rehearse(parts, batch)
-    batch = place(batch, parts.mesh)
+    batch = put_batch(batch, parts.mesh)
     state = parts.init(batch)
     params = state.params if parts.copies == 1 else pick(state.params, 0)
     print(layer_table(parts, params, batch["inputs"]))

@@ -115,12 +115,11 @@ def agree(**values):
 
     theirs = [json.loads(text) for text in _all_texts(json.dumps(values))]
     for index, other in enumerate(theirs):
-        lines = changes(theirs[0], other)
+        lines = changes(theirs[0], other, "process 0 has {}, it has {}")
         if lines:
-            listed = "\n  ".join(line.replace(": was ", ": process 0 has ") for line in lines)
             raise UserError(
                 f"process {index} is to train something else than process 0; give all of them the "
-                f"same command, config and data:\n  {listed.replace(', is ', ', it has ')}"
+                "same command, config and data:\n  " + "\n  ".join(lines)
             )
 
 

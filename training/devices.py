@@ -99,7 +99,7 @@ def share(loaders, mesh):
     return shared
 
 
-def place(batch, mesh, axis=0):
+def put_batch(batch, mesh, axis=0):
     """Returns a batch on the devices, each holding its rows.
 
     Args:
@@ -122,7 +122,7 @@ def place(batch, mesh, axis=0):
     return map_rows(put, batch)
 
 
-def place_state(state, mesh):
+def put_state(state, mesh):
     """Returns a state that every process has as a whole on the devices, by `layout`."""
     if mesh is None:
         return jax.device_put(state)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from training.devices import gathered, place
+from training.devices import gathered, put_batch
 from training.journal import IN_FLIGHT
 from training.profiling import spent
 from training.progress import Sums
@@ -44,7 +44,7 @@ def evaluate(parts, params, split, keep_outputs=False, stop=None):
     for batch in parts.loaders[split].batches(epoch=1):
         if stop is not None and stop.due():
             return {}, None
-        batch = place(batch, parts.mesh)
+        batch = put_batch(batch, parts.mesh)
         sums, outputs = parts.evaluate(params, batch)
         measured.append(sums)
         if len(measured) > IN_FLIGHT:  # more batches under way than that only take up memory

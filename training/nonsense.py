@@ -14,7 +14,7 @@ import numpy as np
 
 import utils
 from training.cluster import from_first
-from training.devices import gathered, place
+from training.devices import gathered, put_batch
 from training.resident import fetch
 from training.trees import pick
 
@@ -35,7 +35,7 @@ def explain(parts, state, epoch, batch_index, folder):
         UserError: always.
     """
     batches = parts.loaders["train"].batches(epoch, batch_index)
-    batch = place(fetch(next(batches)), parts.mesh)
+    batch = put_batch(fetch(next(batches)), parts.mesh)
     batches.close()
     state, batch = gathered((state, batch))
     told = "" if folder is None else _explanation(parts, state, epoch, batch_index, batch, folder)

@@ -21,7 +21,7 @@ from training.audit import audit
 from training.calls import deal
 from training.checkpoint import find, read
 from training.config import HOMES, write_config
-from training.devices import place, place_state
+from training.devices import put_batch, put_state
 from training.files import explained
 from training.optimizers import evaluation_params
 from training.resident import fetch
@@ -97,7 +97,7 @@ def fresh_state(parts, config):
     """Returns the TrainState a new run begins with, pre-trained if the config says so."""
     batch = _stored_batch(parts)
     rehearse(parts, batch)
-    state = parts.init(place(fetch(batch), parts.mesh))
+    state = parts.init(put_batch(fetch(batch), parts.mesh))
     wanted = config.training.checkpoint
     if wanted:
         path = find(wanted.path, prefer_best=True)
@@ -122,7 +122,7 @@ def restored_state(parts, arrays, checkpoint):
         from training.orbax_file import load_state
 
         return load_state(checkpoint, state, parts.mesh)
-    return place_state(state, parts.mesh)
+    return put_state(state, parts.mesh)
 
 
 def restored_params(parts, arrays, checkpoint):
