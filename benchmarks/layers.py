@@ -1,13 +1,16 @@
 """Each form of a convolution over XLA's own operator: forward and backward, on this machine.
 
-    python benchmarks/layers.py [ordinary] [depthwise] [grouped] [patches]
+    python benchmarks/layers.py [ordinary] [depthwise] [grouped] [patches] [compiling]
 
 A line for each shape: what XLA's operator takes, and the time of every other form in its. An
 asterisk marks what model/modules/operators.py chooses. All are compiled as training is
 (training/compiling.py); the ordinary convolutions also as XLA would on its own.
+`compiling` is how long the sample's update takes to trace and compile with the chosen forms, and
+with XLA's operators alone.
 """
 
 import argparse
+import contextlib
 import statistics
 import sys
 import time
@@ -19,10 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 
 from model.modules import operators
-from training import compiling
+from training.build import build
+from training.compiling import FAST
+from training.config import read_config
+from training.start import first_batch
 
-FAST = compiling.FAST["cpu"]
 ELEMENTS = 2**20  # of the image with its batch, about
+COMPILATIONS = 7  # of each
 SECONDS = 1  # for the forms of a line together, about
 DENSE_PIXELS = 28 * 28  # larger dense matrices take minutes
 # (height = width, channels, kernel, stride)
@@ -48,7 +54,8 @@ ORDINARY = [
 def main():
     """Prints the tables that are asked for."""
     tables = {
-        "ordinary": ordinary, "depthwise": depthwise, "grouped": grouped, "patches": patches
+        "ordinary": ordinary, "depthwise": depthwise, "grouped": grouped, "patches": patches,
+        "compiling": compiling,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", metavar="table", help=", ".join(tables))
@@ -103,12 +110,32 @@ def ordinary():
         )
         shown = []
         for alone in (False, True):
-            runs = [with_gradients(form, x, weights, options, alone) for options in (None, FAST)]
+            runs = [
+                with_gradients(form, x, weights, options, alone) for options in (None, FAST["cpu"])
+            ]
             default, ours = timed(runs)
             shown.append(f"{1000 * default:.2f} | {ours / default:.2f}")
         name = f"kernel {kernel}, stride {stride}, {features} features"
         shape = " x ".join(map(str, x.shape))
         print(f"| {shape}, {name} |", " | ".join(shown), "|", flush=True)
+
+
+def compiling():
+    """The sample's update, with the forms chosen here and with XLA's operators alone, in turn."""
+    parts = build(read_config("config.json"))
+    batch = jax.device_put(first_batch(parts))
+    state, times = parts.init(batch), []
+    for _ in range(COMPILATIONS):
+        times.append([])
+        for context in (contextlib.nullcontext, operators.plain_operators):
+            jax.clear_caches()
+            began = time.perf_counter()
+            with context():
+                parts.update.lower(state, batch).compile()
+            times[-1].append(time.perf_counter() - began)
+    ours, plain = (statistics.median(spent) for spent in zip(*times, strict=True))
+    over = statistics.median(ours / plain for ours, plain in times)
+    print(f"to trace and compile: {ours:.2f} s, XLA's operators alone {plain:.2f} s, {over:.2f}")
 
 
 def line(name, size, channels, kernel, stride, groups, forms, features=None, padding=None):
@@ -139,7 +166,7 @@ def operands(size, channels, kernel, channels_in, features):
     return x, jax.random.normal(jax.random.key(1), (kernel, kernel, channels_in, features))
 
 
-def with_gradients(form, x, kernel, options=FAST, alone=False):
+def with_gradients(form, x, kernel, options=FAST["cpu"], alone=False):
     """Returns a function of nothing that calls a form and its gradients: to both, or the kernel."""
 
     @partial(jax.jit, compiler_options=options)
