@@ -116,7 +116,7 @@ class BaseDataLoader:
         """The examples of an epoch, (batches, batch_size), filled up from its own beginning."""
         indices = self._indices
         if self.shuffle:
-            indices = indices[self._generator(epoch).permutation(len(indices))]
+            indices = self._generator(epoch).permutation(indices)
         missing = len(self) * self.batch_size - len(indices)
         return np.append(indices, np.resize(indices, missing)).reshape(len(self), self.batch_size)
 
