@@ -30,7 +30,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", required=True, metavar="PYTHON")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--networks", nargs="+", default=["sample", "lenet", "vit", "mlp"])
+    networks = ["sample", "lenet", "vit", "mlp"]
+    parser.add_argument("--networks", nargs="+", choices=networks, default=networks)
     options = parser.parse_args()
     print("| network | parameters | template, s |", " | ".join(PEERS), "|")
     print("|---|---|---|" + "---|" * len(PEERS))

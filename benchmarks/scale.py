@@ -248,7 +248,10 @@ def kills(folder, count, seed=0):
     while counts["kills"] < count:
         group = Group(folder / str(counts["kills"]), 12, 400)
         processes = group.start_all()
-        time.sleep(chance.uniform(0.3, 1) * seconds)
+        started = time.monotonic()
+        group.wait_for(lambda group=group: group.run, processes[0])  # by now they have met
+        left = seconds - (time.monotonic() - started)
+        time.sleep(chance.uniform(0, max(left, 1)))
         killed, saving = chance.randrange(2), bool(group.half_saved())
         processes[killed].kill()
         began = time.monotonic()
