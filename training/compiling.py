@@ -5,7 +5,7 @@ import jax
 # Random initialisers are slow to compile and run once: optimise little. Level 0 changes bits.
 QUICKLY = {"xla_backend_optimization_level": 1}
 # What XLA's library for CPUs may compute there: by default that includes convolutions, whose
-# gradients then take 2 to 8 times as long as by XLA's own means (benchmarks/layers.py ordinary).
+# gradients then take up to four times as long as by XLA's own means (benchmarks/layers.py).
 FAST = {
     "cpu": {
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
