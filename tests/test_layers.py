@@ -346,7 +346,6 @@ def test_an_index_outside_the_vocabulary_is_nan_and_not_another_row(index):
 
 sizes = st.integers(1, 9)
 pairs = st.tuples(st.integers(1, 5), st.integers(1, 5))
-large = st.integers(8, 14)
 large_pairs = st.tuples(st.integers(5, 7), st.integers(5, 7))
 strides = st.tuples(st.integers(1, 3), st.integers(1, 3))
 margins = st.tuples(st.integers(0, 2), st.integers(0, 2))
