@@ -44,8 +44,9 @@ def parse_arguments(argv):
 
 def test(options):
     """Evaluates, prints every metric and writes the report into the run folder."""
-    from training.checkpoint import find, read
-    from training.restore import network_params
+    from training.checkpoint.naming import find
+    from training.checkpoint.reading import read
+    from training.checkpoint.restore import network_params
 
     path = utils.latest_run("saved") if options.weights == "latest" else Path(options.weights)
     checkpoint = find(path, prefer_best=not options.latest)
@@ -54,23 +55,24 @@ def test(options):
     config = read_config(options.config or folder / "config.json", options.overrides)
     arrays = network_params(read(checkpoint)[0])
     log = utils.set_up_logging()
-    from training.build import build
-    from training.evaluation import predict
-    from training.gallery import gather
-    from training.report import write_predictions, write_report
-    from training.start import restored_params, use_compilation_cache
+    from training.engine.build import build
+    from training.engine.compilation import use_compilation_cache
+    from training.engine.evaluation import predict
+    from training.engine.initialize import restored_params
+    from training.report.gallery import collect_gallery
+    from training.report.page import write_predictions, write_report
 
     if config.training.compilation_cache:
         use_compilation_cache()
-    parts = build(config, options.config or folder / "config.json")
+    experiment = build(config, options.config or folder / "config.json")
     log.info("Evaluating %s", checkpoint)
-    params = restored_params(parts, arrays, checkpoint)
-    results, predictions = predict(parts, params)
+    params = restored_params(experiment, arrays, checkpoint)
+    results, predictions = predict(experiment, params)
     if predictions:
         predictions = predictions._replace(source=f"the test set, {checkpoint.name}")
     for name, value in results.items():
         log.info("%s @ %s", name.removeprefix("test_"), value)
-    gallery = gather(config, parts, params)
+    gallery = collect_gallery(config, experiment, params)
     report = write_report(folder, predictions=predictions, gallery=gallery)
     log.info("Look at %s", report)
     if options.predictions:

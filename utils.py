@@ -138,6 +138,28 @@ def call(function: Callable, args: dict | list, where: str) -> Any:
         raise UserError(f"{where}: {function.__name__} refused its arguments: {error}") from error
 
 
+def optional_module(name: str, needed_by: str | None = None) -> Any:
+    """Imports and returns a module of a folder that a project may have deleted, else None.
+
+    Args:
+        name: the module ("training.report.page").
+        needed_by: the option or key that cannot do without it; then its absence is an error.
+
+    Raises:
+        UserError: the folder is not there, and something needs it.
+    """
+    package = name.rpartition(".")[0]
+    folder = ROOT / package.replace(".", "/")
+    if (folder / "__init__.py").exists():
+        return importlib.import_module(name)
+    if needed_by is None:
+        return None
+    raise UserError(
+        f"{needed_by}: needs {folder.relative_to(ROOT)}/, which is not part of this project; copy "
+        "that folder from the template to have it"
+    )
+
+
 # Run folders -----------------------------------------------------------------------------------
 
 

@@ -25,12 +25,12 @@ import jax
 import numpy as np
 from export_networks import example_inputs, networks
 
-from inference import tflite_graph
-from inference.converter import import_tensorflow, to_raw_onnx, to_tflite
-from inference.network import Array, describe, lower
-from inference.onnx_graph import finish
-from inference.runtimes import load
-from inference.worker import Worker
+from inference.export.converter import import_tensorflow, to_raw_onnx, to_tflite
+from inference.export.network import Array, describe, lower
+from inference.export.worker import Worker
+from inference.graph import tflite_graph
+from inference.graph.onnx_graph import finish
+from inference.verify.runtimes import load
 
 BATCHES = (1, 64)
 SECONDS = 0.01  # that a candidate is called for in each round, at least once

@@ -36,7 +36,8 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from benchmarks import faults_cost, faults_disks, faults_files  # noqa: E402
-from training.checkpoint import best, latest, numbered, read  # noqa: E402
+from training.checkpoint.naming import best, latest, numbered  # noqa: E402
+from training.checkpoint.reading import read
 from utils import UserError  # noqa: E402
 
 WORKERS = 2  # runs at once

@@ -44,20 +44,21 @@ def _measure(folder, overrides, rounds):
     import jax
 
     from benchmarks.faults import ROOT
-    from training.build import build
-    from training.checkpoint import Saver, file_name
+    from training.checkpoint.naming import file_name
+    from training.checkpoint.saver import Saver
     from training.config import read_config
-    from training.start import first_batch
+    from training.engine.build import build
+    from training.engine.initialize import first_batch
 
     overrides = [*overrides, f'data_loader.train.args.dataset.args.root="{ROOT / "data"}"']
-    parts = build(read_config(ROOT / "config.json", overrides))
-    batch = jax.device_put(first_batch(parts))
-    state = jax.block_until_ready(parts.update(parts.init(batch), batch)[0])
+    experiment = build(read_config(ROOT / "config.json", overrides))
+    batch = jax.device_put(first_batch(experiment))
+    state = jax.block_until_ready(experiment.update(experiment.init(batch), batch)[0])
     blocked, behind, ratios = [], [], []
 
     def step(state):
         began = time.perf_counter()
-        state = jax.block_until_ready(parts.update(state, batch)[0])
+        state = jax.block_until_ready(experiment.update(state, batch)[0])
         return state, time.perf_counter() - began
 
     with Saver(folder, keep=2) as saver:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import time
 
-from training.checkpoint import numbered, read
+from training.checkpoint.naming import numbered
+from training.checkpoint.reading import read
 
 EPOCHS = 40
 # Lets permissions bind even root.

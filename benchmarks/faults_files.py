@@ -14,9 +14,9 @@ import numpy as np
 import safetensors.numpy
 from PIL import Image
 
-from training.checkpoint import read, write
-from training.progress import Progress
-from training.restore import restore
+from training.checkpoint.reading import read, write
+from training.checkpoint.restore import restore
+from training.engine.progress import Progress
 from utils import UserError
 
 WANTED = 0.1  # seconds at most for a checkpoint
@@ -155,7 +155,8 @@ def data(folder, count, seed=0):
     Returns:
         {what was counted: number}
     """
-    from data_loader.files import read_idx, read_picture
+    from data_loader.idx import read_idx
+    from data_loader.images import read_image
 
     chance, path, counts, slowest = random.Random(seed), folder / "x", {}, 0.0
     pictures = np.random.default_rng(seed).integers(0, 256, (20, 9, 7), np.uint8)
@@ -171,7 +172,7 @@ def data(folder, count, seed=0):
         path.write_bytes(_damaged(chance, wholes[kind]))
         began, outcome = time.perf_counter(), "refused"
         try:
-            read_idx(path, 3) if kind.startswith("IDX") else read_picture(path, (9, 7), "RGB")
+            read_idx(path, 3) if kind.startswith("IDX") else read_image(path, (9, 7), "RGB")
             outcome = "read"  # there are no checksums to tell a changed pixel by
         except UserError as error:
             _expect(str(path) in str(error), f"{error} does not name the file")
@@ -305,14 +306,14 @@ def _damaged(chance, content):
 
 def _config_is_valid(values, path):
     """Whether a run could be made of it; any error but the project's own goes on."""
-    from training.build import build
     from training.config import read_config
-    from training.start import rehearse
+    from training.engine.build import build
+    from training.engine.initialize import dry_run
 
     path.write_text(json.dumps(values))
     try:
-        parts = build(read_config(path), str(path))
-        rehearse(parts, next(parts.loaders["train"].batches(1)))
+        experiment = build(read_config(path), str(path))
+        dry_run(experiment, next(experiment.loaders["train"].batches(1)))
     except UserError:
         return False
     return True

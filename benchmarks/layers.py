@@ -4,7 +4,7 @@
 
 A line for each shape: what XLA's operator takes, and the time of every other form in its. An
 asterisk marks what model/modules/operators.py chooses. All are compiled as training is
-(training/compiling.py); the ordinary convolutions also as XLA would on its own.
+(training/engine/compilation.py); the ordinary convolutions also as XLA would on its own.
 `compiling` is how long the sample's update takes to trace and compile with the chosen forms, and
 with XLA's operators alone.
 """
@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 
 from model.modules import operators
-from training.build import build
-from training.compiling import FAST
 from training.config import read_config
-from training.start import first_batch
+from training.engine.build import build
+from training.engine.compilation import FAST
+from training.engine.initialize import first_batch
 
 ELEMENTS = 2**20  # of the image with its batch, about
 COMPILATIONS = 7  # of each
@@ -122,16 +122,16 @@ def ordinary():
 
 def compiling():
     """The sample's update, with the forms chosen here and with XLA's operators alone, in turn."""
-    parts = build(read_config("config.json"))
-    batch = jax.device_put(first_batch(parts))
-    state, times = parts.init(batch), []
+    experiment = build(read_config("config.json"))
+    batch = jax.device_put(first_batch(experiment))
+    state, times = experiment.init(batch), []
     for _ in range(COMPILATIONS):
         times.append([])
         for context in (contextlib.nullcontext, operators.plain_operators):
             jax.clear_caches()
             began = time.perf_counter()
             with context():
-                parts.update.lower(state, batch).compile()
+                experiment.update.lower(state, batch).compile()
             times[-1].append(time.perf_counter() - began)
     ours, plain = (statistics.median(spent) for spent in zip(*times, strict=True))
     over = statistics.median(ours / plain for ours, plain in times)

@@ -19,15 +19,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 
-import train
 import utils
-from training.build import build
 from training.config import read_config
-from training.interruption import Interruption
-from training.journal import Journal
-from training.progress import Progress
-from training.start import first_batch
-from training.tracking import Tracker
+from training.distributed.preemption import StopSignal
+from training.engine.build import build
+from training.engine.initialize import first_batch
+from training.engine.loop import train_epoch
+from training.engine.progress import Progress
+from training.engine.run import Run
+from training.tracking.metric_logger import MetricLogger
+from training.tracking.trackers import Trackers
 
 
 def main():
@@ -38,30 +39,31 @@ def main():
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     options = parser.parse_intermixed_args()
     config = read_config(options.config, options.overrides)
-    parts = build(config, options.config)
-    state = parts.init(first_batch(parts))
-    on_device = [jax.device_put(call) for call, _ in parts.calls(epoch=1)]
-    with tempfile.TemporaryDirectory() as folder, Interruption() as stop:
+    experiment = build(config, options.config)
+    state = experiment.init(first_batch(experiment))
+    on_device = [jax.device_put(call) for call, _ in experiment.batches(epoch=1)]
+    with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
         utils.set_up_logging(folder)
         logging.getLogger("main").handlers[0].setStream(open(Path(folder) / "console", "w"))  # noqa: SIM115
-        state, _ = bare_epoch(parts.update, state, on_device)
+        state, _ = bare_epoch(experiment.update, state, on_device)
         ratios = []
         for number in range(options.rounds):
-            state, loop = loop_epoch(config, parts, state, Path(folder), stop, Progress())
-            state, bare = bare_epoch(parts.update, state, on_device)
+            state, loop = loop_epoch(config, experiment, state, Path(folder), stop, Progress())
+            state, bare = bare_epoch(experiment.update, state, on_device)
             ratios.append(loop / bare)
             print(f"round {number + 1}: loop {loop:.3f} s, bare {bare:.3f} s, {loop / bare:.3f}")
     spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
     print(f"loop over bare updates: median {statistics.median(ratios):.3f} ({spread})")
 
 
-def loop_epoch(config, parts, state, folder, stop, progress):
+def loop_epoch(config, experiment, state, folder, stop, progress):
     """Returns the state and the seconds of an epoch, or what is left of it, as train.py runs it."""
-    with Tracker(config, folder, {}) as tracker:
-        journal = Journal(progress, tracker, parts, config.training.log_interval)
+    with Trackers(config, folder, {}) as trackers:
+        logger = MetricLogger(progress, trackers, experiment, config.training.log_interval)
         began = time.perf_counter()
-        state = train.train_epoch(parts, state, 1, progress, journal, folder, stop)
-        return jax.block_until_ready(state), time.perf_counter() - began
+        run = Run(config, folder, experiment, state, progress)
+        train_epoch(run, logger, stop)
+        return jax.block_until_ready(run.state), time.perf_counter() - began
 
 
 def bare_epoch(update, state, batches):

@@ -24,15 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import train
 import utils
-from training.build import build
+from benchmarks import loop
 from training.config import read_config
-from training.interruption import Interruption
-from training.journal import Journal
-from training.progress import Progress
-from training.start import first_batch
-from training.tracking import Tracker
+from training.distributed.preemption import StopSignal
+from training.engine.build import build
+from training.engine.initialize import first_batch
+from training.engine.progress import Progress
 
 EXAMPLES = utils.ROOT / "examples" / "libraries"
 
@@ -45,7 +43,7 @@ def main():
     parser.add_argument("--examples", type=int, default=15000, help="training examples an epoch")
     options = parser.parse_args()
     for library in options.libraries:
-        with tempfile.TemporaryDirectory() as folder, Interruption() as stop:
+        with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
             ratios = compare(library, options, Path(folder), stop)
         spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
         print(f"{library}: median {statistics.median(ratios):.3f} ({spread})", flush=True)
@@ -56,15 +54,15 @@ def compare(library, options, folder, stop):
     path = EXAMPLES / f"{library}_cnn.json"
     held_out = 60000 - options.examples
     config = read_config(path, [f"data_loader.train.args.validation_split={held_out}"])
-    parts = build(config, path)
+    experiment = build(config, path)
     utils.set_up_logging(folder)
     logging.getLogger("main").handlers[0].setStream(open(folder / "console", "w"))  # noqa: SIM115
-    state = parts.init(first_batch(parts))
-    own, step = LOOPS[library](jax.tree.map(jnp.copy, state.params), optimizer_of(parts))
-    images, labels = normalized(parts)
-    size, ratios = parts.loaders["train"].batch_size, []
+    state = experiment.init(first_batch(experiment))
+    own, step = LOOPS[library](jax.tree.map(jnp.copy, state.params), optimizer_of(experiment))
+    images, labels = normalized(experiment)
+    size, ratios = experiment.loaders["train"].batch_size, []
     for number in range(options.rounds + 1):
-        state, here = epoch_here(config, parts, state, folder, stop)
+        state, here = epoch_here(config, experiment, state, folder, stop)
         own, there = epoch_there(own, step, images, labels, size)
         if number:  # the first compiles
             ratios.append(here / there)
@@ -72,28 +70,23 @@ def compare(library, options, folder, stop):
     return ratios
 
 
-def optimizer_of(parts):
+def optimizer_of(experiment):
     """Returns the run's optimizer."""
-    (rule,) = parts.rules.values()
-    return rule.optimizer
+    (group,) = experiment.groups.values()
+    return group.optimizer
 
 
-def normalized(parts):
+def normalized(experiment):
     """Returns the training pictures as float32, prepared as the config says, and their labels."""
-    batches = list(parts.loaders["train"].batches(epoch=1))
+    batches = list(experiment.loaders["train"].batches(epoch=1))
     images = np.concatenate([batch["inputs"] for batch in batches]).astype(np.float32)
     labels = np.concatenate([batch["targets"] for batch in batches])
     return (images / 255 - 0.1307) / 0.3081, labels
 
 
-def epoch_here(config, parts, state, folder, stop):
+def epoch_here(config, experiment, state, folder, stop):
     """Returns the state and the seconds of an epoch as train.py runs it."""
-    progress = Progress()
-    with Tracker(config, folder, {}) as tracker:
-        journal = Journal(progress, tracker, parts, config.training.log_interval)
-        began = time.perf_counter()
-        state = train.train_epoch(parts, state, 1, progress, journal, folder, stop)
-        return jax.block_until_ready(state), time.perf_counter() - began
+    return loop.loop_epoch(config, experiment, state, folder, stop, Progress())
 
 
 def epoch_there(state, step, images, labels, size):

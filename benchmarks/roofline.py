@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 import jax.numpy as jnp
 
-from training.build import build
 from training.config import read_config
-from training.start import first_batch
+from training.engine.build import build
+from training.engine.initialize import first_batch
 
 FLOATS = 2**24  # of an array for the bandwidth, 64 MiB: more than any cache holds
 SIZE = 1536  # rows and columns of the matrices
@@ -35,10 +35,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     options = parser.parse_intermixed_args()
-    parts = build(read_config(options.config, options.overrides), options.config)
-    batch = jax.device_put(first_batch(parts))
-    state = parts.init(batch)
-    cost = parts.update.lower(state, batch).compile().cost_analysis()
+    experiment = build(read_config(options.config, options.overrides), options.config)
+    batch = jax.device_put(first_batch(experiment))
+    state = experiment.init(batch)
+    cost = experiment.update.lower(state, batch).compile().cost_analysis()
     moved, operations = cost["bytes accessed"], cost["flops"]
     print(f"the update: {moved / 1e6:.0f} MB, {operations / 1e6:.0f} M operations")
 
@@ -47,7 +47,7 @@ def main():
     total, x, matrix = jnp.ones(FLOATS), jnp.ones(FLOATS), jnp.ones((SIZE, SIZE))
     figures = []
     for number in range(options.rounds + 1):
-        state, update = timed(lambda state: parts.update(state, batch)[0], state)
+        state, update = timed(lambda state: experiment.update(state, batch)[0], state)
         total, adding = timed(lambda total: add(total, x), total)
         _, product = timed(lambda _: multiply(matrix, matrix), None)
         bandwidth, rate = 3 * 4 * FLOATS / adding, 2 * SIZE**3 / product

@@ -31,7 +31,8 @@ import jax  # noqa: E402
 
 from benchmarks.faults import COMMAND, Trial, expect  # noqa: E402
 from model.modules import Layers, batch_norm, dropout, linear  # noqa: E402
-from training.checkpoint import latest, read  # noqa: E402
+from training.checkpoint.naming import latest  # noqa: E402
+from training.checkpoint.reading import read
 
 BATCHES = 10  # in an epoch of a Trial
 PATIENCE = 600  # seconds for what takes a few
@@ -207,7 +208,7 @@ def _make_gan(group):
     gan = json.loads((ROOT / "examples" / "gan" / "config.json").read_text())
     gan["model"]["args"] |= GAN
     gan["data_loader"] |= {split: values["data_loader"][split] for split in ("train", "test")}
-    for rule in gan["training"]["rules"].values():
+    for rule in gan["training"]["optimizer_groups"].values():
         rule["optimizer"] = ADAM_OF_GAN
     kept = ("epochs", "save_period", "keep", "log_interval", "ema")
     gan["training"] |= {key: values["training"][key] for key in kept}

@@ -27,12 +27,12 @@ import numpy as np
 
 import utils
 from benchmarks import loop
-from training.build import build
 from training.config import read_config
-from training.evaluation import evaluate_all
-from training.interruption import Interruption
-from training.progress import Progress
-from training.start import count, first_batch
+from training.distributed.preemption import StopSignal
+from training.engine.build import build
+from training.engine.evaluation import evaluate_all
+from training.engine.initialize import count_parameters, first_batch
+from training.engine.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_BYTES = 28 * 28 + 4  # and its label
@@ -104,12 +104,12 @@ def dtype():
 def calls():
     """Prints a tiny network's update by how many are one call, and by where the data are."""
     print(
-        "\n| steps_per_call | device_resident | ms per update | µs per image | peak memory, MiB |"
+        "\n| steps_per_call | cache_on_device | ms per update | µs per image | peak memory, MiB |"
     )
     print("|---|---|---|---|---|")
     for steps in (1, 4, 16):
         for resident in ("false", "true"):
-            settings = f"training.steps_per_call={steps} data_loader.device_resident={resident}"
+            settings = f"training.steps_per_call={steps} data_loader.cache_on_device={resident}"
             found = case([*TINY, *settings.split()])
             print(
                 f"| {steps} | {resident} | {_times(found, 64)} | {found['peak']:.0f} |", flush=True
@@ -172,17 +172,17 @@ def case(wanted, **environment):
 
 def time_updates(overrides):
     """Returns seconds per update, peak memory and the state's size in MiB, and the parameters."""
-    parts = build(read_config(ROOT / "config.json", overrides))
-    state = parts.init(first_batch(parts))
-    found = {"parameters": count(state.params, parts.copies)}
+    experiment = build(read_config(ROOT / "config.json", overrides))
+    state = experiment.init(first_batch(experiment))
+    found = {"parameters": count_parameters(state.params, experiment.seeds)}
     found["state"] = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) / MIB
-    call, _ = next(parts.calls(epoch=1))
-    state, _ = jax.block_until_ready(parts.update(state, call))
+    call, _ = next(experiment.batches(epoch=1))
+    state, _ = jax.block_until_ready(experiment.update(state, call))
     times, began = [], time.perf_counter()
     while time.perf_counter() - began < SECONDS or len(times) < 3:
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(parts.update(state, call))
-        times.append((time.perf_counter() - start) / parts.steps_per_call)
+        state, _ = jax.block_until_ready(experiment.update(state, call))
+        times.append((time.perf_counter() - start) / experiment.steps_per_call)
     return found | {"seconds": statistics.median(times), "peak": peak_memory()}
 
 
@@ -217,12 +217,12 @@ def time_epochs():
 def peak_of_epoch(images):
     """Returns the peak memory in MiB of an epoch's last batches, and of the evaluation."""
     config = read_config(ROOT / "config.json", _generated(images))
-    parts = build(config)
-    state = parts.init(first_batch(parts))
+    experiment = build(config)
+    state = experiment.init(first_batch(experiment))
     with quiet() as (folder, stop):
-        start = len(parts.loaders["train"]) - SMALL // parts.loaders["train"].batch_size
-        state, _ = loop.loop_epoch(config, parts, state, folder, stop, Progress(batch=start))
-        evaluate_all(parts, state.params)
+        start = len(experiment.loaders["train"]) - SMALL // experiment.loaders["train"].batch_size
+        state, _ = loop.loop_epoch(config, experiment, state, folder, stop, Progress(batch=start))
+        evaluate_all(experiment, state.params)
     return {"peak": peak_memory()}
 
 
@@ -236,7 +236,7 @@ def quiet():
     """Yields a folder for logs and an Interruption; the console is silent meanwhile."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        Interruption() as stop,
+        StopSignal() as stop,
         open(os.devnull, "w") as no,
     ):
         utils.set_up_logging(folder)

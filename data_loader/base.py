@@ -46,10 +46,10 @@ class BaseDataLoader:
     Attributes:
         examples: number of examples in an epoch, without those held out.
         batch_size: as above, of all processes together.
-        share: (index, count) if it reads but one of `count` equal parts of each batch.
+        shard: (index, count) if it reads only one of `count` equal parts of each batch.
     """
 
-    share = (0, 1)
+    shard = (0, 1)
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class BaseDataLoader:
         return np.append(indices, np.resize(indices, missing)).reshape(len(self), self.batch_size)
 
     def _batch(self, order, number):
-        index, count = self.share
+        index, count = self.shard
         rows = slice(*(part * self.batch_size // count for part in (index, index + 1)))
         batch = self.read(order[number, rows])
         if not (isinstance(batch, dict) and {"inputs", "targets"} <= batch.keys()):

@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from data_loader import base, files
+from data_loader import base
 from data_loader.base import BaseDataLoader
+from data_loader.idx import MIRRORS, SPLITS, find_idx_pair, read_idx
+from data_loader.images import find_images, read_image
 from utils import UserError
 
 LOTS_PER_WORKER = 4  # a batch is dealt out in small lots, so that none waits for the slowest worker
@@ -49,10 +51,10 @@ class IdxImages:
     """
 
     def __init__(self, root: str | Path, split: str, download: str | None = None) -> None:
-        _expect("IdxImages: split", split, [*files.SPLITS])
-        _expect("IdxImages: download", download, [None, *files.MIRRORS])
-        images_path, labels_path = files.find_idx_pair(Path(root), split, download)
-        images, labels = files.read_idx(images_path, 3), files.read_idx(labels_path, 1)
+        _expect("IdxImages: split", split, [*SPLITS])
+        _expect("IdxImages: download", download, [None, *MIRRORS])
+        images_path, labels_path = find_idx_pair(Path(root), split, download)
+        images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
         if len(images) != len(labels):
             raise UserError(
                 f"{labels_path}: {len(labels)} labels for the {len(images)} pictures in "
@@ -118,7 +120,7 @@ class ImageFolder:
                 "numbers of at least 1."
             )
         self.size, self.mode = (size[0], size[1]), mode
-        pictures = files.find_pictures(Path(root), classes)
+        pictures = find_images(Path(root), classes)
         if share is not None:
             pictures = {name: _share(paths, share) for name, paths in pictures.items()}
         self.classes = list(pictures)
@@ -132,7 +134,7 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.int32]:
         """Returns a picture, (channels, height, width) uint8, and its label."""
-        return files.read_picture(self.paths[index], self.size, self.mode), self.labels[index]
+        return read_image(self.paths[index], self.size, self.mode), self.labels[index]
 
     def checksum(self) -> str:
         """Returns a CRC-32 of the names and sizes of all pictures, in words."""

@@ -69,7 +69,7 @@ def parse_arguments(argv):
     )  # fmt: skip
     parser.add_argument(
         "--limit", nargs="+", default=[], metavar="KIND.NAME=VALUE",
-        help="another limit, like float32.error=1e-4; see inference/contract.py",
+        help="another limit, like float32.error=1e-4; see inference/verify/equivalence.py",
     )  # fmt: skip
     parser.add_argument("--into", metavar="FOLDER", help="where it goes, in place of inference/")
     parser.add_argument("--overwrite", action="store_true", help="replace an export of that name")
@@ -84,7 +84,7 @@ def parse_arguments(argv):
 
 def export(options):
     """Makes, checks and reports every file; returns the exit code."""
-    from inference.contract import LIMITS
+    from inference.verify.equivalence import LIMITS
 
     target, here = _target(options), Path.cwd()
     limits = _limits(options.limit, LIMITS)
@@ -97,7 +97,7 @@ def export(options):
         if str(log) not in str(error):  # then nobody is sent to look into it
             log.unlink(missing_ok=True)
         raise
-    from inference.report import console_table
+    from inference.verify.report import console_table
 
     print(console_table(report))
     print(f"Look at {os.path.relpath(folder / 'report.html', here)}")
@@ -109,14 +109,14 @@ def export(options):
 
 def make_export(options, target, run, limits, log):
     """Makes the folder of an export; returns it and the report."""
-    from inference.converter import import_tensorflow
-    from inference.report import write_report
-    from inference.staging import Staging
-    from inference.worker import Worker
+    from inference.export.converter import import_tensorflow
+    from inference.export.staging import AtomicDirectory
+    from inference.export.worker import Worker
+    from inference.verify.report import write_report
 
     config, source, checkpoint, arrays = run
     step = Steps()
-    with Staging(target) as staging, Worker(log, import_tensorflow) as worker:
+    with AtomicDirectory(target) as staging, Worker(log, import_tensorflow) as worker:
         trained = _load(options, config, source, checkpoint, arrays)
         if options.static:
             _fix_batch(trained.network.metadata, options.static)
@@ -137,10 +137,10 @@ def make_files(options, trained, worker, folder, step):
     Raises:
         UserError: there is no .tflite file, from which the others are made.
     """
-    from inference.converter import to_raw_onnx, to_tflite
-    from inference.network import lower, stablehlo
-    from inference.onnx_graph import finish  # several seconds, while TensorFlow takes its own
-    from inference.quantize import quantize
+    from inference.export.converter import to_raw_onnx, to_tflite
+    from inference.export.network import lower, stablehlo
+    from inference.export.quantize import quantize
+    from inference.graph.onnx_graph import finish  # several seconds, while TensorFlow takes its own
 
     network, path, refused = trained.network, folder / options.name, []
 
@@ -173,7 +173,7 @@ def make_files(options, trained, worker, folder, step):
 
 def check_files(name, trained, folder, limits, step):
     """Holds every file against the network, and renames those beyond a limit *.rejected."""
-    from inference.contract import check
+    from inference.verify.equivalence import check
 
     results = []
     for path in sorted(folder.glob(f"{name}.*"), key=lambda path: (path.name.count("."), path)):
@@ -259,8 +259,9 @@ def _limits(changes, defaults):
 
 def _read_run(options):
     """The run's config, its name, and the checkpoint with its arrays."""
-    from training.checkpoint import find, read
-    from training.restore import network_params
+    from training.checkpoint.naming import find
+    from training.checkpoint.reading import read
+    from training.checkpoint.restore import network_params
 
     named = None if options.weights == "latest" else Path(options.weights).resolve()
     source = Path(options.config).resolve() if options.config else None
@@ -273,7 +274,7 @@ def _read_run(options):
 
 
 def _load(options, config, source, checkpoint, arrays):
-    from inference import trained
+    from inference.export import trained
 
     specs = trained.parse_inputs(options.input) if options.input else []
     if options.part:

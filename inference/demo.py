@@ -32,10 +32,10 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from data_loader.files import read_picture
-from inference.classifier import MODES, load, softmax
-from inference.drawing import fit, takes_drawings, trace
+from data_loader.images import read_image
 from inference.predict import HOME, find_export
+from inference.serving.classifier import MODES, load, softmax
+from inference.serving.drawing import fit, takes_drawings, trace
 from utils import UserError
 
 ADDRESS = "127.0.0.1"
@@ -148,7 +148,7 @@ class Demo:
             name: of the file, for messages.
         """
         channels, *size = self.shape
-        pixels = read_picture(Upload(content, name), tuple(size), MODES[channels])
+        pixels = read_image(Upload(content, name), tuple(size), MODES[channels])
         with Image.open(io.BytesIO(content)) as picture:
             width, height = picture.size
         if [height, width] == size:
@@ -157,7 +157,7 @@ class Demo:
             return self.answer(pixels, f"resized from {width} × {height}")
         scale = SIDE / max(width, height)
         own = tuple(max(1, round(scale * side)) for side in (height, width))
-        grey = read_picture(Upload(content, name), own, "L")[0]
+        grey = read_image(Upload(content, name), own, "L")[0]
         prepared = f"what stands out from its edge, {LIKE_MNIST}"
         return self.answer(fit(trace(grey), size[0])[None], prepared)
 

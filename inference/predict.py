@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `python FILE` lo
 
 import numpy as np
 
-from data_loader.files import PICTURE_ENDINGS
-from inference.classifier import classify, load
+from data_loader.images import IMAGE_ENDINGS
+from inference.serving.classifier import classify, load
 from utils import UserError, nearest
 
 HOME = Path(__file__).resolve().parent  # of the exports that a name is enough for
@@ -64,7 +64,7 @@ def parse_arguments(argv):
 
 def predict(options):
     """Prints or writes what the network makes of each picture; returns the exit code."""
-    paths, many = find_pictures(options.pictures)
+    paths, many = find_images(options.pictures)
     classifier = load(find_export(options.name, options.runtime))
     faults = []
 
@@ -82,7 +82,7 @@ def predict(options):
     return 1 if faults else 0
 
 
-def find_pictures(arguments):
+def find_images(arguments):
     """Returns the paths that files, folders and patterns stand for, and whether one is no file.
 
     Raises:
@@ -98,9 +98,9 @@ def find_pictures(arguments):
             raise UserError(f"{argument}: no such file; expected a picture, or a folder of them")
         pattern = os.path.join(glob.escape(argument), "**", "*") if folder else argument
         found = sorted(glob.iglob(pattern, recursive=True))
-        pictures = [path for path in found if path.lower().endswith(PICTURE_ENDINGS)]
+        pictures = [path for path in found if path.lower().endswith(IMAGE_ENDINGS)]
         if not pictures:
-            endings = ", ".join(PICTURE_ENDINGS)
+            endings = ", ".join(IMAGE_ENDINGS)
             raise UserError(f"{argument}: no picture; expected files ending in {endings}")
         paths, many = paths + pictures, True
     return paths, many

@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,10 +15,7 @@ import pytest
 from absl import logging as absl_logging
 
 import train
-
-ROOT = Path(__file__).resolve().parents[1]
-TRAIN_EXAMPLES, TEST_EXAMPLES, BATCH_SIZE = 1000, 300, 128  # 8 batches, the last one ragged
-
+from tests.helpers.project import BATCH_SIZE, ROOT, TEST_EXAMPLES, TRAIN_EXAMPLES, write_mnist
 
 # logging.config closes the handlers of others, and absl's (which optax brings) would then close the
 # stream in which pytest captures stderr, as it is another one than during the test.
@@ -39,20 +35,6 @@ def cache_folder(tmp_path_factory):
     return folder
 
 
-def write_mnist(folder, train, test):
-    """Writes the first examples of the real MNIST as plain IDX files."""
-    folder.mkdir(exist_ok=True)
-    for prefix, count in (("train", train), ("t10k", test)):
-        images, labels = (
-            gzip.decompress((ROOT / "data" / f"{prefix}-{kind}-ubyte.gz").read_bytes())
-            for kind in ("images-idx3", "labels-idx1")
-        )
-        header = struct.pack(">4i", 2051, count, 28, 28)
-        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images[16:][: count * 784])
-        header = struct.pack(">2i", 2049, count)
-        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels[8:][:count])
-
-
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory):
     """A folder with the first examples of the real MNIST."""
@@ -64,7 +46,7 @@ def mnist(tmp_path_factory):
 @pytest.fixture(scope="session")
 def digits():
     """Predictions of real digits: how near they are to the classes' mean pictures."""
-    from training.report import Predictions
+    from training.engine.evaluation import Predictions
 
     def read(name, header):
         return np.frombuffer(gzip.open(ROOT / "data" / name).read(), np.uint8, offset=header)
@@ -130,10 +112,3 @@ def script():
         )
 
     return script
-
-
-def same_arrays(first, second):
-    """Whether two dicts of arrays hold the same bits."""
-    return first.keys() == second.keys() and all(
-        np.asarray(first[name]).tobytes() == np.asarray(second[name]).tobytes() for name in first
-    )

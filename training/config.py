@@ -3,6 +3,8 @@
 Each class below is one section of the file; the comment beside a key is its documentation.
 """
 
+import copy
+import importlib.util
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -11,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from training.files import place_text
+from training.common.files import atomic_write_text
 from utils import UserError, check_name, nearest
 
 # Where a bare name is looked up: first in its home, then in the library that serves it.
@@ -30,6 +32,9 @@ JSON_HINT = (
     "comma behind the last"
 )
 BACKSLASH_HINT = "Write a backslash twice, or a / in its place: C:/data"
+
+
+ORBAX = "orbax-checkpoint==0.12.8"  # what devices.orbax needs
 
 
 class Section(BaseModel):
@@ -61,15 +66,15 @@ class DataLoaders(Section):
     augment: NamedOrName | None = None  # f(inputs, key=key) -> inputs, before it, in training only
     # Keep the examples on the device; "auto": on an accelerator, those in memory that fit. What a
     # data set makes anew at every reading is made once.
-    device_resident: Literal["auto", True, False] = "auto"
+    cache_on_device: Literal["auto", True, False] = "auto"
 
 
-class Rule(Section):
+class OptimizerGroup(Section):
     """Which loss trains which parts of the parameters by which optimizer."""
 
     loss: NamedOrName
     optimizer: NamedOrName
-    trains: list[str] = []  # parts of the parameters by path ("generator"); none named: all
+    params: list[str] = []  # paths of those it trains ("generator"); none named: all
 
 
 class Pretrained(Section):
@@ -88,10 +93,12 @@ class Training(Section):
 
     loss: NamedOrName | None = None
     optimizer: NamedOrName | None = None
-    rules: dict[str, Rule] | None = None  # in place of loss and optimizer: several of them, named
+    optimizer_groups: dict[str, OptimizerGroup] | None = (
+        None  # several losses and optimizers, named
+    )
     metrics: list[NamedOrName] = []
     epochs: int = Field(10, ge=1)
-    clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per rule
+    clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per group
     accumulate: int = Field(1, ge=1)  # pieces a batch is worked off in, to save memory
     steps_per_call: int = Field(
         1, ge=1
@@ -113,17 +120,19 @@ class Training(Section):
     compilation_cache: bool = True  # keep compiled functions in the user's cache folder
 
     @model_validator(mode="after")
-    def _loss_and_optimizer_or_rules(self):
+    def _loss_and_optimizer_or_groups(self):
         single = self.loss is not None and self.optimizer is not None
-        if single == bool(self.rules) or (self.rules and (self.loss or self.optimizer)):
-            raise ValueError("expected either loss and optimizer, or rules")
+        if single == bool(self.optimizer_groups) or (
+            self.optimizer_groups and (self.loss or self.optimizer)
+        ):
+            raise ValueError("expected either loss and optimizer, or optimizer_groups")
         return self
 
-    def all_rules(self) -> dict[str, Rule]:
-        """The rules by name; the common case, one loss and one optimizer, is one called network."""
+    def all_groups(self) -> dict[str, OptimizerGroup]:
+        """The optimizer groups by name; one loss and one optimizer are a group called network."""
         if self.loss and self.optimizer:
-            return {"network": Rule(loss=self.loss, optimizer=self.optimizer)}
-        return self.rules or {}
+            return {"network": OptimizerGroup(loss=self.loss, optimizer=self.optimizer)}
+        return self.optimizer_groups or {}
 
 
 class Devices(Section):
@@ -135,10 +144,8 @@ class Devices(Section):
 
     @model_validator(mode="after")
     def _orbax_is_installed(self):
-        from training.orbax_file import PACKAGE, installed
-
-        if self.orbax and not installed():
-            raise ValueError(f"expected Orbax to be installed for orbax: pip install {PACKAGE}")
+        if self.orbax and not importlib.util.find_spec("orbax"):
+            raise ValueError(f"expected Orbax to be installed for orbax: pip install {ORBAX}")
         return self
 
 
@@ -180,25 +187,29 @@ class Config(Section):
                 yield f"data_loader.{step}", "transform", getattr(self.data_loader, step)
         for index, metric in enumerate(self.training.metrics):
             yield f"training.metrics.{index}", "metric", metric
-        for name, rule in self.training.all_rules().items():
+        for name, group in self.training.all_groups().items():
             for kind in ("loss", "optimizer"):
                 where = (
-                    f"training.rules.{name}.{kind}" if self.training.rules else f"training.{kind}"
+                    f"training.optimizer_groups.{name}.{kind}"
+                    if self.training.optimizer_groups
+                    else f"training.{kind}"
                 )
-                yield where, kind, getattr(rule, kind)
+                yield where, kind, getattr(group, kind)
 
 
-def read_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+def read_config(path: str | Path | dict, overrides: Iterable[str] = ()) -> Config:
     """Returns the checked config of a file.
 
     Args:
-        path: the JSON file.
+        path: the JSON file, or its content as a dict.
         overrides: "key.path=value" strings laid over it; a value is JSON, else a plain string.
 
     Raises:
         UserError: with one line for each thing that is wrong.
     """
-    values = _read_json(path)
+    values = copy.deepcopy(path) if isinstance(path, dict) else _read_json(path)
+    path = "config" if isinstance(path, dict) else path
+    _rename_old_keys(values)
     for override in overrides:
         _override(values, override)
     try:
@@ -210,10 +221,27 @@ def read_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     return config
 
 
+def as_overrides(values: dict[str, Any]) -> list[str]:
+    """Returns keyword arguments, with __ for the dots, as "key.path=value" strings."""
+    return [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in values.items()]
+
+
 def write_config(config: Config, path: str | Path) -> None:
     """Writes the resolved config, every default spelled out."""
     text = json.dumps(config.model_dump(exclude_none=False), indent=4)
-    place_text(path, text + "\n")
+    atomic_write_text(path, text + "\n")
+
+
+def _rename_old_keys(values):
+    """Gives keys of configs that older versions wrote the names they have now."""
+    loaders, training = values.get("data_loader"), values.get("training")
+    if isinstance(loaders, dict) and "device_resident" in loaders:
+        loaders["cache_on_device"] = loaders.pop("device_resident")
+    if isinstance(training, dict) and "rules" in training:
+        training["optimizer_groups"] = groups = training.pop("rules")
+        for group in groups.values() if isinstance(groups, dict) else ():
+            if isinstance(group, dict) and "trains" in group:
+                group["params"] = group.pop("trains")
 
 
 def _read_json(path):

@@ -2,9 +2,9 @@
 
 The framework sums value times weight over all batches and divides once, so a mean is exact
 whatever the batch sizes. A metric that is more than a mean returns per-example statistics and
-says by `finished_by` what is to be made of their sum:
+says by `aggregated` what is to be made of their sum:
 
-    @finished_by(lambda total, weight: total)
+    @aggregated(lambda total, weight: total)
     def confusion_matrix(logits, labels): ...
 """
 
@@ -12,22 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from training.guard import FunctionError
-
-
-def finished_by(finish):
-    """Marks a metric as a statistic: `finish(total, weight)` makes the result on the host.
-
-    Args:
-        finish: function of the float64 sum over all examples of weight times statistic (the
-            statistic's shape without the batch axis) and of the sum of the weights.
-    """
-
-    def mark(metric):
-        metric.finish = finish
-        return metric
-
-    return mark
+from training.common.declarations import aggregated, finished_by  # noqa: F401
 
 
 def accuracy(logits, labels):
@@ -58,7 +43,7 @@ def top_k_accuracy(logits, labels, *, k=5):
     return (guesses == labels[..., None]).any(-1).astype(jnp.float32)
 
 
-@finished_by(lambda total, weight: total)
+@aggregated(lambda total, weight: total)
 def confusion_matrix(logits, labels):
     """Counts examples by right class (rows) and likeliest class (columns).
 
@@ -82,7 +67,7 @@ def _macro_f1(counts, weight):
     return float((2 * hits[seen] / total[seen]).mean()) if seen.any() else 0.0
 
 
-@finished_by(_macro_f1)
+@aggregated(_macro_f1)
 def macro_f1(logits, labels):
     """Averages the F1 score 2 hits / (predicted + present) of the classes that occur, evenly.
 
@@ -94,35 +79,3 @@ def macro_f1(logits, labels):
         The statistics of `confusion_matrix`; finished: a number in [0, 1].
     """
     return confusion_matrix(logits, labels)
-
-
-def measure(metrics, outputs, batch):
-    """Returns {name: (sum, weight)} of per-example functions over a batch."""
-    return {
-        name: weigh(metric(outputs, batch["targets"]), batch["weight"], hasattr(metric, "finish"))
-        for name, metric in metrics.items()
-    }
-
-
-def weigh(values, weight, statistic=False):
-    """Sums per-example values times their weight.
-
-    Args:
-        values: (batch, ...).
-        weight: (batch,), or (batch, positions) for values that have positions.
-        statistic: keep the axes that the weight does not have.
-
-    Returns:
-        The sum, and the sum of the weights it stands for.
-    """
-    if values.shape[: weight.ndim] != weight.shape:
-        raise FunctionError(
-            f"a loss or metric returned shape {values.shape}, expected a value for each example: "
-            f"{weight.shape} or more axes behind it. It must not average or sum over the batch"
-        )
-    inner = tuple(range(weight.ndim, values.ndim))
-    weights = jnp.expand_dims(weight, inner)
-    if statistic:
-        return (values * weights).sum(tuple(range(weight.ndim))), weight.sum()
-    weights = jnp.broadcast_to(weights, values.shape)
-    return (values * weights).sum(), weights.sum()

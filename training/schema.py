@@ -22,7 +22,7 @@ from utils import UserError, public_names, resolve
 PATH = Path(__file__).with_name("config.schema.json")
 FORM = {"type": "string", "pattern": r"^[\w.]+:\w[\w.]*$", "description": "package.module:function"}
 
-# What `training.build` hands over itself: how many arguments by position, and which by name.
+# What `training.engine.build` hands over itself: how many arguments by position, and which by name.
 GIVEN = {
     "model": (1, ("params", "key", "train")),
     "data_loader": (0, ()),

@@ -18,11 +18,11 @@ from loop import loop_epoch
 
 import utils
 from model.modules import Layers, conv2d, dropout, linear, max_pool
-from training.build import build
 from training.config import read_config
-from training.interruption import Interruption
-from training.progress import Progress
-from training.start import count, first_batch
+from training.distributed.preemption import StopSignal
+from training.engine.build import build
+from training.engine.initialize import count_parameters, first_batch
+from training.engine.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = [
@@ -60,10 +60,10 @@ def main():
     name, *overrides = sys.argv[1:]
     source = ROOT / "config.json"
     config = read_config(source, [*SETTINGS, *NETWORKS[name], *overrides])
-    parts = build(config, str(source))
-    state = parts.init(first_batch(parts))
-    parameters = count(state.params, parts.copies)
-    with tempfile.TemporaryDirectory() as folder, Interruption() as stop:
+    experiment = build(config, str(source))
+    state = experiment.init(first_batch(experiment))
+    parameters = count_parameters(state.params, experiment.seeds)
+    with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
         folder = Path(folder)
         utils.set_up_logging(folder)
         with open(folder / "console", "w") as console:
@@ -72,7 +72,7 @@ def main():
             def epoch():
                 nonlocal state
                 progress = Progress()
-                state, seconds = loop_epoch(config, parts, state, folder, stop, progress)
+                state, seconds = loop_epoch(config, experiment, state, folder, stop, progress)
                 return seconds, progress.epoch.results()["loss"]
 
             serve(parameters, epoch)

@@ -75,9 +75,9 @@ class TransformerBlock(nn.Module):
         self.project = nn.Linear(4 * features, features)
 
     def forward(self, x):
-        parts = self.inputs(self.attention_norm(x)).chunk(3, -1)
-        parts = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        mixed = functional.scaled_dot_product_attention(*parts)
+        experiment = self.inputs(self.attention_norm(x)).chunk(3, -1)
+        experiment = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in experiment)
+        mixed = functional.scaled_dot_product_attention(*experiment)
         x = x + self.outputs(mixed.transpose(1, 2).flatten(2))
         return x + self.project(functional.gelu(self.expand(self.norm(x)), approximate="tanh"))
 

@@ -60,8 +60,9 @@ def generate(weights, count, seed):
     Raises:
         UserError: there is no such run, or its network makes none.
     """
-    from training.checkpoint import find, read
-    from training.restore import network_params
+    from training.checkpoint.naming import find
+    from training.checkpoint.reading import read
+    from training.checkpoint.restore import network_params
 
     checkpoint = find(utils.latest_run("saved") if weights == "latest" else Path(weights))
     folder = checkpoint.parent
@@ -71,17 +72,19 @@ def generate(weights, count, seed):
     import jax
     import numpy as np
 
-    from training.build import build
-    from training.start import first_batch, restored_params
+    from training.engine.build import build
+    from training.engine.initialize import first_batch, restored_params
 
-    parts = build(config, folder / "config.json")
-    params = restored_params(parts, arrays, checkpoint)
-    shape = first_batch(parts)["inputs"].shape[1:]
+    experiment = build(config, folder / "config.json")
+    params = restored_params(experiment, arrays, checkpoint)
+    shape = first_batch(experiment)["inputs"].shape[1:]
     blank = np.zeros((count, *shape), np.uint8)  # real pictures to judge, which nobody asks about
 
     @jax.jit
     def images(params, key):
-        outputs, _ = parts.forward(params, blank, key, True)  # noise comes from a key in training
+        outputs, _ = experiment.forward(
+            params, blank, key, True
+        )  # noise comes from a key in training
         if not isinstance(outputs, dict) or "images" not in outputs:
             raise utils.UserError(f"{checkpoint}: its network {config.model.name} makes no images")
         return outputs["images"]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from model.modules import Layers, dropout, embedding, linear
-from training.metrics import finished_by
+from training.metrics import aggregated
 from utils import UserError
 
 UNIT = 100.0  # of the targets, so that they and their spread are near 1
@@ -105,7 +105,7 @@ def _share_explained(total, weight):
     return float(1 - error / (square - target**2 / weight))
 
 
-@finished_by(_share_explained)
+@aggregated(_share_explained)
 def r_squared(outputs, targets):
     """Tells what share of the targets' variance the means explain (R², determination).
 

@@ -12,7 +12,7 @@ import numpy as np
 from model.model import SMALL, transformer_block
 from model.modules import Layers, embedding, layer_norm, linear
 from training.loss import cross_entropy
-from training.metrics import finished_by
+from training.metrics import aggregated
 from utils import UserError
 
 CODES = 128  # of ASCII: the code of a character is its token, so there is no table to keep
@@ -112,7 +112,7 @@ def writer(
     return layer("head", linear, y, CODES, initializer=SMALL), layer.params
 
 
-@finished_by(lambda total, weight: float(np.exp(np.mean(total) / weight)))
+@aggregated(lambda total, weight: float(np.exp(np.mean(total) / weight)))
 def perplexity(logits, codes):
     """Tells among how many equally likely characters a guess as good would have to choose.
 

@@ -58,8 +58,9 @@ def write(options):
     Raises:
         UserError: there is no such run, its network writes no text, or the prompt is not ASCII.
     """
-    from training.checkpoint import find, read
-    from training.restore import network_params
+    from training.checkpoint.naming import find
+    from training.checkpoint.reading import read
+    from training.checkpoint.restore import network_params
 
     if not (options.prompt and options.prompt.isascii()):
         raise utils.UserError(
@@ -76,20 +77,20 @@ def write(options):
     import jax
     import numpy as np
 
-    from training.build import build
-    from training.start import first_batch, restored_params
+    from training.engine.build import build
+    from training.engine.initialize import first_batch, restored_params
 
-    parts = build(config, folder / "config.json")
-    batch = first_batch(parts)["inputs"]
+    experiment = build(config, folder / "config.json")
+    batch = first_batch(experiment)["inputs"]
     if batch.ndim != 2 or batch.dtype != np.int32:
         raise utils.UserError(f"{checkpoint}: its network {config.model.name} writes no text")
     context = batch.shape[1]
-    params = restored_params(parts, arrays, checkpoint)
+    params = restored_params(experiment, arrays, checkpoint)
 
     @jax.jit
     def next_code(window, last, key):
         """The character after position `last`; what stands behind that is not seen by it."""
-        logits = parts.forward(params, window[None], None, False)[0][0, last]
+        logits = experiment.forward(params, window[None], None, False)[0][0, last]
         if options.temperature == 0:
             return logits.argmax()
         return jax.random.categorical(key, logits / options.temperature)

@@ -16,7 +16,7 @@ place that does:
                the process over an image first padded and cut to what the windows cover.
     plain      everything but patches elsewhere than on a CPU.
 
-All forms agree in value and gradient (tests/test_layers.py); benchmarks/layers.py measures where
+All forms agree in value and gradient (tests/model/test_modules.py); benchmarks/layers.py measures where
 which wins. Inside `plain_operators()` only XLA's own operators are used.
 """
 

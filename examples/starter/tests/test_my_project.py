@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 import train
-from training.build import build
 from training.config import read_config
-from training.start import first_batch
+from training.engine.build import build
+from training.engine.initialize import first_batch
 
 CONFIG = str(Path(__file__).parents[1] / "config.json")
 EPOCHS = 2  # enough to see that it learns
 
 
 @pytest.fixture(scope="module")
-def parts():
+def experiment():
     return build(read_config(CONFIG))
 
 
@@ -36,15 +36,17 @@ def test_the_loss_falls_and_a_run_can_go_on(finished_run):
     assert losses[-1] < losses[0]
 
 
-def test_what_the_network_returns_as_params_is_what_it_wants_next_time(parts):
-    inputs = first_batch(parts)["inputs"]
-    made, params = parts.forward(None, inputs, jax.random.key(0), False)
-    again, _ = parts.forward(params, inputs, None, False)
+def test_what_the_network_returns_as_params_is_what_it_wants_next_time(experiment):
+    inputs = first_batch(experiment)["inputs"]
+    made, params = experiment.forward(None, inputs, jax.random.key(0), False)
+    again, _ = experiment.forward(params, inputs, None, False)
     jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, rtol=1e-5), made, again)
 
 
-def test_training_and_test_data_have_one_shape(parts):
-    first, second = (next(parts.loaders[split].batches(epoch=1)) for split in ("train", "test"))
+def test_training_and_test_data_have_one_shape(experiment):
+    first, second = (
+        next(experiment.loaders[split].batches(epoch=1)) for split in ("train", "test")
+    )
     assert jax.tree.map(lambda leaf: leaf.shape[1:], first["inputs"]) == jax.tree.map(
         lambda leaf: leaf.shape[1:], second["inputs"]
     )

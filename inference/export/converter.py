@@ -1,0 +1,143 @@
+"""The part of an export that needs TensorFlow, to be called in a Worker.
+
+TensorFlow takes 15 s and 670 MB to import, writes to the console at will, and can crash; so its
+process starts first, writes into a log file, and may die without taking anything along.
+
+    with Worker(log, import_tensorflow) as worker:
+        tflite = worker.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
+
+    StableHLO for 2 and for 3 examples -> jax2tf -> TensorFlow Lite's converter -> one .tflite
+    file for any batch (any_batch.py, simplify.py) -> tf2onnx -> .onnx (onnx_graph.py)
+"""
+
+import re
+import sys
+import tempfile
+
+from inference.graph import tflite_graph
+from inference.verify.runtimes import METADATA
+from utils import UserError
+
+OPSET_OF_TF2ONNX = 18  # the newest it writes; onnx_graph.py goes on from there
+FAULT = re.compile(r"(?:^|[\s.])(?P<place>[^\s:'\"(]+:\d+:\d+): error: (?P<what>[^\n]+)")
+
+
+def import_tensorflow():
+    """Imports what the other functions need, while another process builds the network."""
+    sys.modules.setdefault("sklearn", None)  # which Keras would import where it is: 5 s for nothing
+    import tensorflow  # noqa: F401
+    import tf2onnx  # noqa: F401
+
+
+def to_tflite(lowered, names, metadata=None):
+    """Converts a network to the bytes of a .tflite file.
+
+    Args:
+        lowered: bytes of jax.export's serialised StableHLO: for 2 and for 3 examples, which gives
+            a file for any number; or one alone, which gives a file for that number.
+        names: (names of the inputs, names of the outputs), in the function's order.
+        metadata: dict that JSON can hold, to be put into the file.
+
+    Raises:
+        UserError: an operation has no counterpart, or depends on the batch size.
+    """
+    from inference.graph.any_batch import merge
+    from inference.graph.tflite_simplify import simplify
+
+    models = [tflite_graph.load(_convert(one)) for one in lowered]
+    model = merge(*models) if len(models) == 2 else models[0]
+    tflite_graph.mark_exact_gelu(model)
+    tflite_graph.rename(model, *names)
+    model = simplify(model)
+    if metadata:
+        tflite_graph.write_metadata(model, METADATA, metadata)
+    return tflite_graph.dump(model)
+
+
+def to_raw_onnx(tflite):
+    """Translates the bytes of a .tflite file to ONNX as tf2onnx has it; see `onnx_graph.finish`.
+
+    Raises:
+        UserError: an operation has no counterpart.
+    """
+    from tf2onnx.tflite.BuiltinOperator import BuiltinOperator
+    from tf2onnx.tfonnx import process_tf_graph
+
+    known = {*vars(BuiltinOperator)} - {"CUSTOM"}
+    _refuse(tflite, lambda kind: kind not in known)
+    readable = tflite_graph.load(tflite)
+    tflite_graph.unfold_clipping(readable)
+    with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
+        file.write(tflite_graph.dump(readable))
+        file.flush()
+        try:
+            graph = process_tf_graph(None, tflite_path=file.name, opset=OPSET_OF_TF2ONNX)
+        except Exception as error:  # tf2onnx raises whatever came up
+            raise UserError(f"tf2onnx cannot convert the .tflite file: {_short(error)}") from None
+    model = graph.make_model("network")
+    left = set(_kinds(model.graph)) - {"TFL_GELU", "TFL_DYNAMIC_UPDATE_SLICE"}
+    _refuse(tflite, lambda kind: f"TFL_{kind}" in left)
+    return model.SerializeToString()
+
+
+def _kinds(graph):
+    """Yields the kind of every operator of an ONNX graph, those inside of loops included."""
+    for node in graph.node:
+        yield node.op_type
+        for attribute in node.attribute:
+            yield from _kinds(attribute.g)
+
+
+def _refuse(tflite, unknown):
+    """Raises UserError if operators of a .tflite file are of a kind that is unknown to ONNX."""
+    faults = [
+        f"{graph.kind(operator)} (layer {tflite_graph.layer_of(graph, operator)})"
+        for graph in tflite_graph.graphs(tflite_graph.load(tflite))
+        for operator in graph.operators
+        if unknown(graph.kind(operator))
+    ]
+    if faults:
+        raise UserError(
+            f"ONNX, or tf2onnx, has no counterpart for {', '.join(dict.fromkeys(faults))}; "
+            "say it with other functions, or deploy the .tflite file"
+        )
+
+
+def _convert(lowered):
+    """Returns the bytes of a .tflite file for the batch size that was lowered for."""
+    import jax
+    import tensorflow as tf
+    from jax.experimental import jax2tf
+
+    exported = jax.export.deserialize(bytearray(lowered))
+    signature = [tf.TensorSpec(one.shape, one.dtype) for one in exported.in_avals]
+    module = tf.Module()
+    module.network = tf.function(
+        jax2tf.convert(exported.call, with_gradient=False),
+        autograph=False,
+        input_signature=signature,
+    )
+    concrete = module.network.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
+    try:
+        return converter.convert()
+    except Exception as error:  # the converter's own, and TensorFlow's
+        raise UserError(_explain(str(error))) from None
+
+
+def _explain(message):
+    """The first thing that TensorFlow's converter could not do, and where it stands."""
+    fault = FAULT.search(message)
+    if fault is None:
+        return f"TensorFlow's converter refused the network: {_short(message)}"
+    operation = re.search(r"'(?:vhlo|stablehlo|chlo|tf|tfl)\.(\w+?)(?:_v\d)?'", fault["what"])
+    named = f" ({operation[1]})" if operation and operation[1] != "XlaCallModule" else ""
+    return (
+        f"{fault['place']}: what stands there{named} has no counterpart in a TFLite file; say it "
+        "with other functions, or leave it out of the network. TensorFlow says: "
+        f"{_short(fault['what'])}"
+    )
+
+
+def _short(error):
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,134 @@
+"""What is exported: a run's network as a function of arrays, with all that a file should say of it.
+
+The parameters are part of the function. For the converters, convolutions and pooling are XLA's own
+operators, which they know by sight (`model.modules.plain_operators`); the .stablehlo file stays
+with JAX, and keeps the forms that are fastest on each platform.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from inference.graph.jax_graph import exportable
+from model.modules import plain_operators
+from utils import UserError
+
+PLATFORMS = ("cpu", "cuda", "tpu")  # that the .stablehlo file runs on
+
+
+class Array(NamedTuple):
+    """An input or output of a network."""
+
+    name: str
+    shape: tuple  # without the batch
+    dtype: np.dtype
+
+
+class Network(NamedTuple):
+    """A trained network, ready to be exported."""
+
+    function: Callable  # (*inputs) -> tuple of outputs
+    inputs: list[Array]
+    outputs: list[Array]
+    metadata: dict[str, Any]  # what the files say of it; JSON can hold it
+
+    @property
+    def names(self):
+        """The names of the inputs and those of the outputs."""
+        return [one.name for one in self.inputs], [one.name for one in self.outputs]
+
+
+def describe(function, inputs, output_names=None, metadata=None):
+    """Returns the Network of a function; its outputs are found by tracing.
+
+    Args:
+        function: `(*inputs) -> a tree of outputs`.
+        inputs: list of Array.
+        output_names: a name for each output; None: a dict's keys, or "output".
+        metadata: dict that JSON can hold.
+
+    Raises:
+        UserError: the function does not take these inputs, or an output lacks the batch.
+    """
+    arrays = [_example(one, 2) for one in inputs]
+    try:
+        tree = jax.eval_shape(function, *arrays)
+    except (TypeError, ValueError) as error:
+        came = ", ".join(f"{one.name} {one.dtype} (batch, {_sizes(one)})" for one in inputs)
+        raise UserError(f"the network does not take the input {came}: {error}") from None
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    names = output_names or [_output_name(path) for path, _ in leaves]
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        if leaf.shape[:1] != (2,):
+            raise UserError(
+                f"the output {name} has shape {leaf.shape} for a batch of 2; expected "
+                "the batch as its first dimension"
+            )
+    outputs = [
+        Array(name, leaf.shape[1:], leaf.dtype)
+        for name, (_, leaf) in zip(names, leaves, strict=True)
+    ]
+    shapes = {
+        kind: {
+            one.name: {"shape": ["batch", *one.shape], "dtype": str(np.dtype(one.dtype))}
+            for one in arrays
+        }
+        for kind, arrays in (("inputs", inputs), ("outputs", outputs))
+    }
+
+    def flat(*inputs):
+        return tuple(jax.tree.leaves(function(*inputs)))
+
+    return Network(flat, inputs, outputs, (metadata or {}) | shapes)
+
+
+def lower(network, batch):
+    """Returns the network for one batch size as bytes of StableHLO that the converter can read.
+
+    Raises:
+        UserError: it uses what no converter takes.
+    """
+    arrays = [_example(one, batch) for one in network.inputs]
+    with plain_operators():
+        function = jax.jit(exportable(network.function, *arrays))
+        return bytes(jax.export.export(function, platforms=["cpu"])(*arrays).serialize())
+
+
+def stablehlo(network, static=None):
+    """Returns the network as bytes that `jax.export.deserialize` reads on any platform.
+
+    Args:
+        network: Network.
+        static: a batch size to fix, or None for any.
+    """
+    (batch,) = (static,) if static else jax.export.symbolic_shape("batch")
+    arrays = [_example(one, batch) for one in network.inputs]
+    limit = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # no paths of this machine in the file
+    try:
+        exported = jax.export.export(jax.jit(network.function), platforms=PLATFORMS)(*arrays)
+    except TypeError as error:
+        if "_DimExpr" not in str(error):
+            raise
+        raise UserError(
+            "a .stablehlo file for any batch needs a network that does not take the batch for a "
+            "plain number: write x.shape[0] in place of len(x), or fix it with --static"
+        ) from None
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
+    return bytes(exported.serialize())
+
+
+def _example(array, batch):
+    return jax.ShapeDtypeStruct((batch, *array.shape), array.dtype)
+
+
+def _sizes(array):
+    return ", ".join(map(str, array.shape))
+
+
+def _output_name(path):
+    name = jax.tree_util.keystr(path, simple=True, separator="_")
+    return "output" if not name else f"output_{name}" if name.isdigit() else name

@@ -1,0 +1,226 @@
+"""The network as JAX sees it, made ready for TensorFlow's converter.
+
+A network is traced to a jaxpr, JAX's list of primitive operations. A few of them the converter
+cannot read or gets wrong though others would do the same; those are rewritten here, by running the
+jaxpr anew with a substitute in their place. What has no substitute is refused by the name of the
+layer that brought it.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.source_info_util import current_name_stack, summarize, user_context
+
+from inference.graph.tflite_graph import EXACT_GELU
+from utils import UserError
+
+INLINED = ("jit", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")  # calls, no more
+
+# Primitives without a counterpart, and what does the same or serves the same end.
+REFUSED = {
+    "sort": "keep what needs an order outside the network; for the largest use max or argmax",
+    "top_k": "return the logits and choose outside the network; for the largest use argmax",
+    "fft": "transform the inputs before they reach the network",
+    "cholesky": "compute the factor once and keep it as an array",
+    "lu": "compute the inverse once and keep it as an array",
+    "triangular_solve": "compute the inverse once and keep it as an array",
+    "eigh": "compute the decomposition once and keep it as an array",
+    "qr": "compute the decomposition once and keep it as an array",
+    "svd": "compute the decomposition once and keep it as an array",
+    "erf_inv": "use a bounded activation such as tanh in its place",
+    "lgamma": "leave it to the loss, which is not exported",
+    "digamma": "leave it to the loss, which is not exported",
+    "random_bits": "draw at random only if train, or take the noise as an input",
+    "threefry2x32": "draw at random only if train, or take the noise as an input",
+    "pure_callback": "compute it with jax.numpy",
+    "io_callback": "leave it out, or do it only if train",
+    "debug_callback": "leave jax.debug.print out",
+}
+
+
+def exportable(function, *inputs):
+    """Returns `function` with every operation rewritten that the converter cannot take.
+
+    Args:
+        function: `(*inputs) -> tuple of outputs`.
+        inputs: arrays, or their shapes and dtypes as jax.ShapeDtypeStruct.
+
+    Raises:
+        UserError: it uses what no converter takes; names the layer, the line and what to do.
+    """
+    closed = jax.make_jaxpr(function)(*inputs)
+    faults = list(dict.fromkeys(_refusals(closed.jaxpr)))
+    if faults:
+        raise UserError("\n".join(faults))
+    ends = _ends(closed.jaxpr)
+    return lambda *inputs: tuple(_run(closed.jaxpr, closed.consts, inputs, ends))
+
+
+def erf(x):
+    """Computes the error function, to 3e-7 (Abramowitz and Stegun 1964, formula 7.1.26)."""
+    t = 1 / (1 + 0.3275911 * jnp.abs(x))
+    series = 0.0
+    for coefficient in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = (series + coefficient) * t
+    return jnp.sign(x) * (1 - series * jnp.exp(-x * x))
+
+
+def operations(jaxpr, layer="", line=""):
+    """Yields every operation of a jaxpr, those of loops and inner functions included.
+
+    Yields:
+        (equation, layer, line): line as "model/model.py:42:9 (network)"; both "" if unknown.
+    """
+    for equation in jaxpr.eqns:
+        own = str(equation.source_info.name_stack)
+        where = "/".join(part for part in (layer, own) if part)
+        here = summarize(equation.source_info) or line
+        yield equation, where, here
+        for inner in _inner(equation).values():
+            for closed in inner if isinstance(inner, tuple) else (inner,):
+                yield from operations(closed.jaxpr, where, here)
+
+
+def _refusals(jaxpr):
+    for equation, layer, line in operations(jaxpr):
+        advice = REFUSED.get(equation.primitive.name)
+        if advice:
+            yield (
+                f"{'layer ' * bool(layer)}{layer or 'the network'} ({line}): "
+                f"{equation.primitive.name} has no counterpart in a TFLite file; {advice}"
+            )
+
+
+def _ends(jaxpr):
+    """The variables that are a jaxpr's outputs, by themselves or as copies."""
+    ends = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if equation.primitive.name == "copy" and equation.outvars[0] in ends:
+            ends.add(equation.invars[0])
+    return ends
+
+
+def _run(jaxpr, consts, inputs, unnamed=()):
+    """Evaluates a jaxpr as JAX would, with substitutes for some primitives.
+
+    Args:
+        jaxpr, consts, inputs: as jax.core.eval_jaxpr has them.
+        unnamed: variables that become the file's outputs: no scope would mark a GELU there.
+    """
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *inputs), strict=True))
+    makers = {}
+
+    def value(atom):
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for equation in jaxpr.eqns:
+        source, makers[equation.outvars[0]] = equation.source_info, equation
+        # Each operation keeps the name of its layer and its line, for the converter's messages.
+        scope = current_name_stack() + source.name_stack
+        with user_context(source.traceback, name_stack=scope):
+            activated = _exact_gelu(equation, makers)
+            if activated is None or equation.outvars[0] in unnamed:
+                outputs = _apply(equation, [value(atom) for atom in equation.invars])
+            else:
+                with jax.named_scope(EXACT_GELU):
+                    outputs = [jax.nn.gelu(value(activated), approximate=True)]
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [value(atom) for atom in jaxpr.outvars]
+
+
+def _apply(equation, inputs):
+    """Evaluates one equation; returns the list of its outputs."""
+    name, params, inner = equation.primitive.name, equation.params, _inner(equation)
+    if name in INLINED:
+        (function,) = inner.values()
+        return _run(function.jaxpr, function.consts, inputs)
+    if name == "erf":
+        return [erf(inputs[0])]
+    if name == "erfc":
+        return [1 - erf(inputs[0])]
+    if name == "conv_general_dilated" and set(params["lhs_dilation"]) != {1}:
+        return [_transposed_convolution(*inputs, params)]
+    rewritten = {
+        key: _rewritten(param)
+        if isinstance(param, ClosedJaxpr)
+        else tuple(_rewritten(one) for one in param)
+        for key, param in params.items()
+        if key in inner
+    }
+    outputs = equation.primitive.bind(*inputs, **params | rewritten)
+    return list(outputs) if equation.primitive.multiple_results else [outputs]
+
+
+def _rewritten(closed):
+    """A body of a loop or a branch, rewritten as the whole is."""
+
+    def function(*inputs):
+        return _run(closed.jaxpr, closed.consts, inputs)
+
+    return jax.make_jaxpr(function)(*closed.in_avals)
+
+
+def _exact_gelu(equation, makers):
+    """The x of x / 2 * erfc(-x / sqrt(2)), as jax.nn.gelu(x, approximate=False) has it, or None."""
+
+    def parts(atom, name):
+        maker = None if isinstance(atom, Literal) else makers.get(atom)
+        return maker.invars if maker is not None and maker.primitive.name == name else None
+
+    if equation.primitive.name != "mul":
+        return None
+    half, complement = (
+        parts(atom, name) for atom, name in zip(equation.invars, ("mul", "erfc"), strict=True)
+    )
+    scaled = parts(complement[0], "mul") if half and complement else None
+    negative = parts(scaled[0], "neg") if scaled else None
+    numbers = (
+        [atom.val for atom in (half[0], scaled[1]) if isinstance(atom, Literal)] if negative else []
+    )
+    if len(numbers) != 2 or negative[0] is not half[1]:
+        return None
+    return half[1] if np.allclose(numbers, (0.5, math.sqrt(0.5))) else None
+
+
+def _inner(equation):
+    """The functions inside an equation, by the parameter that holds them; those of a tuple too."""
+    found = {}
+    for key, param in equation.params.items():
+        if isinstance(param, ClosedJaxpr):
+            found[key] = param
+        elif isinstance(param, Jaxpr):
+            found[key] = ClosedJaxpr(param, ())
+        elif isinstance(param, tuple) and param and isinstance(param[0], ClosedJaxpr):
+            found[key] = param
+    return found
+
+
+def _transposed_convolution(x, kernel, params):
+    """A convolution of x with zeros between its pixels: the zeros are put in beforehand."""
+    numbers = params["dimension_numbers"]
+    widths = [(0, 0, 0)] * x.ndim
+    for axis, (low, high), dilation in zip(
+        numbers.lhs_spec[2:], params["padding"], params["lhs_dilation"], strict=True
+    ):
+        widths[axis] = (low, high, 0)
+        x = _spread(x, axis, dilation)
+    return jax.lax.conv_general_dilated(
+        jax.lax.pad(x, jnp.zeros((), x.dtype), widths),
+        kernel,
+        **params | {"padding": "VALID", "lhs_dilation": (1,) * len(params["lhs_dilation"])},
+    )
+
+
+def _spread(x, axis, step):
+    """Puts zeros between the elements of an axis; ONNX has no padding inside."""
+    if step == 1:
+        return x
+    widths = [(0, 0)] * (x.ndim + 1)
+    widths[axis + 1] = (0, step - 1)
+    size = x.shape[axis] * step
+    x = jnp.pad(jnp.expand_dims(x, axis + 1), widths)
+    x = x.reshape(*x.shape[:axis], size, *x.shape[axis + 2 :])
+    return jax.lax.slice_in_dim(x, 0, size - step + 1, axis=axis)

@@ -1,0 +1,304 @@
+"""Small rewrites of a .tflite graph: fewer operators, the same values to the last few bits.
+
+XLA knows a sum without the axes it runs over; NumPy-like code wants a mean with them. So what was
+`x.mean(-1, keepdims=True)` comes as SUM, MUL by 1/n and RESHAPE: three operators for one, and no
+reader of the file sees a mean in them. Each rule below says what it looks for and what it leaves.
+"""
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from inference.graph.tflite_layout import sink_transpositions
+from inference.graph.tflite_graph import apply, graphs
+
+ELEMENTWISE = {"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "POW"}  # with a single number
+UNARY = {"RSQRT", "SQRT", "EXP", "LOG", "NEG", "ABS"}
+REDUCTIONS = {"SUM", "MEAN", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"}
+
+
+def simplify(model):
+    """Returns the model with every rule applied until none finds anything."""
+    rules = (
+        merge_reshapes,
+        drop_reshape,
+        drop_relu_of_squares,
+        sum_to_mean,
+        keep_reduced_axes,
+        drop_index_guard,
+        gather_rows,
+        gather_step,
+        split,
+    )
+    for graph in graphs(model):
+        apply(graph, rules)
+    return sink_transpositions(model)
+
+
+def merge_reshapes(graph, operator):
+    """RESHAPE(RESHAPE(x)) -> RESHAPE(x)."""
+    before = graph.maker(operator.inputs[0]) if graph.kind(operator) == "RESHAPE" else None
+    if before is None or graph.kind(before) != "RESHAPE":
+        return False
+    operator.inputs = [before.inputs[0], *operator.inputs[1:]]
+    if not graph.users(before.outputs[0]) and before.outputs[0] not in graph.subgraph.outputs:
+        graph.remove(before)
+    return True
+
+
+def drop_reshape(graph, operator):
+    """RESHAPE(x) to the shape that x has -> x."""
+    if graph.kind(operator) != "RESHAPE" or operator.outputs[0] in graph.subgraph.outputs:
+        return False
+    source, target = operator.inputs[0], operator.outputs[0]
+    shape = graph.shape(source)
+    if shape != graph.shape(target) or shape.count(-1) > 1:
+        return False
+    graph.replace(target, source)
+    graph.remove(operator)
+    return True
+
+
+def sum_to_mean(graph, operator):
+    """MUL(SUM(x), 1/n), n being how many are summed -> MEAN(x)."""
+    if graph.kind(operator) != "MUL" or operator.builtinOptions.fusedActivationFunction:
+        return False
+    before = graph.maker(operator.inputs[0])
+    factor = graph.constant(operator.inputs[1])
+    if before is None or graph.kind(before) != "SUM" or factor is None or factor.size != 1:
+        return False
+    sizes = np.array(graph.shape(before.inputs[0]))[_axes(graph, before)]
+    single = graph.has_one_user(before.outputs[0])
+    if not single or -1 in sizes or factor.reshape(()) != np.float32(1 / np.prod(sizes)):
+        return False
+    before.opcodeIndex, before.outputs = graph.code("MEAN"), operator.outputs
+    graph.remove(operator)
+    return True
+
+
+def drop_relu_of_squares(graph, operator):
+    """RELU(MUL(SUM(MUL(x, x)), 1/n)) -> MUL(SUM(MUL(x, x)), 1/n), which is not negative anyway."""
+    functions = schema.ActivationFunctionType
+    if graph.kind(operator) != "MUL":
+        return False
+    total, factor = _made_by(graph, operator.inputs[0], "SUM"), graph.constant(operator.inputs[1])
+    square = None if total is None else _made_by(graph, total.inputs[0], "MUL")
+    if square is None or factor is None or (factor < 0).any():
+        return False
+    fused = [one.builtinOptions.fusedActivationFunction for one in (square, operator)]
+    if fused != [functions.NONE, functions.RELU] or square.inputs[0] != square.inputs[1]:
+        return False
+    operator.builtinOptions.fusedActivationFunction = functions.NONE
+    return True
+
+
+def keep_reduced_axes(graph, operator):
+    """RESHAPE(f(MEAN(x), ...)), which only brings the axes back -> f(MEAN(x, keep_dims), ...).
+
+    f: any operators on each element of reductions and of single numbers. Whatever else uses their
+    results is among them, or brings the axes back as well.
+    """
+    if graph.kind(operator) != "RESHAPE":
+        return False
+    kept = graph.shape(operator.outputs[0])
+    inside = _from_reductions(graph, operator.inputs[0], kept)
+    users = [user for one in inside or () for user in graph.users(one.outputs[0])]
+    reshapes = [one for one in users if graph.kind(one) == "RESHAPE"]
+    others = [one for one in users if one not in reshapes and one not in inside]
+    ends = any(one.outputs[0] in graph.subgraph.outputs for one in inside or ())
+    if not inside or others or ends or any(graph.shape(one.outputs[0]) != kept for one in reshapes):
+        return False
+    for one in inside:
+        graph.set_shape(one.outputs[0], kept)
+        if graph.kind(one) in REDUCTIONS:
+            one.builtinOptions.keepDims = True
+    for reshape in reshapes:
+        source, target = reshape.inputs[0], reshape.outputs[0]
+        graph.maker(source).outputs = [target]  # which may be the network's, with its name
+        graph.remove(reshape)
+        graph.replace(source, target)
+    return True
+
+
+def drop_index_guard(graph, operator):
+    """SELECT_V2(0 <= x <= rows - 1, GATHER_ND(table, x), NaN) -> GATHER_ND(table, x).
+
+    That is how jnp.take looks rows up. The runtimes check an index themselves: one out of range is
+    an error there, where JAX gives NaN.
+    """
+    if graph.kind(operator) != "SELECT_V2" or not _is_nan(graph, operator.inputs[2]):
+        return False
+    gather = graph.maker(operator.inputs[1])
+    every = _behind_reshape(graph, operator.inputs[0])
+    both = _made_by(graph, every.inputs[0], "LOGICAL_AND") if every is not None else None
+    if both is None or graph.kind(every) != "REDUCE_ALL" or not _is_gather(graph, gather):
+        return False
+    if not graph.has_one_user(gather.outputs[0]):
+        return False
+    low, high = (graph.maker(index) for index in both.inputs)
+    table, index = gather.inputs
+    last = np.array(graph.shape(table)[: graph.shape(index)[-1]]) - 1
+    if not _compares(graph, low, "GREATER_EQUAL", index, 0) or not _compares(
+        graph, high, "LESS_EQUAL", index, last
+    ):
+        return False
+    guard = graph.maker(operator.inputs[0])
+    graph.remove(operator)
+    gather.outputs = operator.outputs  # which may be the network's, with its name
+    graph.remove_unused(guard)
+    return True
+
+
+def gather_rows(graph, operator):
+    """SELECT_V2(x >= 0, GATHER_ND(table, where(x < 0, x + rows, x)), NaN) -> GATHER(table, x).
+
+    That is how `model.modules.embedding` looks rows up, the guard of jnp.take being gone. A
+    negative index, NaN in JAX, is an index from the end to onnxruntime. Without
+    the comparison in front, negative indices count from the end, and the lookup is left as it is.
+    """
+    if graph.kind(operator) != "SELECT_V2" or not _is_nan(graph, operator.inputs[2]):
+        return False
+    gather = graph.maker(operator.inputs[1])
+    guard = _behind_reshape(graph, operator.inputs[0])
+    wrapped = _behind_reshape(graph, gather.inputs[1]) if _is_gather(graph, gather) else None
+    if guard is None or wrapped is None or graph.kind(wrapped) not in ("SELECT", "SELECT_V2"):
+        return False
+    negative, added, index = (int(one) for one in wrapped.inputs)
+    table = gather.inputs[0]
+    added = _made_by(graph, added, "ADD")
+    fits = (
+        _compares(graph, guard, "GREATER_EQUAL", index, 0)
+        and _compares(graph, graph.maker(negative), "LESS", index, 0)
+        and added is not None
+        and added.inputs[0] == index
+        and _is_number(graph, added.inputs[1], graph.shape(table)[0])
+        and graph.shape(gather.inputs[1]) == (*graph.shape(index), 1)
+    )
+    if not fits:
+        return False
+    options = schema.GatherOptionsT()
+    options.axis = 0
+    new = graph.make("GATHER", [table, index], operator.outputs, options)
+    graph.operators[graph.operators.index(operator)] = new
+    graph.remove_unused(gather, graph.maker(operator.inputs[0]))
+    return True
+
+
+def gather_step(graph, operator):
+    """SLICE(x, (i, 0, ...), (1, all, ...)) of which the first axis is dropped -> GATHER(x, i).
+
+    That is how a scan takes its step's part of an array. A RESHAPE drops the axis, or a
+    FULLY_CONNECTED, to which all axes but the last are one.
+    """
+    packed = _made_by(graph, operator.inputs[1], "PACK") if _is(graph, operator, "SLICE") else None
+    if packed is None:
+        return False
+    source, (step, *begins), part = operator.inputs[0], packed.inputs, operator.outputs[0]
+    whole = (1, *graph.shape(source)[1:]) == graph.shape(part)
+    from_start = all(_is_number(graph, begin, 0) for begin in begins)
+    used = part not in graph.subgraph.outputs
+    for one in graph.users(part):
+        reshaped = _is(graph, one, "RESHAPE") and graph.shape(one.outputs[0])
+        used &= _is(graph, one, "FULLY_CONNECTED") or reshaped == graph.shape(part)[1:]
+    if not (whole and from_start and used):
+        return False
+    graph.set_shape(part, graph.shape(part)[1:])  # the RESHAPE is none any more: `drop_reshape`
+    options = schema.GatherOptionsT()
+    options.axis = 0
+    new = graph.make("GATHER", [source, step], [part], options)
+    graph.operators[graph.operators.index(operator)] = new
+    graph.remove_unused(packed)
+    return True
+
+
+def split(graph, operator):
+    """SLICEs that part a tensor along its last axis into equal pieces, in order -> SPLIT."""
+    if graph.kind(operator) != "SLICE":
+        return False
+    source = operator.inputs[0]
+    pieces = [one for one in graph.users(source) if graph.kind(one) == "SLICE"]
+    begins = [graph.constant(one.inputs[1]) for one in pieces]
+    if len(pieces) < 2 or any(begin is None for begin in begins):
+        return False
+    pieces.sort(key=lambda one: graph.constant(one.inputs[1]).tolist())
+    shape, size = graph.shape(source), graph.shape(source)[-1] // len(pieces)
+    for number, one in enumerate(pieces):
+        begin = [0] * (len(shape) - 1) + [number * size]
+        if graph.constant(one.inputs[1]).tolist() != begin:
+            return False
+        if graph.shape(one.outputs[0]) != (*shape[:-1], size) or size * len(pieces) != shape[-1]:
+            return False
+    options = schema.SplitOptionsT()
+    options.numSplits = len(pieces)
+    axis = graph.add_constant("axis", np.int32(len(shape) - 1))
+    new = graph.make("SPLIT", [axis, source], [one.outputs[0] for one in pieces], options)
+    at = min(graph.operators.index(one) for one in pieces)
+    graph.operators.insert(at, new)
+    for one in pieces:
+        graph.remove(one)
+    return True
+
+
+def _axes(graph, reduction):
+    return np.atleast_1d(graph.constant(reduction.inputs[1]))
+
+
+def _from_reductions(graph, index, kept):
+    """The operators on each element that a tensor comes from, reductions to this shape at first.
+
+    None if there is anything else before it.
+    """
+    operator = graph.maker(index)
+    kind = None if operator is None else graph.kind(operator)
+    if kind in REDUCTIONS:
+        shape = list(graph.shape(operator.inputs[0]))
+        for axis in _axes(graph, operator):
+            shape[axis] = 1
+        dropped = not operator.builtinOptions.keepDims and tuple(shape) == kept
+        return [operator] if dropped else None
+    found = [] if kind in UNARY | ELEMENTWISE else None
+    for one in operator.inputs if found is not None else ():
+        constant = graph.constant(one)
+        before = [] if constant is not None and constant.ndim == 0 else (
+            _from_reductions(graph, one, kept)
+        )  # fmt: skip
+        if before is None:
+            return None
+        found += [new for new in before if new not in found]
+    return None if found is None else [*found, operator]
+
+
+def _is(graph, operator, kind):
+    return graph.kind(operator) == kind
+
+
+def _made_by(graph, index, kind):
+    """The operator of this kind that a tensor comes from, or None."""
+    maker = graph.maker(index)
+    return maker if maker is not None and graph.kind(maker) == kind else None
+
+
+def _behind_reshape(graph, index):
+    """The operator that a tensor comes from, a RESHAPE between them or not."""
+    maker = graph.maker(index)
+    reshaped = maker is not None and graph.kind(maker) == "RESHAPE"
+    return graph.maker(maker.inputs[0]) if reshaped else maker
+
+
+def _is_gather(graph, operator):
+    return operator is not None and graph.kind(operator) == "GATHER_ND"
+
+
+def _is_nan(graph, index):
+    value = graph.constant(index)
+    return value is not None and value.dtype.kind == "f" and bool(np.isnan(value).all())
+
+
+def _is_number(graph, index, number):
+    value = graph.constant(index)
+    return value is not None and bool((value == number).all())
+
+
+def _compares(graph, operator, kind, index, number):
+    """Whether an operator compares this tensor with this number."""
+    fits = operator is not None and graph.kind(operator) == kind and operator.inputs[0] == index
+    return fits and _is_number(graph, operator.inputs[1], number)

@@ -1,0 +1,1 @@
+"""The equivalence check: each file against JAX, in its own runtime."""

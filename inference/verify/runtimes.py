@@ -1,0 +1,190 @@
+"""Exported files in their own runtimes: LiteRT, onnxruntime, or JAX for StableHLO.
+
+    network = load("inference/jax_mnist/jax_mnist.onnx")
+    network.run({"input": pictures})["logits"]
+
+Neither TensorFlow nor, for the first two, JAX is imported.
+"""
+
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from utils import UserError
+
+METADATA = "jax_template"  # the key of a file's metadata, a JSON object
+
+
+class Loaded(NamedTuple):
+    """An exported network."""
+
+    run: Callable  # {name: array of the whole batch} -> {name: array}
+    inputs: dict  # {name: (shape, dtype)}; a size that may vary is "batch"
+    outputs: dict
+    metadata: dict  # as `network.py` makes it; empty for .stablehlo, which has no place for it
+    count_operators: Callable = Counter  # () -> {kind: how many}; empty for .stablehlo
+
+    @property
+    def operators(self):
+        """How many operators of each kind there are; counted when asked for, as that is slow."""
+        return self.count_operators()
+
+
+def load(path, threads=None):
+    """Loads an exported file in the runtime that its suffix names.
+
+    Args:
+        path: .tflite, .onnx or .stablehlo file.
+        threads: number of threads to compute with; None for the runtime's own choice.
+
+    Raises:
+        UserError: the file is not there, not whole or of another kind; or its runtime is missing.
+    """
+    path = Path(path)
+    loaders = {".tflite": _load_tflite, ".onnx": _load_onnx, ".stablehlo": _load_stablehlo}
+    if path.suffix not in loaders:
+        raise UserError(f"{path}: expected a file that ends in {', '.join(loaders)}")
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; export it first")
+    try:
+        return loaders[path.suffix](path, threads)
+    except ImportError as error:
+        raise UserError(
+            f"{path}: its runtime is not installed ({_one_line(error)}). "
+            "Install it: pip install -r requirements.txt"
+        ) from None
+    except UserError:
+        raise
+    except Exception as error:  # each runtime has exceptions of its own
+        raise UserError(
+            f"{path}: not a network that its runtime takes: {_one_line(error)}"
+        ) from None
+
+
+def _load_tflite(path, threads):
+    from ai_edge_litert.interpreter import Interpreter
+
+    from inference.graph import tflite_graph
+
+    content = path.read_bytes()
+    with _quiet():
+        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter.allocate_tensors()
+    model = tflite_graph.load(content)
+    graph = tflite_graph.graphs(model)[0]
+
+    def describe(details):
+        return {
+            one["name"]: (_named(one["shape_signature"]), np.dtype(one["dtype"])) for one in details
+        }
+
+    def run(arrays):
+        for one in interpreter.get_input_details():
+            array = arrays[one["name"]]
+            if tuple(one["shape"]) != array.shape:
+                interpreter.resize_tensor_input(one["index"], array.shape, strict=True)
+        interpreter.allocate_tensors()
+        for one in interpreter.get_input_details():
+            interpreter.set_tensor(one["index"], arrays[one["name"]])
+        interpreter.invoke()
+        return {
+            one["name"]: interpreter.get_tensor(one["index"])
+            for one in interpreter.get_output_details()
+        }
+
+    return Loaded(
+        run,
+        describe(interpreter.get_input_details()),
+        describe(interpreter.get_output_details()),
+        tflite_graph.read_metadata(model, METADATA),
+        lambda: Counter(graph.kind(one) for one in graph.operators),
+    )
+
+
+def _load_onnx(path, threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    properties = session.get_modelmeta().custom_metadata_map
+    names = [one.name for one in session.get_outputs()]
+
+    def describe(arrays):
+        return {
+            one.name: (tuple(one.shape), np.dtype(_ONNX_DTYPES.get(one.type, one.type[7:-1])))
+            for one in arrays
+        }
+
+    def run(arrays):
+        return dict(zip(names, session.run(names, arrays), strict=True))
+
+    return Loaded(
+        run,
+        describe(session.get_inputs()),
+        describe(session.get_outputs()),
+        json.loads(properties.get(METADATA, "{}")),
+        lambda: _onnx_operators(path),
+    )
+
+
+_ONNX_DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64"}
+
+
+def _onnx_operators(path):
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    return Counter(node.op_type for node in graph.node)
+
+
+def _load_stablehlo(path, threads):
+    import jax
+
+    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    function = jax.jit(exported.call)
+
+    def describe(prefix, avals):
+        return {
+            f"{prefix}{index}": (tuple(map(_size, one.shape)), np.dtype(one.dtype))
+            for index, one in enumerate(avals)
+        }
+
+    def run(arrays):
+        outputs = function(*arrays.values())
+        return {f"output{index}": np.asarray(one) for index, one in enumerate(outputs)}
+
+    inputs = describe("input", exported.in_avals)
+    return Loaded(run, inputs, describe("output", exported.out_avals), {})
+
+
+def _size(dimension):
+    return dimension if isinstance(dimension, int) else str(dimension)
+
+
+def _one_line(error):
+    return " ".join(str(error).split())[:300]
+
+
+def _named(signature):
+    return tuple("batch" if size == -1 else int(size) for size in signature)
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps what LiteRT tells about its delegates from the console; errors are raised."""
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

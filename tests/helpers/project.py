@@ -1,0 +1,31 @@
+"""What the tests share: where the project is, a small piece of the real MNIST, comparisons."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN_EXAMPLES, TEST_EXAMPLES, BATCH_SIZE = 1000, 300, 128  # 8 batches, the last one ragged
+
+
+def write_mnist(folder, train, test):
+    """Writes the first examples of the real MNIST as plain IDX files."""
+    folder.mkdir(exist_ok=True)
+    for prefix, count in (("train", train), ("t10k", test)):
+        images, labels = (
+            gzip.decompress((ROOT / "data" / f"{prefix}-{kind}-ubyte.gz").read_bytes())
+            for kind in ("images-idx3", "labels-idx1")
+        )
+        header = struct.pack(">4i", 2051, count, 28, 28)
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images[16:][: count * 784])
+        header = struct.pack(">2i", 2049, count)
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels[8:][:count])
+
+
+def same_arrays(first, second):
+    """Whether two dicts of arrays hold the same bits."""
+    return first.keys() == second.keys() and all(
+        np.asarray(first[name]).tobytes() == np.asarray(second[name]).tobytes() for name in first
+    )

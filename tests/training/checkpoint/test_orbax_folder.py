@@ -1,0 +1,376 @@
+"""Checkpoints that Orbax writes are as good as the one file, on any number of devices."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import test as evaluation
+import train
+from benchmarks.scale import Group
+from tests.helpers.project import ROOT, same_arrays
+from training.checkpoint.naming import BEST, best, file_name, find, latest, numbered
+from training.checkpoint.orbax_folder import load_state
+from training.checkpoint.reading import read
+from training.checkpoint.restore import restore
+from training.checkpoint.saver import Saver
+from training.common.files import PREVIOUS, UNFINISHED
+from training.config import ORBAX as PACKAGE
+from training.config import read_config
+from utils import UserError
+
+META = {"epoch": 3, "best": float("inf"), "config": {"title": "Ünïcode \n"}}
+
+
+@pytest.fixture
+def state():
+    params = {"stem": {"kernel": jnp.arange(2048.0).reshape(32, 64)}, "b/é c": jnp.ones(3)}
+    return {"step": jnp.int32(7), "params": params, "half": jnp.full(5, 1.5, jnp.bfloat16)}
+
+
+def save(folder, state, *names, keep=None, is_best=False):
+    with Saver(folder, keep, orbax=True) as saver:
+        for name in names:
+            saver.save(state, META, name, is_best)
+
+
+def python(script, *arguments, devices=1):
+    """Returns what a Python process prints; it must succeed."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": str(devices)}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=250
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+# ---- the folder ----
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path, state, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save("run", state, file_name(3))
+    arrays, meta = read(find("run"))
+    assert meta == META
+    assert same_arrays(arrays, {
+        "step": state["step"], "half": state["half"], "params/b/é c": jnp.ones(3),
+        "params/stem/kernel": state["params"]["stem"]["kernel"],
+    })  # fmt: skip
+    assert [array.dtype for array in arrays.values()].count("bfloat16") == 1
+
+
+PARTED = """if True:
+    import sys
+    import jax, jax.numpy as jnp
+    from training.checkpoint.saver import Saver
+    from training.checkpoint.naming import file_name
+    from training.config import Devices
+    from training.distributed.sharding import layout, make_mesh, put_state
+    from training.checkpoint.orbax_folder import load_state
+
+    mesh = make_mesh(Devices(shards=4))
+    grid = jnp.arange(4096.0).reshape(16, 256)
+    state = put_state({"step": jnp.int32(7), "w": {"a": grid, "b": jnp.sin(grid.T)}}, mesh)
+    donated = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 0 - 1, tree), donate_argnums=0)
+    with Saver(sys.argv[1]) as one_file, Saver(sys.argv[2], orbax=True) as folder:
+        one_file.save(state, {}, file_name(1))
+        one_file.wait()
+        folder.save(state, {}, file_name(1))
+        jax.block_until_ready(donated(state))
+    for shards in (4, 2, 1):
+        mesh = make_mesh(Devices(shards=shards))
+        shapes = jax.eval_shape(lambda: {"step": jnp.int32(7), "w": {"a": grid, "b": grid.T}})
+        back = load_state(folder.folder / file_name(1), shapes, mesh)
+        a = back["w"]["a"]
+        print(a.sharding == layout(mesh, grid.shape), bool((a == grid).all()))
+"""
+
+
+def test_parts_on_four_devices_are_the_one_files_values_and_come_back_in_any_layout(tmp_path):
+    printed = python(PARTED, tmp_path / "file", tmp_path / "folder", devices=4)
+    assert printed == "True True\n" * 3
+    one_file, folder = latest(tmp_path / "file"), latest(tmp_path / "folder")
+    assert one_file.is_file()
+    assert folder.is_dir()
+    assert one_file.name == folder.name
+    assert same_arrays(read(folder)[0], read(one_file)[0])
+
+
+def test_the_latest_few_and_the_best_stay(tmp_path, state):
+    with Saver(tmp_path, keep=2, orbax=True) as saver:
+        for epoch in range(1, 5):
+            saver.save(state | {"step": jnp.int32(epoch)}, META, file_name(epoch), epoch == 2)
+        saver.save(state | {"step": jnp.int32(9)}, META, None, best=True)
+    assert sorted(os.listdir(tmp_path)) == [BEST, file_name(3), file_name(4)]
+    assert read(best(tmp_path))[0]["step"] == 9
+    assert [read(path)[0]["step"] for path in numbered(tmp_path)] == [3, 4]
+
+
+def test_folders_and_files_replace_each_other(tmp_path, state):
+    for orbax in (False, True, False):
+        with Saver(tmp_path, keep=1, orbax=orbax) as saver:
+            saver.save(state, META, file_name(1), best=True)
+        assert sorted(os.listdir(tmp_path)) == [BEST, file_name(1)]
+        assert best(tmp_path).is_dir() == latest(tmp_path).is_dir() == orbax
+        assert read(best(tmp_path))[0]["step"] == 7
+
+
+def test_a_best_that_a_kill_left_half_replaced_is_found_and_gets_its_name_back(tmp_path, state):
+    save(tmp_path, state, file_name(1), is_best=True)
+    os.replace(tmp_path / BEST, tmp_path / (BEST + PREVIOUS))
+    assert find(tmp_path, prefer_best=True).name == BEST + PREVIOUS
+    assert same_arrays(read(best(tmp_path))[0], read(latest(tmp_path))[0])
+    Saver(tmp_path, orbax=True).close()
+    assert sorted(os.listdir(tmp_path)) == [BEST, file_name(1)]
+    shutil.copytree(tmp_path / BEST, tmp_path / (BEST + PREVIOUS))
+    Saver(tmp_path).close()
+    assert sorted(os.listdir(tmp_path)) == [BEST, file_name(1)]
+
+
+def test_an_array_without_elements_is_refused_by_name(tmp_path, state):
+    with pytest.raises(UserError, match="Orbax cannot save params/none, which has"):
+        save(tmp_path, {"params": {"none": jnp.ones((0, 3))}}, file_name(1))
+
+
+def test_a_disk_that_does_not_take_a_checkpoint_is_told_and_the_next_is_tried(
+    tmp_path, state, caplog
+):
+    saver = Saver(tmp_path / "run", orbax=True)
+    (tmp_path / "run").rmdir()
+    (tmp_path / "run").touch()
+    saver.save(state, META, file_name(1))
+    with pytest.raises(UserError, match=r"checkpoint-epoch_1.*not saved"):
+        saver.wait()
+    assert "NOT SAVED" in caplog.text
+    (tmp_path / "run").unlink()
+    (tmp_path / "run").mkdir()
+    saver.save(state, META, file_name(2))
+    saver.close()
+    assert read(latest(tmp_path / "run"))[0]["step"] == 7
+
+
+# ---- what does not fit, is damaged, or cannot be read ----
+
+
+def test_what_does_not_fit_is_listed_as_for_the_one_file(tmp_path, state):
+    wanted = jax.eval_shape(lambda: state | {"step": jnp.float32(7), "more": jnp.ones(2)})
+    del wanted["half"]
+    wanted["params"]["stem"] = {"kernel": jax.ShapeDtypeStruct((64, 32), jnp.float32)}
+    told = []
+    for orbax in (False, True):
+        with Saver(tmp_path / str(orbax), orbax=orbax) as saver:
+            saver.save(state, META, file_name(1))
+        arrays, _ = read(latest(tmp_path / str(orbax)), folders_whole=False)
+        with pytest.raises(UserError) as error:
+            restore(wanted, arrays, where="the checkpoint")
+        told.append(str(error.value).splitlines())
+    assert sorted(told[0]) == sorted(told[1])
+    assert "    step: int32 (), expected float32 ()" in told[1]
+
+
+def outcome(function):
+    """What it returns, or what the UserError says that it raises."""
+    try:
+        return function(), ""
+    except UserError as error:
+        return None, str(error)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "zeros"])
+def test_a_damaged_folder_is_refused_or_gives_the_values_it_was_saved_with(tmp_path, state, damage):
+    save(tmp_path, state, file_name(1), file_name(2))
+    path, other = tmp_path / file_name(2), tmp_path / file_name(1)
+    whole = dict(sorted(read(path)[0].items()))
+    shapes, refused = jax.eval_shape(lambda: state), 0
+    for file in [file for file in path.rglob("*") if file.is_file()]:
+        content = file.read_bytes()
+        if damage == "gone":
+            file.unlink()
+        else:
+            kept = content[: len(content) // 2]
+            file.write_bytes(kept if damage == "cut" else kept + bytes(len(content) - len(kept)))
+        for function in (lambda: read(path)[0], lambda: load_state(path, shapes, None)):
+            arrays, told = outcome(function)
+            refused += bool(told)
+            if told:
+                assert "damaged or not a checkpoint" in told
+                assert told.endswith(f"The newest other checkpoint beside it is {other}.")
+            else:
+                assert all(map(np.array_equal, jax.tree.leaves(arrays), whole.values()))
+        file.write_bytes(content)
+    assert refused >= 6
+    assert same_arrays(read(path)[0], whole)
+
+
+def test_a_folder_that_orbax_did_not_write_is_no_checkpoint(tmp_path):
+    (tmp_path / file_name(1)).mkdir()
+    (tmp_path / file_name(1) / "notes.txt").write_text("nothing")
+    with pytest.raises(UserError, match="there is no checkpoint here"):
+        find(tmp_path)
+    with pytest.raises(UserError, match="there is no such file"):
+        read(tmp_path / file_name(1))
+
+
+def test_without_orbax_the_error_says_what_to_install(
+    tmp_path, state, config, write_config, monkeypatch
+):
+    save(tmp_path / "run", state, file_name(1))
+    path = write_config(config)
+    monkeypatch.setitem(sys.modules, "orbax", None)  # Python's own way to say it is not there
+    with pytest.raises(UserError, match=f"this needs Orbax, .*: pip install {PACKAGE}"):
+        read(find(tmp_path / "run"))
+    with pytest.raises(UserError, match=f"json: devices: expected Orbax .*: pip install {PACKAGE}"):
+        read_config(path, ["devices.orbax=true"])
+    assert read_config(path).devices.orbax is False
+    assert PACKAGE in (ROOT / "requirements-dev.txt").read_text().splitlines()
+
+
+# ---- whole runs ----
+
+
+@pytest.fixture(scope="session")
+def folders_of_four(tmp_path_factory):
+    """A run of two epochs on four devices, its state in four parts, its checkpoints Orbax's."""
+    overrides = ["devices.orbax=true", "devices.shards=4", "training.optimizer.args.eps=0.001"]
+    group = Group(tmp_path_factory.mktemp("orbax"), 2, 32, overrides, 1, 4)
+    group.finish()
+    return group
+
+
+def test_a_run_of_four_devices_goes_on_on_one_and_is_evaluated(
+    folders_of_four, tmp_path, monkeypatch, capfd
+):
+    run = shutil.copytree(folders_of_four.run, tmp_path / "run")
+    assert {path.name for path in tmp_path.glob("run/*.params")} == {
+        BEST, file_name(1), file_name(2),
+    }  # fmt: skip
+    monkeypatch.chdir(folders_of_four.folder)
+    first = str(run / file_name(1))
+    assert train.main(["--resume", first, "devices.shards=1", "devices.orbax=false"]) == 0
+    one_file, (folder,) = latest(run), run.glob(f"set-aside-*/{file_name(2)}")
+    assert one_file.is_file()
+    assert folder.is_dir()
+    expected, _ = read(folder)
+    arrays, _ = read(one_file)
+    assert arrays.keys() == expected.keys()
+    for name, array in arrays.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    assert evaluation.main(["-w", str(folder), "-c", str(run / "config.json")]) == 0
+    capfd.readouterr()
+
+
+def test_two_processes_go_on_from_it_and_save_each_its_parts(folders_of_four, tmp_path):
+    shutil.copytree(folders_of_four.folder, tmp_path / "group")
+    group = Group(tmp_path / "group", 2, 32, [], 2, 2)
+    more = ["training.epochs=3"]
+    for index, process in enumerate(group.start_all(own={0: more, 1: more})):
+        assert process.wait(250) == 0, group.said(index)[-3000:]
+    path = latest(group.run)
+    assert path.name == file_name(3)
+    assert path.is_dir()
+    assert {part.name for part in path.glob("ocdbt.process_*")} == {
+        "ocdbt.process_0", "ocdbt.process_1",
+    }  # fmt: skip
+    arrays, meta = read(path)
+    assert arrays["step"] == 30
+    assert meta["epochs"] == 3
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    assert not [name for name in os.listdir(group.run) if UNFINISHED.fullmatch(name)]
+
+
+def test_a_misfit_and_damage_are_told_without_a_traceback(folders_of_four, tmp_path):
+    run = shutil.copytree(folders_of_four.run, tmp_path / "run")
+
+    def resumed(*words):
+        command = [sys.executable, ROOT / "train.py", "--resume", run, "devices.shards=1", *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, cwd=folders_of_four.folder, timeout=250
+        )
+
+    done = resumed("model.args.feat_dims=[16]")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "params/hidden0/kernel: float32 (784, 32), expected float32 (784, 16)" in done.stderr
+    for file in (run / file_name(2)).glob("ocdbt.process_0/d/*"):
+        os.truncate(file, file.stat().st_size // 2)
+    done = resumed("training.epochs=3")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"{file_name(2)} is damaged or not a checkpoint" in done.stderr
+    assert file_name(1) in done.stderr
+
+
+# ---- kills ----
+
+KILLS = """if True:
+    import os, random, signal, sys, time
+    from pathlib import Path
+    import jax, jax.numpy as jnp
+    import orbax.checkpoint
+    from training.checkpoint.naming import BEST, best, file_name, latest, numbered
+    from training.checkpoint.saver import Saver
+    from training.checkpoint.reading import read
+    from training.common.files import PREVIOUS, UNFINISHED
+
+    folder, count, chance = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
+    acknowledged = folder.with_name("acknowledged")
+
+    def in_child(work):  # JAX has not computed anything yet, so this process may be forked
+        child = os.fork()
+        if child == 0:
+            try:
+                work()
+                os._exit(0)
+            except BaseException as error:
+                print(repr(error), file=sys.stderr, flush=True)
+                os._exit(1)
+        return child
+
+    def halves():
+        return [name for name in os.listdir(folder) if UNFINISHED.fullmatch(name)]
+
+    def save():
+        first = int(read(latest(folder))[0]["step"]) + 1 if latest(folder) else 1
+        with Saver(folder, keep=2, orbax=True) as saver:
+            if halves() or list(folder.glob("*" + PREVIOUS)):
+                raise SystemExit(f"{os.listdir(folder)} stayed")
+            for epoch in range(first, first + 1000):
+                state = {"step": jnp.int32(epoch), "w": jnp.full((512, 1024), epoch, jnp.float32)}
+                saver.save(state, {"epoch": epoch}, file_name(epoch), best=True)
+                saver.wait()
+                acknowledged.write_text(f"{epoch:09}")
+
+    def look():
+        text = acknowledged.read_text() if acknowledged.exists() else ""
+        for path in filter(None, [*numbered(folder), best(folder)]):
+            arrays, meta = read(path)
+            if not (arrays["step"] == meta["epoch"] and (arrays["w"] == meta["epoch"]).all()):
+                raise SystemExit(f"{path} is broken")
+        for path in (latest(folder), best(folder)):
+            if text and (path is None or read(path)[1]["epoch"] < int(text)):
+                raise SystemExit(f"{text} is lost: {path}")
+        print("in mid-save" if halves() else "between", text or 0, flush=True)
+
+    for _ in range(count):
+        begun, child = latest(folder), in_child(save)
+        while latest(folder) == begun and os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.001)  # until the first checkpoint of this child
+        time.sleep(chance.uniform(0, 0.5))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        if os.waitpid(in_child(look), 0)[1]:
+            sys.exit(1)
+"""
+
+
+def test_a_kill_at_any_moment_breaks_and_loses_no_checkpoint(tmp_path):
+    (tmp_path / "run").mkdir()
+    printed = python(KILLS, tmp_path / "run", os.environ.get("ORBAX_KILLS", 6)).splitlines()
+    print(printed)
+    assert any(line.startswith("in mid-save") for line in printed)

@@ -1,0 +1,82 @@
+"""Where the time goes, as --profile tells it; and the warning of a second compilation."""
+
+import gzip
+import json
+import re
+import time
+
+import pytest
+
+from training.common.timing import LABELS, STOPWATCH, timed
+
+
+def test_time_counts_once_for_the_innermost_mark():
+    @timed("evaluation")
+    def evaluate():
+        time.sleep(0.02)
+
+    STOPWATCH.restart()
+    began = time.perf_counter()
+    with timed("logging"):
+        time.sleep(0.04)
+        evaluate()
+        evaluate()
+    with pytest.raises(KeyError), timed("data"):
+        {}["missing"]
+    STOPWATCH.switch("other")
+    whole, seconds = time.perf_counter() - began, STOPWATCH.seconds
+    assert sum(seconds.values()) == pytest.approx(whole, abs=1e-3)
+    assert 0.04 <= seconds["evaluation"] <= whole - seconds["logging"]
+    assert seconds["logging"] >= 0.04
+    assert seconds["device"] == 0
+
+
+def test_profile_splits_the_epochs_time_and_traces_a_few_updates(run, config, capsys):
+    code, folder = run("--profile")
+    assert code == 0
+    console = capsys.readouterr().out
+    names = "|".join(LABELS.values())
+    for epoch in (1, 2):
+        (line,) = re.findall(rf"Epoch {epoch}: (.* \d+\.\d+ s \(.*)", console)
+        experiment = re.findall(rf"({names}) (\d+\.\d+) s \((\d+\.\d)%\)", line)
+        assert {"dispatch", "evaluation", "logging", "checkpoint", "waiting for data"} <= {
+            name for name, _, _ in experiment
+        }
+        assert sum(float(share) for _, _, share in experiment) == pytest.approx(100, abs=0.5)
+    (trace,) = folder.rglob("perfetto_trace.json.gz")
+    assert str(trace) in console
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    profile_updates = [
+        event["args"]["step_num"] for event in events if event.get("name") == "update"
+    ]
+    assert sorted(map(int, profile_updates)) == [3, 4, 5, 6, 7]
+    assert list(folder.rglob("*.xplane.pb"))  # what TensorBoard reads
+
+
+def test_a_run_without_profile_leaves_no_trace(run, capsys):
+    code, folder = run()
+    assert code == 0
+    assert "waiting for data" not in capsys.readouterr().out
+    assert not (folder / "profile").exists()
+
+
+def test_a_second_compilation_after_the_first_epoch_names_what_changed(run, config, capsys, mnist):
+    dataset = {
+        "name": "tests.helpers.networks:Changing",
+        "args": {"root": str(mnist), "split": "train"},
+    }
+    config["data_loader"]["train"]["args"]["dataset"] = dataset
+    code, _ = run("training.epochs=3")
+    assert code == 0
+    warnings = re.findall(r"WARNING\].* - (.*)", capsys.readouterr().out)
+    assert warnings == [
+        "update was compiled once more: "
+        "batch['inputs'] is float32[128,1,28,28], it was uint8[128,1,28,28]"
+    ]
+
+
+def test_a_run_that_compiles_once_does_not_warn(run, config, capsys):
+    config["data_loader"]["train"]["args"]["validation_split"] = 0.1  # other batches to evaluate
+    config["data_loader"]["test"]["args"]["batch_size"] = 100
+    assert run("training.epochs=3")[0] == 0
+    assert "WARNING" not in capsys.readouterr().out

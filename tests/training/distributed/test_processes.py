@@ -1,0 +1,442 @@
+"""Several processes as the README, examples/cluster and docs/many_devices.md have them started."""
+
+import json
+import os
+import random
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+
+import train
+from benchmarks import scale
+from examples.cluster import on_paper
+from tests.helpers.project import ROOT
+from training.checkpoint.naming import latest
+from training.distributed import processes
+from utils import UserError
+
+CLUSTER = ROOT / "examples" / "cluster"
+PAGE = ROOT / "docs" / "many_devices.md"
+PORTS = range(61440, 65536)  # of those that JAX makes of the number of a job
+
+
+class Project:
+    """A folder in which `python train.py` trains a small network on few digits."""
+
+    def __init__(self, folder, epochs=2):
+        self.folder = scale.Group(folder, epochs).folder
+        (folder / "train.py").symlink_to(ROOT / "train.py")
+
+    def start(self, words, environment=None):
+        """Starts a command, and returns the process."""
+        program = sys.executable if words[0] == "python" else words[0]
+        return subprocess.Popen(
+            [program, *words[1:]],
+            cwd=self.folder, env=os.environ | (environment or {}), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(self, commands):
+        """Runs (words, variables) at once, each to a good end; returns what they print."""
+        started = [self.start(*command) for command in commands]
+        printed = [process.communicate(timeout=scale.PATIENCE)[0] for process in started]
+        assert [process.returncode for process in started] == [0] * len(started), printed
+        return printed
+
+    def runs(self):
+        """The run folders."""
+        return [config.parent for config in self.folder.glob("saved/*/*/config.json")]
+
+
+def lines(run):
+    """The metrics of a run, line by line."""
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_training(project, expected):
+    """Holds the one run of a project against the metrics of one on a single device."""
+    (run,) = project.runs()
+    for one, other in zip(lines(run), expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+
+
+def block(path, heading):
+    """The words and variables of the commands in the first block under a heading."""
+    section = path.read_text(encoding="utf-8").partition(heading)[2]
+    text = re.search(r"^```\w*\n(.*?)^```", section, re.DOTALL | re.MULTILINE)[1]
+    commands = []
+    for line in re.sub(r"\s+#.*", "", text, flags=re.MULTILINE).strip().splitlines():
+        words, variables = shlex.split(line), {}
+        while "=" in words[0]:
+            name, _, variables[name] = words.pop(0).partition("=")
+        commands.append((words, variables))
+    return commands
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The metrics of one process on one device."""
+    project = Project(tmp_path_factory.mktemp("alone"))
+    project.run([(["python", "train.py"], None)])
+    return lines(project.runs()[0])
+
+
+# ---- on one machine ----
+
+
+def test_the_commands_of_the_readme_train_as_one_device_does(tmp_path, alone):
+    emulated, *terminals = block(ROOT / "README.md", "### Several devices")
+    assert emulated[1] == {"JAX_NUM_CPU_DEVICES": "8"}
+    assert [words[-1] for words, _ in terminals] == ["0", "1"]
+    for name, commands in (("emulated", [emulated]), ("terminals", terminals)):
+        project = Project(tmp_path / name)
+        printed = project.run(commands)
+        assert ["Finished!" in text for text in printed] == [True, False][: len(commands)]
+        assert_same_training(project, alone)
+
+
+@pytest.mark.parametrize("path", [PAGE, CLUSTER / "README.md"])
+def test_the_recipe_is_the_same_wherever_it_stands(path):
+    recipe = block(ROOT / "README.md", "### Several devices")[1:]
+    assert block(path, "wo terminals") == recipe
+
+
+# ---- found by JAX ----
+
+
+def free_job():
+    """A number of a job whose port is free."""
+    for port in random.sample(PORTS, 20):  # others may be looking for one too
+        with socket.socket() as one:
+            if one.connect_ex(("127.0.0.1", port)) != 0:
+                return port - PORTS.start
+    raise AssertionError("no port is free")
+
+
+def slurm(job, index, count=2):
+    """The variables that srun sets in a process of a job on this machine."""
+    return {
+        "SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_NTASKS": str(count), "SLURM_PROCID": str(index), "SLURM_LOCALID": str(index),
+    }  # fmt: skip
+
+
+def open_mpi(job, index, count=2):
+    """The variables that mpirun of Open MPI 4 sets in a process on this machine."""
+    return {
+        "OMPI_MCA_orte_hnp_uri": f"{job * 2**12}.0;tcp://127.0.0.1:34911",
+        "OMPI_COMM_WORLD_SIZE": str(count), "OMPI_COMM_WORLD_RANK": str(index),
+        "OMPI_COMM_WORLD_LOCAL_RANK": str(index),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("scheduler", [slurm, open_mpi])
+def test_processes_of_a_scheduler_find_each_other(tmp_path, alone, scheduler):
+    project, job = Project(tmp_path), free_job()
+    command = ["python", "train.py"]
+    printed = project.run([(command, scheduler(job, index)) for index in range(2)])
+    assert ["Finished!" in text for text in printed] == [True, False]
+    assert_same_training(project, alone)
+
+
+def test_what_a_process_is_told_goes_before_what_a_scheduler_says(monkeypatch):
+    for name, value in slurm(1, 0, 8).items():
+        monkeypatch.setenv(name, value)
+    nothing = train.parse_arguments([])
+    assert processes._managed()
+    assert processes._place(nothing) is None
+    words = ["--coordinator", "host:1234", "--processes", "4", "--process-id", "3"]
+    assert processes._place(train.parse_arguments(words)) == ("host:1234", 4, 3)
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1234")  # JAX finds the other two
+    assert processes._place(nothing) is None
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "4")
+    monkeypatch.setenv("JAX_PROCESS_ID", "2")
+    assert processes._place(nothing) == ("host:1234", 4, 2)
+    monkeypatch.delenv("JAX_NUM_PROCESSES")
+    options = train.parse_arguments(["--coordinator", "host:1234"])
+    with pytest.raises(UserError, match="--processes: missing"):
+        processes._place(options)
+
+
+def test_a_batch_script_without_srun_trains_alone(tmp_path):
+    project = Project(tmp_path, 1)
+    variables = slurm(1, 0, 8)
+    del variables["SLURM_STEP_NODELIST"]
+    (printed,) = project.run([(["python", "train.py"], variables)])
+    assert "Finished!" in printed
+
+
+def test_one_process_that_begins_and_one_that_resumes_say_so(tmp_path):
+    group = scale.Group(tmp_path, 1)
+    processes = group.start_all(own={1: ["--resume", "latest"]})
+    assert [process.wait(scale.PATIENCE) for process in processes] == [1, 1]
+    for index in range(2):
+        assert "resume: process 0 has null, it has latest" in group.said(index)
+
+
+# ---- examples/cluster ----
+
+# Stands for SLURM on one machine: as many processes as are asked for, signals passed on to each,
+# the largest exit code.
+SRUN = """
+    #!{python}
+    import os, signal, subprocess, sys
+    words = [word for word in sys.argv[1:] if not word.startswith("--wait=")]
+    def variables(index):
+        own = {{"SLURM_PROCID": str(index), "SLURM_LOCALID": str(index)}}
+        return os.environ | own | {{"SLURM_STEP_NODELIST": "localhost"}}
+    tasks = range(int(os.environ["SLURM_NTASKS"]))
+    started = [subprocess.Popen(words, env=variables(index)) for index in tasks]
+    def pass_on(number, _):
+        for one in started:
+            one.send_signal(number)
+    signal.signal(signal.SIGTERM, pass_on)
+    sys.exit(max(code if code >= 0 else 128 - code for code in [one.wait() for one in started]))
+"""
+PYTHON = """
+    #!/bin/sh
+    exec {python} "$@"
+"""
+SCONTROL = """
+    #!/bin/sh
+    echo "$@" >> scontrol.log
+"""
+
+
+@pytest.fixture
+def batch(tmp_path):
+    """Returns what starts train.slurm in a Project, as SLURM does a job of two processes."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name, text in (("python", PYTHON), ("srun", SRUN), ("scontrol", SCONTROL)):
+        text = textwrap.dedent(text).lstrip().format(python=sys.executable)
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    job = free_job()
+
+    def start(project, *words):
+        variables = {
+            "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": str(job), "SLURM_NTASKS": "2",
+            "SLURM_SUBMIT_DIR": str(project.folder),
+        }  # fmt: skip
+        return project.start(["bash", str(CLUSTER / "train.slurm"), *words], variables)
+
+    start.job = job
+    return start
+
+
+def children(pid):
+    """The processes that a process has started."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(one) for one in listed.split()]
+
+
+def test_the_slurm_script_saves_before_the_time_is_up_and_goes_on_when_queued_again(
+    tmp_path, batch
+):
+    project = Project(tmp_path / "project")
+    process = batch(project, "training.epochs=3000", "training.save_period=3000")
+    saved = project.folder / "saved" / f"job-{batch.job}"
+    while not (metrics := list(saved.glob("*/*/metrics.jsonl"))) or lines_of(metrics[0]) < 9:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    (srun,) = children(process.pid)
+    os.kill(srun, signal.SIGTERM)
+    printed, _ = process.communicate(timeout=scale.PATIENCE)
+    assert process.returncode == 128 + signal.SIGTERM, printed
+    assert printed.count("Stopped; go on with") == 1
+    log = project.folder / "scontrol.log"
+    assert log.read_text() == f"requeue {batch.job}\n"
+    run = metrics[0].parent
+    config = json.loads((run / "config.json").read_text())
+    config["training"]["epochs"] = int(re.search(r"epoch_(\d+)", latest(run).name)[1])
+    (run / "config.json").write_text(json.dumps(config))
+
+    process = batch(project, "training.epochs=3000", "training.save_period=3000")
+    printed, _ = process.communicate(timeout=scale.PATIENCE)
+    assert process.returncode == 0, printed
+    assert "Going on from" in printed
+    assert "Finished!" in printed
+    assert [one.parent.parent.parent for one in saved.glob("*/*/config.json")] == [saved]
+    assert log.read_text().count("requeue") == 1
+
+
+def lines_of(path):
+    """How many lines a file has."""
+    return path.read_bytes().count(b"\n")
+
+
+def test_the_slurm_script_does_not_queue_a_mistake_again(tmp_path, batch):
+    project = Project(tmp_path / "project")
+    process = batch(project, "model.name=mlpp")
+    printed, _ = process.communicate(timeout=scale.PATIENCE)
+    assert process.returncode in (1, processes.LOST)  # the first to leave is missed by the other
+    assert "did you mean 'mlp'?" in printed
+    assert not (project.folder / "scontrol.log").exists()
+
+
+def test_the_slurm_script_asks_for_the_signal_and_to_be_queued_again():
+    text = (CLUSTER / "train.slurm").read_text()
+    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=?(\S*)$", text, re.MULTILINE))
+    assert asked["signal"] == "TERM@60"
+    assert "requeue" in asked
+    assert asked["ntasks-per-node"] == asked["gpus-per-node"]
+    assert "gpus-per-task" not in asked
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    """The objects of train.yaml by kind."""
+    objects = list(yaml.safe_load_all((CLUSTER / "train.yaml").read_text()))
+    assert len({one["kind"] for one in objects}) == len(objects)
+    return {one["kind"]: one for one in objects}
+
+
+def test_the_job_of_kubernetes_is_one_that_jax_can_find_its_way_in(manifest):
+    job, service = manifest["Job"], manifest["Service"]
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    assert spec["completionMode"] == "Indexed"
+    assert spec["completions"] == spec["parallelism"]  # what JAX takes for the number of processes
+    assert job["metadata"]["labels"]  # JAX looks into them
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    assert pod["subdomain"] == service["metadata"]["name"]
+
+
+def test_jax_makes_of_the_job_the_address_of_its_first_pod(manifest, monkeypatch):
+    from jax._src.clusters.k8s_cluster import K8sCluster
+
+    def answer(tree):
+        """As the API's client hands it out: attributes, but labels as a dict."""
+        if not isinstance(tree, dict):
+            return tree
+        return SimpleNamespace(
+            **{name: one if name == "labels" else answer(one) for name, one in tree.items()}
+        )
+
+    job = manifest["Job"]
+    monkeypatch.setattr(K8sCluster, "_job", lambda: answer(job))
+    monkeypatch.setattr(K8sCluster, "_pod", lambda: answer(job["spec"]["template"]))
+    monkeypatch.setattr(K8sCluster, "_controller", lambda: answer({"kind": "Job"}))
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    assert K8sCluster.get_coordinator_address(None, "1234") == "train-0.train:1234"
+    assert (K8sCluster.get_process_count(), K8sCluster.get_process_id()) == (2, 1)
+
+
+def test_the_pods_of_kubernetes_may_ask_what_jax_asks(manifest):
+    pod, account = manifest["Job"]["spec"]["template"]["spec"], manifest["ServiceAccount"]
+    binding, role = manifest["RoleBinding"], manifest["Role"]
+    assert pod["serviceAccountName"] == account["metadata"]["name"]
+    assert [one["name"] for one in binding["subjects"]] == [account["metadata"]["name"]]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    allowed = {
+        (group, resource, verb)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert allowed == {("", "pods", "list"), ("batch", "jobs", "get")}
+
+
+def test_kubernetes_starts_a_lost_pod_again_and_a_mistaken_one_not(manifest):
+    spec = manifest["Job"]["spec"]
+    actions = {
+        code: rule["action"]
+        for rule in spec["podFailurePolicy"]["rules"]
+        if "onExitCodes" in rule
+        for code in rule["onExitCodes"]["values"]
+    }
+    stopped = 128 + signal.SIGTERM
+    assert actions == {processes.LOST: "Ignore", stopped: "Ignore", 1: "FailJob"}
+    assert spec["template"]["spec"]["restartPolicy"] == "Never"  # which such a policy asks for
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_pod_begins_a_run_or_goes_on_with_it(tmp_path, manifest, begun):
+    (container,) = manifest["Job"]["spec"]["template"]["spec"]["containers"]
+    if begun:
+        (tmp_path / "saved" / "title" / "date").mkdir(parents=True)
+        (tmp_path / "saved" / "title" / "date" / "config.json").touch()
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "python").write_text('#!/bin/sh\necho "$@"\n')
+    (tools / "python").chmod(0o755)
+    done = subprocess.run(
+        [*container["command"], *container["args"]],
+        cwd=tmp_path, env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    script, *words = done.stdout.split()
+    assert script == "train.py"
+    options = train.parse_arguments(words)
+    assert options.resume == ("latest" if begun else None)
+
+
+# ---- on paper ----
+
+
+def test_the_page_shows_what_the_script_prints(script):
+    done = script(CLUSTER / "on_paper.py")
+    assert done.returncode == 0, done.stderr
+    assert f"$ python examples/cluster/on_paper.py\n{done.stdout}```" in PAGE.read_text()
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8, 64])
+def test_a_ring_sends_what_the_page_says(devices):
+    """Each in turn hands on a part to its neighbour: first to add up, then to tell."""
+    experiment = np.arange(devices * devices, dtype=float).reshape(
+        devices, devices
+    )  # of each device
+    total, sent = experiment.sum(0), np.zeros(devices)
+    for told in (False, True):
+        for step in range(devices - 1):
+            handed = [(index - step + told) % devices for index in range(devices)]
+            values = [experiment[index, handed[index]] for index in range(devices)]
+            for index, (part, value) in enumerate(zip(handed, values, strict=True)):
+                neighbour = (index + 1) % devices
+                experiment[neighbour, part] = value if told else experiment[neighbour, part] + value
+                sent[index] += 1
+    np.testing.assert_allclose(experiment, np.tile(total, (devices, 1)))
+    assert sent.tolist() == [on_paper.ring(devices, devices)] * devices
+
+
+# Prints the bytes that an update of a config exchanges, and how many weights there are.
+EXCHANGED = """
+import re, jax
+from training.engine.build import build
+from training.config import read_config
+from training.distributed.sharding import put_batch
+from training.engine.initialize import first_batch
+
+parts = build(read_config("config.json"))
+batch = put_batch(first_batch(parts), parts.mesh)
+state = parts.init(batch)
+compiled = parts.update.lower(state, batch).compile().as_text()
+summed = re.findall(r"= (.*?) all-reduce(?:-start)?\\(", compiled)
+shapes = re.findall(r"f32\\[([0-9,]*)\\]", " ".join(summed))
+numbers = [eval(shape.replace(",", "*") or "1") for shape in shapes]
+print(4 * sum(numbers), sum(leaf.size for leaf in jax.tree.leaves(state.params)))
+"""
+
+
+def test_an_update_exchanges_four_bytes_for_each_weight(tmp_path, script):
+    project = Project(tmp_path)
+    variables = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "PYTHONPATH": str(ROOT)}
+    done = script("-c", EXCHANGED, cwd=project.folder, env=variables)
+    assert done.returncode == 0, done.stderr
+    exchanged, weights = map(int, done.stdout.split())
+    measured = 4 * 10  # the loss and the accuracy, with their weights, and room for some more
+    assert 4 * weights <= exchanged <= 4 * weights + measured

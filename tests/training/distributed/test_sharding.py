@@ -1,0 +1,279 @@
+"""Several devices and processes against one; the long versions are in benchmarks/scale.py."""
+
+import json
+import math
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import train
+from benchmarks import faults, scale
+from data_loader.base import BaseDataLoader
+from tests.helpers.project import ROOT, same_arrays
+from training.checkpoint.naming import latest
+from training.checkpoint.reading import read
+from training.distributed import processes
+from training.engine.step import _pieces
+from training.tracking.accumulator import STD
+from utils import UserError
+
+
+class Numbers(BaseDataLoader):
+    def read(self, indices):
+        return {"inputs": self.dataset[indices], "targets": -self.dataset[indices]}
+
+
+# ---- the same training ----
+
+
+def test_several_devices_and_processes_have_the_losses_of_one(tmp_path):
+    scale.parity(tmp_path, 20, [(1, 8, 8), (2, 2, 4)], ["network"])
+
+
+def test_two_optimizers_on_two_processes_have_the_losses_of_one(tmp_path):
+    scale.parity(tmp_path, 20, [(2, 1, 1)], ["gan"])
+
+
+def test_copies_calls_of_several_steps_and_resident_data_go_with_several_devices(tmp_path):
+    overrides = [
+        "training.seeds=2",
+        "training.steps_per_call=3",
+        "data_loader.cache_on_device=true",
+    ]
+    overrides += ["data_loader.test.args.batch_size=50", "training.optimizer.args.eps=0.001"]
+    lines = []
+    for devices in (1, 4):
+        group = scale.Group(tmp_path / str(devices), 2, 32, overrides, 1, devices)
+        group.finish()
+        lines.append(group.lines())
+    assert len(lines[0]) > 4
+    for one, several in zip(*lines, strict=True):
+        means = [name for name in one if not name.endswith(STD)]
+        assert [one[name] for name in means] == pytest.approx(
+            [several[name] for name in means], rel=1e-5
+        )
+
+
+def test_a_checkpoint_of_several_devices_goes_on_on_any_number(tmp_path):
+    group = scale.Group(tmp_path, 2, 32, ["devices.shards=2"], 2, 1)
+    group.finish()
+    saved, _ = read(latest(group.run))
+    losses = []
+    for devices in (1, 4):
+        words = ["training.epochs=3", f"devices.shards={devices}"]
+        other = scale.Group(tmp_path, 2, 32, processes=1, devices=devices)
+        (process,) = other.start_all(own={0: words})
+        assert process.wait(scale.PATIENCE) == 0, other.said(0)
+        losses.append(other.lines()[-1]["test_loss"])
+        latest(group.run).unlink()  # epoch 3's, so that the next goes on from epoch 2's too
+        assert same_arrays(read(latest(group.run))[0], saved)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_network_trained_on_several_devices_is_evaluated_on_one(tmp_path, script):
+    group = scale.Group(tmp_path, 1, 32, ["devices.count=4", "devices.shards=4"], 1, 4)
+    group.finish()
+    done = script(ROOT / "test.py", "-w", group.run, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    loss = float(re.search(r"loss @ (\S+)", done.stdout)[1])
+    assert loss == pytest.approx(group.lines()[-1]["test_loss"], rel=1e-5)
+
+
+def test_many_steps_on_many_devices_do_not_block_each_other(tmp_path):
+    assert scale.steps(tmp_path, 300) == {"steps on 8 devices": 300}
+
+
+@given(
+    examples=st.integers(24, 90), size=st.sampled_from([6, 12, 24]),
+    count=st.sampled_from([1, 2, 3]), epoch=st.integers(1, 3),
+)  # fmt: skip
+def test_the_shares_of_a_batch_make_up_the_batch(examples, size, count, epoch):
+    whole = Numbers(np.arange(examples), size, shuffle=True)
+    shares = []
+    for index in range(count):
+        one = Numbers(np.arange(examples), size, shuffle=True)
+        one.shard = index, count
+        shares.append(one.batches(epoch))
+    for batch, *experiment in zip(whole.batches(epoch), *shares, strict=True):
+        for name, values in batch.items():
+            np.testing.assert_array_equal(
+                values, np.concatenate([part[name] for part in experiment])
+            )
+
+
+@given(pieces=st.sampled_from([1, 2, 4]), devices=st.sampled_from([1, 2, 4]))
+def test_every_device_has_as_many_rows_of_each_piece(pieces, devices):
+    rows = np.arange(2 * pieces * devices)
+    cut = np.asarray(_pieces({"rows": rows}, pieces)["rows"])
+    assert sorted(cut.ravel()) == list(rows)
+    owner = cut // (2 * pieces)  # a device has a block of rows
+    for piece in owner:
+        assert np.bincount(piece, minlength=devices).tolist() == [2] * devices
+
+
+@given(shape=st.lists(st.integers(1, 300), max_size=4), shards=st.sampled_from([2, 4, 8]))
+def test_a_large_array_is_parted_along_its_longest_axis_that_fits(shape, shards):
+    from jax.sharding import AbstractMesh
+
+    from training.distributed.sharding import AXES, SMALLEST, state_sharding
+
+    spec = tuple(state_sharding(AbstractMesh((1, shards), AXES), shape).spec)
+    fitting = [size for size in shape if size % shards == 0]
+    if not fitting or math.prod(shape) < SMALLEST:
+        assert spec == ()
+    else:
+        assert spec[:-1] == (None,) * (len(spec) - 1)
+        assert spec[-1] == "shards"
+        assert shape[len(spec) - 1] == max(fitting)
+
+
+# ---- processes that come, go and stop ----
+
+
+def ended(group, processes, codes):
+    """Waits for processes, which should end with these codes; returns what they said."""
+    came = [process.wait(scale.PATIENCE) for process in processes]
+    texts = [group.said(index) for index in range(len(processes))]
+    assert came == codes, texts
+    assert not any("Traceback" in text for text in texts)
+    return texts
+
+
+def test_only_the_first_process_logs_and_writes(tmp_path):
+    group = scale.Group(tmp_path, 1)
+    group.finish()
+    assert "Finished!" in group.said(0)
+    assert "[main" not in group.said(1)
+    assert len(list(tmp_path.glob("saved/*/*"))) == 1
+
+
+def test_a_killed_process_is_missed_at_once_and_the_run_goes_on_without_it(tmp_path):
+    counts = scale.kills(tmp_path, 2)
+    assert counts["kills"] == 2
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
+    assert 2 in scale.signals(tmp_path, 2).values()
+
+
+def test_a_frozen_process_is_missed_after_a_few_heartbeats(tmp_path):
+    group = scale.Group(tmp_path, 1000)
+    processes = group.start_all(heartbeat=3)
+    try:
+        assert group.wait_for(lambda: group.said(0).count("STARTING EPOCH") > 1, processes[0])
+        processes[1].send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        assert processes[0].wait(scale.PATIENCE) == processes.LOST
+        assert time.monotonic() - began < 30
+        assert "another process was lost" in group.said(0).splitlines()[-1]
+    finally:
+        processes[1].kill()
+        processes[1].wait()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_whose_others_do_not_come_says_so(tmp_path, index):
+    group = scale.Group(tmp_path, 1)
+    processes = [None] * index + group.start_all(1, wait=2, own={0: ["--process-id", str(index)]})
+    assert processes[index].wait(scale.PATIENCE) == processes.LOST
+    last = group.said(0).splitlines()[-1]
+    assert last.startswith(f"error: process {index} of 2: the others did not come within 2 seconds")
+
+
+def test_processes_with_different_configs_say_what_differs(tmp_path):
+    group = scale.Group(tmp_path, 1)
+    texts = ended(group, group.start_all(own={1: ["seed=3"]}), [1, 1])
+    for text in texts:
+        assert "process 1 is to train something else than process 0" in text
+        assert "config.seed: process 0 has 0, it has 3" in text
+    assert not list(tmp_path.glob("saved/*/*"))
+
+
+def test_processes_with_different_data_say_so(tmp_path):
+    group = scale.Group(tmp_path, 1)
+    data = tmp_path / "elsewhere" / "data"
+    data.parent.mkdir()
+    faults.write_digits(data)
+    pixels = bytearray((data / "train-images-idx3-ubyte").read_bytes())
+    pixels[5000] ^= 1
+    (data / "train-images-idx3-ubyte").write_bytes(pixels)
+    root = f"data_loader.train.args.dataset.args.root={data}"
+    for text in ended(group, group.start_all(own={1: [root]}), [1, 1]):
+        assert "data.train: process 0 has" in text
+
+
+def test_processes_that_count_differently_say_so(tmp_path):
+    group = scale.Group(tmp_path, 1)
+    for text in ended(group, group.start_all(own={1: ["--processes", "3"]}), [1, 1]):
+        assert "processes: process 0 has 2, it has 3" in text
+
+
+def test_an_error_in_one_process_ends_the_others_too(tmp_path):
+    group = scale.Group(tmp_path, 1)
+    own = {1: ["data_loader.train.args.dataset.args.root=nowhere"]}
+    texts = ended(group, group.start_all(own=own), [processes.LOST, 1])
+    assert "another process was lost; see what it said" in texts[0]
+    assert "nowhere: no such folder" in texts[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--processes", "2"], "--coordinator: missing (or JAX_COORDINATOR_ADDRESS)"),
+        (["--coordinator", "here", "--processes", "2", "--process-id", "0"], "expected HOST:PORT"),
+        (
+            ["--coordinator", "a:1", "--processes", "2", "--process-id", "2"],
+            "--process-id: expected 0 to 1, got 2",
+        ),
+    ],
+)
+def test_options_of_a_process_that_do_not_fit_together_are_refused(run, capsys, words, message):
+    code, folder = run(*words)
+    assert (code, folder) == (1, None)
+    assert message in capsys.readouterr().err
+
+
+def test_variables_tell_a_process_its_place(monkeypatch):
+    options = train.parse_arguments(["-c", "config.json"])
+    for name, value in zip(processes.VARIABLES, ["host:1234", "4", "3"], strict=True):
+        monkeypatch.setenv(name, value)
+    assert processes._place(options) == ("host:1234", 4, 3)
+    monkeypatch.setenv("JAX_PROCESS_ID", "three")
+    with pytest.raises(UserError, match="whole numbers"):
+        processes._place(options)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data_loader.train.args.batch_size=33", "a batch of 33 cannot be parted among 4 devices"),
+        ("devices.count=5", "devices.count: expected at most 4, got 5"),
+        ("devices.shards=3", "devices.shards: 3 do not divide 4 devices"),
+        ("training.accumulate=32", "4 devices x 32 pieces (training.accumulate)"),
+    ],
+)
+def test_devices_that_cannot_train_a_config_are_refused(tmp_path, override, message):
+    group = scale.Group(tmp_path, 1, 32, [override], 1, 4)
+    (text,) = ended(group, group.start_all(), [1])
+    assert message in text
+    assert not list(tmp_path.glob("saved/*/*"))
+
+
+def test_a_step_that_is_not_finite_is_explained_on_several_devices(tmp_path):
+    overrides = ["model.name=tests.helpers.networks:logarithm", "model.args={}", "devices.shards=2"]
+    group = scale.Group(tmp_path, 1, 32, overrides, 2, 1)
+    for text in ended(group, group.start_all(), [1, 1]):
+        assert "the first output that is not finite is that of layer logarithm" in text
+    assert list(group.run.glob("not-finite-step_*.params"))
+
+
+def test_the_config_of_the_devices_is_on_record(tmp_path):
+    group = scale.Group(tmp_path, 1, 32, ["devices.count=2"], 1, 4)
+    group.finish()
+    written = json.loads((group.run / "config.json").read_text())
+    assert written["devices"] == {"count": 2, "shards": 1, "orbax": False}

@@ -1,0 +1,266 @@
+"""Several updates in a call, data on the device, copies of several seeds: the same bits, faster."""
+
+import importlib.util
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from data_loader import device_cache as resident
+from data_loader.dataloader import DataLoader
+from data_loader.device_cache import TableView, cache_on_device, gather
+from tests.helpers.project import ROOT, same_arrays
+from training.checkpoint.naming import latest
+from training.checkpoint.reading import read
+from training.common.trees import named_leaves
+from training.config import read_config
+from training.engine.build import build
+from training.engine.initialize import first_batch, fresh_state
+from training.engine.scan import even_steps
+from utils import UserError
+
+BATCHES = 8  # of an epoch of the small data
+
+
+@pytest.fixture
+def trusty(config, mnist):
+    """A config with statistics, dropout, a moving average and examples held out."""
+    config["model"] = {"name": "tests.helpers.networks:network"}
+    dataset = {
+        "name": "tests.helpers.networks:Signalling",
+        "args": {"root": str(mnist), "split": "train"},
+    }
+    config["data_loader"]["train"]["args"] |= {"dataset": dataset, "validation_split": 0.1}
+    config["data_loader"]["augment"] = None
+    config["training"] |= {"ema": 0.9, "epochs": 2, "metrics": ["accuracy", "macro_f1"]}
+    return config
+
+
+@pytest.fixture
+def parts_of(config, write_config):
+    return lambda *overrides: build(read_config(write_config(config), overrides))
+
+
+def last_line(folder):
+    return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+
+
+SEVERAL, RESIDENT = "training.steps_per_call=3", "data_loader.cache_on_device=true"
+
+
+def test_a_run_has_the_same_bits_however_its_batches_reach_the_device(run, trusty):
+    _, plain = run()
+    for settings in ((RESIDENT,), (SEVERAL, RESIDENT)):
+        code, other = run(*settings)
+        assert code == 0
+        assert (plain / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+        assert same_arrays(read(latest(plain))[0], read(latest(other))[0])
+
+
+def test_a_signal_within_a_call_ends_the_run_after_it_to_go_on_exactly(run, trusty, monkeypatch):
+    _, plain = run()
+    monkeypatch.setenv("SIGNAL_AT", "SIGINT@5")
+    code, stopped = run(SEVERAL)
+    assert code == 130
+    monkeypatch.delenv("SIGNAL_AT")
+    assert read(latest(stopped))[1]["batch"] == 3  # between two calls, in the middle of an epoch
+    assert run("--resume", str(stopped)) == (0, stopped)
+    assert (plain / "metrics.jsonl").read_bytes() == (stopped / "metrics.jsonl").read_bytes()
+    assert same_arrays(read(latest(plain))[0], read(latest(stopped))[0])
+
+
+def test_the_ragged_last_call_of_an_epoch_compiles_nothing(parts_of, trusty):
+    experiment = parts_of(SEVERAL)
+    state = experiment.init(first_batch(experiment))
+    counts = []
+    for start in (0, 5):
+        for call, count in experiment.batches(1, start):
+            state, measured = experiment.update(state, call)
+            counts.append(count)
+    assert counts == [3, 3, 2, 3]
+    assert measured["loss"][0].shape == (3,)
+    assert state.step == sum(counts)
+    assert experiment.update._cache_size() == 1
+
+
+def test_calls_are_as_even_as_can_be():
+    for batches in range(1, 130):
+        for most in range(1, 140):
+            steps = even_steps(batches, most)
+            calls = -(-batches // steps)
+            assert 1 <= steps <= most
+            assert calls == -(-batches // most)  # no more of them
+            assert calls * steps - batches < calls  # at most one step each is idle
+    assert even_steps(118, 16) == 15
+
+
+def test_a_step_that_is_not_finite_is_found_within_a_call(run, config):
+    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 1e30}}
+    saved = []
+    for setting in ("training.steps_per_call=1", SEVERAL):
+        code, folder = run(setting)
+        assert code == 1
+        saved += [read(path) for path in folder.glob("not-finite-step_*.params")]
+    (plain, meta), (several, same_meta) = saved
+    assert same_arrays(plain, several)
+    assert meta == same_meta
+    assert meta["batch"] % 3  # not the first of a call
+
+
+# Data on the device ----------------------------------------------------------------------------
+
+
+def test_a_resident_batch_is_indices_into_a_table_that_is_there_once(parts_of, trusty):
+    experiment, plain = parts_of(RESIDENT), parts_of()
+    loaders = [experiment.loaders[split] for split in ("train", "validation")]
+    (batch, held_out), (expected, _) = (
+        [next(one.batches(2)) for one in two]
+        for two in (loaders, [plain.loaders["train"], plain.loaders["validation"]])
+    )
+    assert isinstance(batch["inputs"], TableView)
+    assert isinstance(batch["inputs"].table, jax.Array)
+    assert batch["inputs"].table.shape == (1000, 1, 28, 28)
+    assert batch["inputs"].table is held_out["inputs"].table
+    fetched = gather(batch)
+    assert fetched["inputs"].dtype == np.uint8
+    for name in expected:
+        np.testing.assert_array_equal(fetched[name], expected[name])
+
+
+def test_on_a_cpu_data_are_resident_only_if_wanted(parts_of):
+    assert isinstance(next(parts_of().loaders["train"].batches(1))["inputs"], np.ndarray)
+
+
+class Pairs:
+    """Examples whose inputs are a dict; read one by one, or as a whole."""
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        return {"a": np.full(3, index, np.float32), "b": np.int32(index)}, np.int32(index)
+
+
+class WholePairs(Pairs):
+    def __getitems__(self, indices):
+        a = np.repeat(indices[:, None], 3, 1).astype(np.float32)
+        return {"a": a, "b": indices.astype(np.int32)}, indices.astype(np.int32)
+
+
+def weighted(samples):
+    inputs, targets = zip(*samples, strict=True)
+    rest = {"targets": np.stack(targets), "weight": np.float32([target % 2 for target in targets])}
+    return {"inputs": np.stack([one["b"] for one in inputs])} | rest
+
+
+@pytest.mark.parametrize("loader", [
+    DataLoader(Pairs(), 4, True, 3), DataLoader(WholePairs(), 4, True, 3),
+    DataLoader(Pairs(), 4, True, 3, collate=weighted),
+])  # fmt: skip
+def test_resident_batches_hold_what_the_loaders_own_do(loader):
+    (other,) = cache_on_device({"train": loader}, True, None, "here").values()
+    for batch, expected in zip(other.batches(5, 1), loader.batches(5, 1), strict=True):
+        assert isinstance(batch["targets"], TableView)
+        jax.tree.map(np.testing.assert_array_equal, gather(batch), expected)
+
+
+def test_auto_keeps_to_an_accelerators_memory_and_to_data_that_lie_in_memory(monkeypatch):
+    """No accelerator is here, so what it would say of itself is put in JAX's mouth."""
+    loaders = {"train": DataLoader(WholePairs(), 4), "test": DataLoader(Pairs(), 4)}
+    needed = 10 * (3 * 4 + 4 + 4)
+    monkeypatch.setattr(resident.jax, "default_backend", lambda: "gpu")
+    assert (
+        cache_on_device(loaders, "auto", None, "here") is loaders
+    )  # as this device does not say what is free
+    for free, fits in ((2 * needed, True), (2 * needed - 1, False)):
+        monkeypatch.setattr(resident, "_free_memory", lambda unknown, free=free: free)
+        found = cache_on_device(loaders, "auto", None, "here")
+        assert (found["train"] is not loaders["train"]) == fits
+        assert found["test"] is loaders["test"]  # its reading may be more than copying
+    monkeypatch.setattr(resident, "_free_memory", lambda unknown: 2 * needed - 1)
+    with pytest.raises(UserError, match=r"here: true, but the data take 400 bytes and .* 399 left"):
+        cache_on_device(loaders, True, None, "here")
+    assert cache_on_device(loaders, False, None, "here") is loaders
+
+
+# Several seeds ---------------------------------------------------------------------------------
+
+
+def test_each_of_several_seeds_is_the_run_with_that_seed(run, config, capsys):
+    config["model"]["args"]["drop_rate"] = 0.2
+    config["data_loader"]["augment"] = None
+    config["data_loader"]["train"]["args"]["seed"] = 5  # the order that all share
+    # Not Adam, which makes a whole step of a gradient that is zero but for rounding.
+    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 0.1}}
+    config["training"]["metrics"] = ["accuracy", "macro_f1"]
+    _, copies = run("seed=7", "training.seeds=2")
+    console = capsys.readouterr().out
+    arrays, figures = read(latest(copies))[0], last_line(copies)
+    singles = []
+    for copy, seed in enumerate((7, 8)):
+        _, single = run(f"seed={seed}")
+        singles.append(last_line(single))
+        for name, array in read(latest(single))[0].items():
+            np.testing.assert_allclose(arrays[name][copy], array, rtol=1e-4, atol=1e-5)
+    parameters = json.loads((single / "environment.json").read_text())["parameters"]
+    assert f"The model has {parameters} parameters" in console
+    for name in ("epoch_train_loss", "test_loss", "test_accuracy", "test_macro_f1"):
+        values = [one[name] for one in singles]
+        assert figures[name] == pytest.approx(np.mean(values), rel=1e-4)
+        assert figures[f"{name}_spread"] == pytest.approx(np.std(values, ddof=1), rel=1e-3)
+        assert np.ptp(values) > 0
+    shown = f"[test] accuracy @ {figures['test_accuracy']} ± {figures['test_accuracy_spread']:.2g}"
+    assert shown in console
+
+
+def test_a_run_of_several_seeds_goes_on_exactly_and_is_evaluated_by_test_py(
+    run, trusty, monkeypatch, capsys
+):
+    trusty["training"] |= {"ema": None, "metrics": ["accuracy"]}
+    _, whole = run("training.seeds=2", SEVERAL)
+    monkeypatch.setenv("SIGNAL_AT", "SIGTERM@2")
+    code, stopped = run("training.seeds=2", SEVERAL)
+    assert code == 143
+    monkeypatch.delenv("SIGNAL_AT")
+    assert run("--resume", str(stopped)) == (0, stopped)
+    assert (whole / "metrics.jsonl").read_bytes() == (stopped / "metrics.jsonl").read_bytes()
+    assert same_arrays(read(latest(whole))[0], read(latest(stopped))[0])
+    report = (stopped / "report.html").read_text()
+    assert "the first of 2 seeds" in report
+    assert " over the seeds; best " in report
+    spec = importlib.util.spec_from_file_location("evaluation_script", ROOT / "test.py")
+    evaluation = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(evaluation)
+    assert evaluation.main(["-w", str(stopped), "--latest"]) == 0
+    assert f"accuracy @ {last_line(stopped)['test_accuracy']}\n" in capsys.readouterr().out
+
+
+def test_several_seeds_begin_with_the_same_pretrained_parameters(run, config, write_config):
+    _, first = run("training.epochs=1")
+    overrides = [f"training.checkpoint={latest(first)}", "training.seeds=2"]
+    several = read_config(write_config(config), overrides)
+    params = named_leaves({"params": fresh_state(build(several), several).params})
+    given = {name: leaf for name, leaf in read(latest(first))[0].items() if name in params}
+    assert same_arrays(params, {name: np.stack([leaf] * 2) for name, leaf in given.items()})
+
+
+def test_the_seed_whose_step_is_not_finite_is_the_one_looked_at(run, config, script, capsys):
+    """By its own parameters and key; with those of the other copy the step is finite."""
+    config["model"] = {"name": "tests.helpers.networks:unlucky"}
+    code, folder = run("training.seeds=2", "seed=3")
+    assert code == 1
+    assert "not finite is that of layer luck" in capsys.readouterr().err
+    (saved,) = folder.glob("not-finite-*.params")
+    assert read(saved)[1]["copy"] == 1
+    replayed = script("-m", "training.debug.nan", saved)
+    assert replayed.returncode == 0, replayed.stderr
+    assert "not finite is that of layer luck" in replayed.stdout
+
+
+def test_check_shows_one_of_the_copies(run, config, capsys):
+    code, _ = run("--check", "training.seeds=2", SEVERAL)
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "12,730 " in out
+    assert "All is well." in out

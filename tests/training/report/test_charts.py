@@ -1,0 +1,115 @@
+"""The learning rates and gradient norms that a run writes down, against what they must be."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from tests.helpers.compiled import make_init, make_update
+from training.engine.state import OptimizerGroup
+from training.engine.step import make_forward
+from training.loss import mean_squared_error
+from training.optimizers import sgd
+
+BATCHES, EPOCHS = 8, 2  # of the small MNIST
+STEPS = np.arange(BATCHES * EPOCHS)
+COSINE = {
+    "name": "cosine_decay_schedule",
+    "args": {"init_value": 0.1, "decay_steps": "total_steps"},
+}
+COSINE_RATES = 0.05 * (1 + np.cos(math.pi * STEPS / len(STEPS)))
+ADAM = {"name": "scale_by_adam", "args": {}}
+
+
+def chain(*links):
+    return {"name": "chain", "args": list(links)}
+
+
+def rate(value):
+    return {"name": "scale_by_learning_rate", "args": {"learning_rate": value}}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        ({"name": "sgd", "args": {"learning_rate": COSINE}}, COSINE_RATES),
+        ({"name": "sgd", "args": [0.125]}, 0.125),
+        ({"name": "lion", "args": {"learning_rate": COSINE}}, COSINE_RATES),
+        (chain(ADAM, rate(COSINE)), COSINE_RATES),
+        (chain(ADAM, {"name": "scale_by_learning_rate", "args": [COSINE]}), COSINE_RATES),
+        (chain(chain(ADAM), chain(rate(0.125))), 0.125),
+        (chain(rate(0.125), rate(0.5)), None),  # neither is the learning rate
+        (chain(ADAM, {"name": "scale", "args": [-0.125]}), None),
+    ],
+    ids=["own", "position", "optax", "chain", "in chain by position", "nested", "two", "unknown"],
+)
+def test_each_update_writes_down_the_learning_rate_it_took(run, config, optimizer, expected):
+    config["training"] |= {"optimizer": optimizer, "epochs": EPOCHS, "log_interval": 1}
+    code, folder = run()
+    assert code == 0
+    lines = [line for line in read(folder) if "batch" in line]
+    assert [line["step"] for line in lines] == list(STEPS + 1)
+    if expected is None:
+        assert not any("learning_rate" in line for line in lines)
+    else:
+        rates = [line["learning_rate"] for line in lines]
+        np.testing.assert_allclose(rates, np.broadcast_to(expected, len(lines)), rtol=1e-5)
+    assert all(line["gradient_norm"] > 0 for line in lines)
+
+
+def test_a_learning_rate_in_a_chain_that_is_no_number_is_told_with_its_place(run, config, capsys):
+    config["training"]["optimizer"] = chain(ADAM, {"name": "scale_by_learning_rate", "args": [[1]]})
+    assert run()[0] == 1
+    told = "training.optimizer.args.1.args.learning_rate: expected a number, or a schedule"
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_the_gradient_norm_is_that_of_numpy_for_a_linear_model(run, pieces, clip):
+    """Before clipping, of the whole batch, padding left out; each rule has its own."""
+    random = np.random.default_rng(0)
+    inputs, targets = random.normal(size=(12, 5)), random.normal(size=(12, 1))
+    weights = {"one": random.normal(size=(5, 1)), "two": random.normal(size=(5, 1))}
+    real = np.append(np.ones(9), np.zeros(3))
+    batch = {"inputs": inputs, "targets": targets, "weight": real}
+    batch = jax.tree.map(np.float32, batch)
+
+    def model(x, *, params=None, key=None, train=False):
+        params = jax.tree.map(np.float32, weights) if params is None else params
+        return x @ params["one"] + x @ params["two"], params
+
+    def doubled(outputs, targets):
+        return 2 * mean_squared_error(outputs, targets)
+
+    optimizer = sgd(0.1) if clip is None else optax.chain(optax.clip_by_global_norm(clip), sgd(0.1))
+    groups = {
+        "first": OptimizerGroup(mean_squared_error, optimizer, ("one",)),
+        "second": OptimizerGroup(doubled, optimizer, ("two",)),
+    }
+    forward = make_forward(model, lambda inputs, key, train: inputs)
+    state = make_init(forward, groups)(batch)
+    _, measured = make_update(forward, groups, {}, accumulate=pieces)(state, batch)
+    errors = inputs @ (weights["one"] + weights["two"]) - targets
+    gradient = 2 * (inputs * errors)[:9].sum(0) / 9
+    for name, factor in (("first", 1), ("second", 2)):
+        norm, count = measured[f"{name}_gradient_norm"]
+        assert count == 1
+        assert norm == pytest.approx(factor * np.linalg.norm(gradient), rel=1e-5)
+
+
+def test_the_gradient_norm_of_several_seeds_is_their_mean_with_a_spread(run, config):
+    config["training"] |= {"epochs": 1, "log_interval": 1}
+    config["data_loader"]["train"]["args"]["shuffle"] = False  # else each alone has its own order
+    alone = [read(run(f"seed={seed}")[1])[0]["gradient_norm"] for seed in (0, 1)]
+    first = read(run("training.seeds=2")[1])[0]
+    assert first["gradient_norm"] == pytest.approx(np.mean(alone), rel=1e-5)
+    assert first["gradient_norm_spread"] == pytest.approx(np.std(alone, ddof=1), rel=1e-3)
+    assert first["learning_rate_spread"] == 0
+
+
+def read(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,138 @@
+"""Losses and metrics against optax, SciPy, scikit-learn and NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special
+from sklearn import metrics as reference
+
+from training import loss, metrics
+from training.tracking.accumulator import MetricAccumulator
+
+
+def logits_and_labels(seed, batch, classes, scale=5.0):
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(batch, classes)).astype(np.float32) * scale
+    return logits, random.integers(0, classes, batch).astype(np.int32)
+
+
+shapes = given(st.integers(0, 1000), st.integers(1, 40), st.integers(2, 12))
+few = settings(max_examples=15, deadline=None)
+
+
+@few
+@shapes
+def test_cross_entropy_equals_scipy(seed, batch, classes):
+    logits, labels = logits_and_labels(seed, batch, classes)
+    log_probabilities = special.log_softmax(logits.astype(np.float64), axis=1)
+    for smoothing in (0.0, 0.1):
+        wanted = (1 - smoothing) * np.eye(classes)[labels] + smoothing / classes
+        value = loss.cross_entropy(jnp.array(logits), labels, label_smoothing=smoothing)
+        expected = -(wanted * log_probabilities).sum(1)
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cross_entropy_of_sequences_has_a_value_per_position():
+    logits, labels = logits_and_labels(0, 12, 5)
+    flat = loss.cross_entropy(jnp.array(logits), labels)
+    shaped = loss.cross_entropy(jnp.array(logits).reshape(3, 4, 5), labels.reshape(3, 4))
+    np.testing.assert_array_equal(flat.reshape(3, 4), shaped)
+
+
+def test_losses_stay_finite_for_large_logits():
+    logits = jnp.array([[1e4, -1e4], [-1e4, 1e4]])
+    assert np.isfinite(loss.cross_entropy(logits, jnp.array([1, 1]))).all()
+    assert np.isfinite(loss.binary_cross_entropy(logits, jnp.array([[1.0, 0.0]] * 2))).all()
+
+
+@few
+@shapes
+def test_binary_cross_entropy_equals_optax(seed, batch, classes):
+    logits, _ = logits_and_labels(seed, batch, classes)
+    targets = np.random.default_rng(seed).random(logits.shape, np.float32)
+    expected = optax.sigmoid_binary_cross_entropy(jnp.array(logits), targets)
+    value = loss.binary_cross_entropy(jnp.array(logits), targets)
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+@few
+@shapes
+def test_errors_of_regression_equal_numpy(seed, batch, classes):
+    outputs, _ = logits_and_labels(seed, batch, classes)
+    targets, _ = logits_and_labels(seed + 1, batch, classes)
+    difference = outputs.astype(np.float64) - targets
+    squared = loss.mean_squared_error(jnp.array(outputs), targets)
+    np.testing.assert_allclose(squared, (difference**2).mean(1), rtol=1e-4)
+    absolute = loss.mean_absolute_error(jnp.array(outputs), targets)
+    np.testing.assert_allclose(absolute, np.abs(difference).mean(1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("function", [loss.mean_squared_error, loss.mean_absolute_error])
+def test_regression_refuses_shapes_that_would_only_broadcast(function):
+    with pytest.raises(ValueError, match=r"outputs have shape \(4, 1\), but targets \(4,\)"):
+        function(jnp.zeros((4, 1)), jnp.zeros(4))
+
+
+def finished(metric, logits, labels, weight=None, cuts=3):
+    """What the framework makes of a metric, over unequal batches."""
+    sums = MetricAccumulator()
+    weight = np.ones(len(labels), np.float32) if weight is None else weight
+    for part in np.array_split(np.arange(len(labels)), cuts):
+        if len(part):
+            batch = {"targets": labels[part], "weight": jnp.array(weight[part])}
+            sums.add(metrics.measure({"m": metric}, jnp.array(logits[part]), batch))
+    return sums.results({"m": metric.compute} if hasattr(metric, "finish") else {})["m"]
+
+
+@few
+@shapes
+def test_metrics_equal_scikit_learn_whatever_the_batches(seed, batch, classes):
+    logits, labels = logits_and_labels(seed, batch, classes)
+    guess, names = logits.argmax(1), list(range(classes))
+    assert finished(metrics.accuracy, logits, labels) == pytest.approx(
+        reference.accuracy_score(labels, guess)
+    )
+    np.testing.assert_array_equal(
+        finished(metrics.confusion_matrix, logits, labels),
+        reference.confusion_matrix(labels, guess, labels=names),
+    )
+    assert finished(metrics.macro_f1, logits, labels) == pytest.approx(
+        reference.f1_score(labels, guess, average="macro", zero_division=0.0)
+    )
+
+
+@few
+@shapes
+def test_top_k_accuracy_equals_numpy(seed, batch, classes):
+    logits, labels = logits_and_labels(seed, batch, classes)
+    k = min(3, classes)
+    ranks = (-logits).argsort(1, kind="stable")[:, :k]
+    expected = (ranks == labels[:, None]).any(1).mean()
+
+    def top_k(logits, labels):
+        return metrics.top_k_accuracy(logits, labels, k=k)
+
+    assert finished(top_k, logits, labels) == pytest.approx(expected)
+
+
+def test_weights_of_zero_leave_examples_out():
+    logits, labels = logits_and_labels(0, 30, 4)
+    weight = (np.arange(30) < 17).astype(np.float32)
+    for metric in (metrics.accuracy, metrics.macro_f1, metrics.confusion_matrix):
+        np.testing.assert_allclose(
+            finished(metric, logits, labels, weight), finished(metric, logits[:17], labels[:17])
+        )
+
+
+def test_sums_survive_json_to_the_bit():
+    import json
+
+    sums = MetricAccumulator()
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        sums.add({"a": (random.random(), 3), "b": (random.random((2, 2)), 1.5)})
+    again = MetricAccumulator(json.loads(json.dumps(sums.plain())))
+    assert again.plain() == sums.plain()

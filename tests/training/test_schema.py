@@ -1,0 +1,167 @@
+"""The JSON Schema of a config: what editors complete and underline."""
+
+import copy
+import inspect
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from tests.helpers.project import ROOT
+from training import schema
+from training.config import HOMES, read_config
+from utils import UserError, check_arguments
+
+CONFIGS = [ROOT / "config.json", *sorted(ROOT.glob("examples/*/*.json"))]
+
+
+@pytest.fixture(scope="module")
+def validator():
+    written = json.loads(schema.PATH.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(written)
+    return jsonschema.Draft202012Validator(written)
+
+
+@pytest.fixture
+def sample():
+    return json.loads((ROOT / "config.json").read_text())
+
+
+def faults(validator, values):
+    """The paths of what an editor would underline."""
+    paths = []
+    for error in validator.iter_errors(values):
+        deepest = jsonschema.exceptions.best_match([error])
+        paths.append(".".join(map(str, deepest.absolute_path)))
+    return paths
+
+
+def changed(values, path, value):
+    values = copy.deepcopy(values)
+    *parents, last = path.split(".")
+    inner = values
+    for key in parents:
+        inner = inner[int(key) if isinstance(inner, list) else key]
+    inner[last] = value
+    return values
+
+
+def test_the_file_is_current():
+    """If not: python -m training.schema."""
+    assert schema.PATH.read_text(encoding="utf-8") == schema.text()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_here_names_the_schema_and_keeps_it(path, validator):
+    values = json.loads(path.read_text())
+    assert (path.parent / values["$schema"]).resolve() == schema.PATH
+    assert faults(validator, values) == []
+
+
+def test_a_config_as_a_run_writes_it_keeps_the_schema(sample, validator, write_config):
+    from training.config import write_config as write
+
+    path = Path(write_config(sample))
+    write(read_config(path), path)
+    written = json.loads(path.read_text())
+    assert "$schema" not in written
+    assert faults(validator, written) == []
+
+
+MISTAKES = [
+    ("title", "a/b"),
+    ("sed", 1),
+    ("training.epochs", 0),
+    ("training.epoch", 3),
+    ("training.compute_dtype", "float8"),
+    ("training.loss", "cross_entropi"),
+    ("training.metrics", ["acuracy"]),
+    ("training.metrics", "accuracy"),
+    ("training.optimizer", {"name": "adamv", "args": {"learning_rate": 0.1}}),
+    ("training.optimizer.args", {"learning_rate": 0.1, "beta1": 0.9}),
+    ("training.optimizer.args", {"b1": 0.9}),
+    ("training.optimizer.args.learning_rate", {"name": "warmup_cosin", "args": {}}),
+    ("training.optimizer.args.learning_rate.args", {"peek": 0.1, "total_steps": 1}),
+    ("model", {"name": "mnist_modl"}),
+    ("model.args", {"feat_dim": [8]}),
+    ("model.args", {"params": {}}),
+    ("data_loader.augment.args", {"pixels": 1, "key": 0}),
+    ("data_loader.train.args.batchsize", 3),
+    ("data_loader.train.args.dataset.name", "IdxImage"),
+    ("data_loader.train.args.dataset.args.rot", "data"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), MISTAKES)
+def test_what_the_config_reader_or_the_build_refuses_is_underlined(
+    sample, validator, write_config, path, value
+):
+    from training.engine.build import build
+
+    values = changed(sample, path, value)
+    with pytest.raises(UserError):
+        build(read_config(write_config(values)))
+    assert faults(validator, values)
+
+
+ALLOWED = [
+    ("model", {"name": "package.module:function", "args": {"anything": 1}}),
+    ("training.optimizer.args.learning_rate", 0.1),
+    ("training.loss", {"name": "cross_entropy", "args": {"label_smoothing": 0.1}}),
+    ("training.checkpoint", "saved/x"),
+    ("training.checkpoint", {"path": "saved/x", "partial": ["stem"]}),
+    ("data_loader.augment", None),
+    ("data_loader.preprocess", "package.module:function"),
+    ("training.optimizer", {"name": "lion", "args": {"learning_rate": {"name": "linear_schedule",
+        "args": {"init_value": 1, "end_value": 0, "transition_steps": "total_steps"}}}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value"), ALLOWED)
+def test_what_the_config_reader_takes_is_not_underlined(
+    sample, validator, write_config, path, value
+):
+    values = changed(sample, path, value)
+    read_config(write_config(values))
+    assert faults(validator, values) == []
+
+
+@pytest.mark.parametrize("kind", HOMES)
+def test_the_arguments_of_each_name_are_those_it_takes(kind):
+    """`utils.check_arguments`, which the build uses, is the judge."""
+    functions = schema.offered(kind)
+    assert functions
+    given = schema.GIVEN[kind]
+    for name, function in functions.items():
+        shown = schema.arguments(function, given)
+        if not shown:
+            continue
+        required = dict.fromkeys(shown.get("required", []))
+        taken = [*list(inspect.signature(function).parameters)[: given[0]], *given[1]]
+        check_arguments(function, required, name, taken)
+        check_arguments(function, dict.fromkeys(shown["properties"]), name, taken)
+        if shown.get("additionalProperties") is False:
+            with pytest.raises(UserError, match="takes no argument 'nonsense'"):
+                check_arguments(function, required | {"nonsense": 1}, name, taken)
+
+
+def test_an_editor_shows_what_a_key_and_an_argument_are_for(validator):
+    definitions = validator.schema["$defs"]
+    ema = definitions["Training"]["properties"]["ema"]
+    assert ema["description"] == "decay of the weights' moving average, per update"
+    cases = {
+        case["if"]["properties"]["name"]["const"]: case["then"]["properties"]
+        for case in definitions["transform call"]["allOf"]
+    }
+    shift = cases["random_shift"]
+    assert shift["name"]["description"].startswith("Shifts every picture by its own random")
+    pixels = shift["args"]["properties"]["pixels"]["description"]
+    assert pixels == "largest shift, up or down and left or right; 0 for none."
+
+
+def test_the_names_left_out_are_there_and_are_no_names_for_a_config():
+    from utils import public_names
+
+    homes = [name for kind in ("metric", "optimizer") for name in public_names(HOMES[kind][0])]
+    assert set(homes) >= schema.FRAMEWORK

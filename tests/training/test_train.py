@@ -1,0 +1,491 @@
+"""Whole runs of train.py and test.py, on the first examples of the real MNIST."""
+
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from tests.helpers.project import BATCH_SIZE, ROOT, TEST_EXAMPLES, same_arrays
+from training.checkpoint.naming import latest
+from training.checkpoint.reading import read
+from training.checkpoint.restore import network_params
+from training.config import read_config
+from training.engine.build import build
+from utils import UserError
+
+BATCHES = 8  # of an epoch of the small data
+
+
+@pytest.fixture
+def trusty(config, mnist):
+    """A config with everything that resuming has to bring back."""
+    config["model"] = {"name": "tests.helpers.networks:network"}
+    dataset = {
+        "name": "tests.helpers.networks:Signalling",
+        "args": {"root": str(mnist), "split": "train"},
+    }
+    config["data_loader"]["train"]["args"] |= {"dataset": dataset, "validation_split": 0.1}
+    config["training"] |= {"ema": 0.9, "epochs": 3, "metrics": ["accuracy", "macro_f1"]}
+    return config
+
+
+def lines(path):
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_a_run_leaves_what_is_promised(run, config, capsys):
+    config["training"]["save_period"] = 2
+    config["training"]["epochs"] = 3
+    code, folder = run()
+    assert code == 0
+    assert folder.parent.name == "MNIST_Sample"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?", folder.name)
+    assert {path.name for path in folder.iterdir()} - {"uncommitted.diff"} == {
+        "config.json", "model", "train.log", "metrics.jsonl", "timing.jsonl", "environment.json",
+        "checkpoint-epoch_2.params", "checkpoint-epoch_3.params", "checkpoint-best.params",
+        "report.html",
+    }  # fmt: skip
+    console = capsys.readouterr().out
+    assert (folder / "train.log").read_text().strip() == console.strip()
+    expected = [
+        r"Start Training! \[MNIST_Sample\]",
+        r"Dataloader, Model, Optimizer, Loss function loaded!",
+        r"The model has \d+ parameters",
+        r"---- STARTING EPOCH 1 ----",
+        r"Epoch 1 \[0/8 \(0%\)\] -- Loss: \d\.\d+",
+        r"Epoch 1 \[3/8 \(38%\)\] -- Loss: \d\.\d+",
+        r"Epoch 1 \[6/8 \(75%\)\] -- Loss: \d\.\d+",
+        r"Epoch 1 \[train\] accuracy @ 0\.\d+",
+        r"Epoch 1 \[test\] avg Loss: \d\.\d+",
+        r"Epoch 1 \[test\] accuracy @ 0\.\d+",
+        r"---- Epoch 1 took \d+\.\d\d seconds to complete! ----",
+        r"---- STARTING EPOCH 2 ----",
+    ]
+    time = r"\[main INFO\]    : \d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - "
+    for line, pattern in zip(console.splitlines(), expected, strict=False):
+        assert re.fullmatch(time + pattern, line)
+
+
+def test_the_figures_of_an_epoch_are_exact(run, config, mnist):
+    """The last line of metrics.jsonl against NumPy on the network's own predictions."""
+    config["training"]["metrics"] = [
+        {"name": "top_k_accuracy", "args": {"k": 1}},
+        {"name": "top_k_accuracy", "args": {"k": 3}},
+        "accuracy",
+    ]
+    code, folder = run()
+    assert code == 0
+    end = lines(folder / "metrics.jsonl")[-1]
+    assert end["step"] == 2 * BATCHES
+    params = network_params(read(folder / "checkpoint-epoch_2.params")[0])
+    labels = np.frombuffer((mnist / "t10k-labels-idx1-ubyte").read_bytes()[8:], np.uint8)
+    images = np.frombuffer((mnist / "t10k-images-idx3-ubyte").read_bytes()[16:], np.uint8)
+    from model.model import mlp
+
+    tree = {}
+    for name, array in params.items():
+        layer, _, leaf = name.partition("/")
+        tree.setdefault(layer, {})[leaf] = array
+    inputs = (images.reshape(TEST_EXAMPLES, -1) / 255 - 0.1307) / 0.3081
+    logits = np.asarray(mlp(inputs.astype(np.float32), [16], params=tree)[0], np.float64)
+    assert end["test_accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
+    assert end["test_top_k_accuracy(k=1)"] == end["test_accuracy"]
+    in_three = ((-logits).argsort(1)[:, :3] == labels[:, None]).any(1)
+    assert end["test_top_k_accuracy(k=3)"] == pytest.approx(in_three.mean())
+    shifted = logits - logits.max(1, keepdims=True)
+    expected = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(TEST_EXAMPLES), labels]
+    assert end["test_loss"] == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_update_and_evaluate_compile_once_in_a_run(run, config, monkeypatch):
+    from training.engine import build as builder
+
+    made = []
+    original = builder.build
+
+    def build(*arguments):
+        made.append(original(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(builder, "build", build)
+    assert run()[0] == 0
+    assert made[0].update._cache_size() == 1
+    assert made[0].evaluate._cache_size() == 1
+
+
+def test_a_collate_function_is_named_in_the_config(config, write_config):
+    args = config["data_loader"]["train"]["args"]
+    plain = next(build(read_config(write_config(config))).loaders["train"].batches(1))
+    args["collate"] = {"name": "tests.helpers.networks:negatives"}
+    negative = next(build(read_config(write_config(config))).loaders["train"].batches(1))
+    np.testing.assert_array_equal(negative["inputs"], 255 - plain["inputs"])
+    args["collate"] = "tests.helpers.networks:negatives"
+    with pytest.raises(UserError, match=r'expected a function; in a config \{"name":'):
+        build(read_config(write_config(config)))
+
+
+def test_the_same_config_gives_the_same_bits(run, trusty):
+    _, first = run()
+    _, second = run()
+    assert first != second
+    assert (first / "metrics.jsonl").read_bytes() == (second / "metrics.jsonl").read_bytes()
+    assert same_arrays(read(latest(first))[0], read(latest(second))[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "at"), [("SIGINT", 3), ("SIGTERM", 8), ("SIGINT", 11), ("SIGTERM", 15)]
+)
+def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(run, trusty, monkeypatch, name, at):
+    _, whole = run()
+    monkeypatch.setenv("SIGNAL_AT", f"{name}@{at}")
+    code, stopped = run()
+    assert code == 128 + getattr(signal, name)
+    assert not (stopped / "report.html").exists()
+    monkeypatch.delenv("SIGNAL_AT")
+    code, resumed = run("--resume", str(stopped))
+    assert code == 0
+    assert resumed == stopped
+    assert (whole / "metrics.jsonl").read_bytes() == (stopped / "metrics.jsonl").read_bytes()
+    for checkpoint in ("checkpoint-epoch_3.params", "checkpoint-best.params"):
+        assert same_arrays(read(whole / checkpoint)[0], read(stopped / checkpoint)[0])
+
+
+def test_a_run_goes_on_exactly_from_an_epochs_end(run, trusty):
+    _, whole = run()
+    expected = (whole / "metrics.jsonl").read_bytes()
+    last = read(whole / "checkpoint-epoch_3.params")[0]
+    (whole / "checkpoint-epoch_3.params").unlink()
+    for checkpoint in ("checkpoint-epoch_2.params", "checkpoint-epoch_1.params"):
+        code, folder = run("--resume", str(whole / checkpoint))
+        assert (code, folder) == (0, whole)
+        assert (folder / "metrics.jsonl").read_bytes() == expected
+        assert same_arrays(read(folder / "checkpoint-epoch_3.params")[0], last)
+        assert [line["epoch"] for line in lines(folder / "timing.jsonl")] == [1, 2, 3]
+
+
+def test_a_finished_run_can_be_given_more_epochs(run, config):
+    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 0.1}}
+    _, folder = run("training.epochs=1")
+    code, again = run("--resume", str(folder), "training.epochs=2")
+    assert (code, again) == (0, folder)
+    _, whole = run("training.epochs=2")
+    assert same_arrays(read(latest(whole))[0], read(latest(folder))[0])
+    assert json.loads((folder / "config.json").read_text())["training"]["epochs"] == 2
+
+
+def test_latest_finds_the_run_written_to_last(run, config, monkeypatch, tmp_path):
+    _, folder = run("training.epochs=1")
+    monkeypatch.chdir(tmp_path)  # its folder "saved" is the one of the run
+    assert train.main(["--resume", "latest", "training.epochs=2"]) == 0
+    assert (folder / "checkpoint-epoch_2.params").exists()
+
+
+def test_a_second_signal_ends_the_process_at_once(config, write_config, script, monkeypatch):
+    """The first signal is only noted; the second comes before the step is over."""
+    code = (
+        "import os, signal, training.distributed.preemption as i\n"
+        "with i.Interruption() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print(stop.signal, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('too far')\n"
+    )
+    done = script("-c", code)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "2\n")
+
+
+def test_the_best_epoch_is_kept_even_between_two_saves(run, config):
+    config["training"] |= {"save_period": 10, "epochs": 4, "monitor": "max test_accuracy"}
+    config["training"]["optimizer"]["args"]["learning_rate"] = 0.02
+    _, folder = run()
+    ends = [line for line in lines(folder / "metrics.jsonl") if "test_accuracy" in line]
+    accuracies = [line["test_accuracy"] for line in ends]
+    _, meta = read(folder / "checkpoint-best.params")
+    assert meta["epochs"] == 1 + int(np.argmax(accuracies))
+    assert meta["best"] == max(accuracies)
+
+
+def test_training_stops_early_without_a_better_epoch(run, config):
+    config["training"] |= {"epochs": 50, "early_stop": 2, "monitor": "max test_accuracy"}
+    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 0.0}}
+    code, folder = run()
+    assert code == 0
+    assert read(latest(folder))[1]["epochs"] == 3  # the first is the best, then two are not better
+    assert (folder / "report.html").exists()
+
+
+def test_only_the_latest_checkpoints_and_the_best_are_kept(run, config):
+    config["training"] |= {"epochs": 4, "keep": 2}
+    _, folder = run()
+    assert sorted(path.name for path in folder.glob("*.params")) == [
+        "checkpoint-best.params", "checkpoint-epoch_3.params", "checkpoint-epoch_4.params",
+    ]  # fmt: skip
+
+
+def test_pretrained_parameters_are_where_a_run_begins(run, config):
+    _, first = run()
+    still = ["training.optimizer.name=sgd", 'training.optimizer.args={"learning_rate": 0.0}']
+    _, second = run(f"training.checkpoint={first / 'checkpoint-epoch_2.params'}", *still)
+    before, after = (network_params(read(latest(run))[0]) for run in (first, second))
+    assert same_arrays(before, after)
+    assert read(latest(second))[0]["step"] == 2 * BATCHES  # only the parameters were taken
+
+
+def test_pretrained_parameters_of_another_network_are_refused(run, config, capsys):
+    _, first = run("training.epochs=1")
+    capsys.readouterr()
+    code, _ = run(f"training.checkpoint={first}", "model.args.feat_dims=[8,8]")
+    error = capsys.readouterr().err
+    assert code == 1
+    assert "hidden0/kernel" in error
+    assert "(784, 16)" in error
+    assert "(784, 8)" in error
+    assert "hidden1/kernel" in error
+    assert len(list(first.parent.iterdir())) == 1  # the second run never began and left nothing
+
+
+def test_a_part_of_the_pretrained_parameters_can_be_taken(run, config):
+    _, first = run("training.epochs=1")
+    config["training"]["checkpoint"] = {"path": str(first), "partial": ["hidden0"]}
+    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 0.0}}
+    code, second = run("training.epochs=1", "model.args.feat_dims=[16,8]")
+    assert code == 0
+    before, after = (network_params(read(latest(run))[0]) for run in (first, second))
+    np.testing.assert_array_equal(before["hidden0/kernel"], after["hidden0/kernel"])
+    assert after["hidden1/kernel"].shape == (16, 8)
+
+
+def test_check_tries_everything_and_leaves_nothing(run, config, capsys, tmp_path):
+    code, folder = run("--check")
+    assert (code, folder) == (0, None)
+    out = capsys.readouterr().out
+    assert re.search(r"hidden0 +\(128, 16\) +0\.008 +12,560", out)
+    assert re.search(r"parameters +12,730", out)
+    assert re.search(r"update +loss \d", out)
+    assert "All is well." in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json"]
+
+
+def test_a_run_keeps_and_uses_its_own_network(run, config, script, tmp_path):
+    """Editing model/ afterwards breaks neither test.py nor resuming."""
+    project = tmp_path / "project"
+    for name in ("model", "data_loader", "training"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, project / name, ignore=ignore)
+    for name in ("train.py", "test.py", "utils.py", "logger_config.json"):
+        shutil.copy(ROOT / name, project)
+    (project / "config.json").write_text(json.dumps(config))
+    done = script("train.py", "training.epochs=1", "training.save_dir=saved", cwd=project)
+    assert done.returncode == 0, done.stderr
+    (project / "model" / "model.py").write_text("raise RuntimeError('edited')\n")
+    done = script("test.py", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy @ 0." in done.stdout
+    done = script("train.py", "--resume", "latest", "training.epochs=2", cwd=project)
+    assert done.returncode == 0, done.stderr
+
+
+def test_test_py_repeats_the_figures_of_the_run(run, config, capsys):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("evaluation_script", ROOT / "test.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    _, folder = run()
+    ends = [line for line in lines(folder / "metrics.jsonl") if "test_accuracy" in line]
+    (folder / "report.html").unlink()
+    capsys.readouterr()
+    assert script.main(["-w", str(folder), "--latest", "--predictions"]) == 0
+    out = capsys.readouterr().out
+    assert f"accuracy @ {ends[-1]['test_accuracy']}\n" in out
+    assert f"loss @ {ends[-1]['test_loss']}\n" in out
+    assert (folder / "report.html").exists()
+    with open(folder / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    right = np.mean([row["prediction"] == row["target"] for row in rows])
+    assert len(rows) == TEST_EXAMPLES
+    assert right == pytest.approx(ends[-1]["test_accuracy"])
+
+    assert script.main(["-w", str(folder)]) == 0
+    best = max(ends, key=lambda line: line["test_accuracy"])
+    assert f"accuracy @ {best['test_accuracy']}\n" in capsys.readouterr().out
+    assert script.main(["-w", str(folder / "nowhere.params")]) == 1
+    assert "nowhere.params" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("network", "culprit"),
+    [("logarithm", "that of layer logarithm"), ("root_of_zero", "the gradient of hidden/")],
+)
+def test_nonsense_stops_the_run_and_names_where_it_began(
+    run, config, script, capsys, network, culprit
+):
+    config["model"] = {"name": f"tests.helpers.networks:{network}"}
+    code, folder = run()
+    error = capsys.readouterr().err
+    assert code == 1
+    assert "epoch 1, batch 0 (update 1): " in error
+    assert culprit in error
+    assert (folder / "not-finite-step_1.params").exists()
+    command = re.search(r"python (-m training\.nonsense \S+)", error).group(1)
+    replayed = script(*command.split())
+    assert replayed.returncode == 0, replayed.stderr
+    assert culprit in replayed.stdout
+    assert "hidden " in replayed.stdout
+
+
+def test_nonsense_in_the_middle_saves_the_step_it_happened_in(run, config, capsys):
+    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 1e30}}
+    code, folder = run()
+    error = capsys.readouterr().err
+    assert code == 1
+    (saved,) = folder.glob("not-finite-step_*.params")
+    arrays, meta = read(saved)
+    assert arrays["state/step"] == int(saved.stem.rpartition("_")[2]) - 1
+    assert arrays["batch/inputs"].shape == (BATCH_SIZE, 1, 28, 28)
+    assert meta["epoch"] == 1
+    assert "checkpoint" not in error
+
+
+def test_a_folder_that_cannot_be_written_is_told_at_once(run, config, capsys, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    code, _ = run(f"training.save_dir={tmp_path / 'file'}")
+    assert code == 1
+    assert "cannot write a run there: Not a directory" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_message_without_a_traceback(run, config, capsys, mnist, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(mnist, broken)
+    file = broken / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:5000])
+    root = "data_loader.train.args.dataset.args.root="
+    for arguments, message in [
+        ((root + str(broken),), "train-images-idx3-ubyte"),
+        ((root + str(tmp_path / "nowhere"),), "nowhere"),
+        (("data_loader.train.args.batch_size=5000",), "5000"),
+        (
+            ("model.args.feat_dim=[8]",),
+            "mlp takes no argument 'feat_dim'; did you mean 'feat_dims'?",
+        ),
+        (("training.optimizer.args.momentum=1",), "adamw takes no argument 'momentum'"),
+        (("training.monitor=max test_acuracy",), "did you mean 'test_accuracy'?"),
+        (("training.checkpoint=nowhere.params",), "nowhere.params"),
+        (("training.accumulate=3",), "training.accumulate: 3 pieces do not divide a batch of 128"),
+        (("--resume", str(tmp_path / "no run")), "no run"),
+    ]:
+        code, _ = run(*arguments)
+        error = capsys.readouterr().err
+        assert code == 1, arguments
+        assert message in error
+        assert error.startswith("error: ")
+        assert "Traceback" not in error
+    assert not list((tmp_path / "saved").glob("*/*"))  # no run that never began is left behind
+
+
+def test_a_logging_config_that_does_not_fit_is_one_message(run, monkeypatch, capsys, tmp_path):
+    (tmp_path / "logger_config.json").write_text('{"version": 2, "handlers": {}}')
+    monkeypatch.setattr("utils.ROOT", tmp_path)
+    code, folder = run()
+    assert (code, folder) == (1, None)
+    error = capsys.readouterr().err
+    assert re.search(r"error: .*logger_config.json: .* not take it: .*version", error)
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_next_one_named(run, config, capsys):
+    _, folder = run()
+    damaged = folder / "checkpoint-epoch_2.params"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    capsys.readouterr()
+    code, _ = run("--resume", str(folder))
+    error = capsys.readouterr().err
+    assert code == 1
+    assert "checkpoint-epoch_2.params" in error
+    assert "checkpoint-epoch_1.params" in error
+    assert damaged.read_bytes() == content
+    assert run("--resume", str(folder / "checkpoint-epoch_1.params"))[0] == 0
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(config, write_config, script, tmp_path):
+    """The limit on file sizes stands for the disk: the checkpoint does not fit any more."""
+    config["training"]["epochs"] = 1
+    file = write_config(config)
+    code = (
+        "import resource, signal, sys, train\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        f"sys.exit(train.main(['-c', {file!r}, 'training.compilation_cache=false']))\n"
+    )
+    done = script("-c", code)
+    assert done.returncode == 1
+    assert "checkpoint-best.params" in done.stderr
+    assert "Traceback" not in done.stderr
+    (folder,) = (tmp_path / "saved").glob("*/*")
+    assert not list(folder.glob("*.params*"))
+
+
+def test_train_imports_neither_tensorflow_nor_wandb(config, write_config, script):
+    file = write_config(config)
+    code = (
+        f"import sys, train; code = train.main(['-c', {file!r}, 'training.epochs=1'])\n"
+        "print(code, sorted({'tensorflow', 'wandb', 'torch', 'tensorboardX'} & set(sys.modules)))"
+    )
+    assert script("-c", code).stdout.endswith("0 []\n")
+
+
+def test_a_damaged_cache_entry_is_healed(config, write_config, script, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = write_config(config)
+    first = script("train.py", "-c", file, "training.epochs=1")
+    assert first.returncode == 0, first.stderr
+    entries = list((tmp_path / "cache").rglob("*-cache"))
+    assert entries
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:100])
+    second = script("train.py", "-c", file, "training.epochs=1")
+    assert (second.returncode, second.stderr) == (0, "")
+    third = script("train.py", "-c", file, "training.epochs=1")
+    assert third.returncode == 0
+    whole = [path.stat().st_size > 100 for path in (tmp_path / "cache").rglob("*-cache")]
+    assert all(whole)
+
+
+def test_no_progress_bar_is_written_to_a_pipe(config, write_config, script):
+    done = script("train.py", "-c", write_config(config), "training.epochs=1")
+    assert done.returncode == 0
+    assert "\r" not in done.stdout + done.stderr
+    assert "%|" not in done.stdout + done.stderr
+
+
+def test_a_terminal_gets_a_progress_bar(config, write_config):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 30, 100, 0, 0))  # rows, columns
+    command = [sys.executable, str(ROOT / "train.py"), "-c", write_config(config)]
+    output = b""
+    with subprocess.Popen(command, cwd=ROOT, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
+            while data := os.read(ours, 4096):
+                output += data
+    os.close(ours)
+    text = output.decode()
+    assert process.returncode == 0, text
+    assert re.search(r"Epoch 1: +\d+%\|", text)
+    assert " images/s]" in text
+    assert "STARTING EPOCH 2" in text

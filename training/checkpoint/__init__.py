@@ -1,0 +1,1 @@
+"""Saving, finding, reading and restoring checkpoints."""

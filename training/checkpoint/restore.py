@@ -1,0 +1,109 @@
+"""Filling a tree from a checkpoint's arrays, strictly."""
+
+import difflib
+import re
+
+import numpy as np
+
+from training.checkpoint.single_file import LISTED, some
+from training.common.trees import named_leaves
+from utils import UserError
+
+
+def restore(template, arrays, prefix="", partial=None, where="the checkpoint"):
+    """Fills a tree like the template with a checkpoint's arrays, which must fit it exactly.
+
+    Args:
+        template: tree of arrays; what comes back has its structure, shapes, dtypes and devices.
+        arrays: dict of name -> array, from `read`.
+        prefix: what the names begin with before the template's own, such as "params".
+        partial: the only parts to take, such as ["stem", "stage1/norm"]; the rest keeps the
+            template's values. None takes everything.
+        where: what an error calls the checkpoint, such as its path.
+
+    Raises:
+        UserError: with a list of what is missing, not expected, or of another shape or dtype.
+    """
+    import jax
+
+    start = f"{prefix}/" if prefix else ""
+    wanted = {start + name: leaf for name, leaf in named_leaves(template).items()}
+    given = {name: array for name, array in arrays.items() if name.startswith(start)}
+    names = list(wanted)
+    if partial is not None:
+        parts = [start + part.strip("/") for part in partial or [""]]  # [] is a mistake too
+        _check_parts(parts, [*wanted, *given], where)
+        wanted, given = _within(parts, wanted), _within(parts, given)
+    _check_fit(wanted, given, where)
+
+    def value(name, leaf):
+        if name not in given:
+            return leaf
+        if not isinstance(leaf, jax.Array):
+            return given[name]
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda at: given[name][at])
+
+    leaves, structure = jax.tree.flatten(template)
+    return jax.tree.unflatten(structure, map(value, names, leaves))
+
+
+def network_params(arrays):
+    """Returns the weights to evaluate: their running average where the run kept one.
+
+    Returns:
+        dict of name -> array, without the leading "params/": "stem/kernel".
+
+    Raises:
+        UserError: if the checkpoint holds no params.
+    """
+    params, average = (
+        {name.removeprefix(top): array for name, array in arrays.items() if name.startswith(top)}
+        for top in ("params/", "average/")
+    )
+    if not params:
+        raise UserError(f"the checkpoint has no params, only {some(arrays)}.")
+    return params | average
+
+
+def _within(parts, named):
+    return {
+        name: leaf
+        for name, leaf in named.items()
+        if any(f"{name}/".startswith(f"{part}/") for part in parts)
+    }
+
+
+def _check_parts(parts, names, where):
+    """Raises UserError for a part that no name is within."""
+    paths = {name[: end.start()]: None for name in names for end in re.finditer("/|$", name)}
+    for part in parts:
+        if part not in paths:
+            near = difflib.get_close_matches(part, paths, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {some(paths)}."
+            raise UserError(f"{where}: no part is named {part!r}; {hint}")
+
+
+def _check_fit(wanted, given, where):
+    """Raises UserError with the list of all that differs."""
+    wanted = {name: _kind(leaf) for name, leaf in wanted.items()}
+    given = {name: _kind(array) for name, array in given.items()}
+    misfits = {"missing": [], "not expected": [], "different": []}
+    for name in wanted | given:
+        if name not in given:
+            misfits["missing"].append(f"{name}: {wanted[name]}")
+        elif name not in wanted:
+            misfits["not expected"].append(f"{name}: {given[name]}")
+        elif wanted[name] != given[name]:
+            misfits["different"].append(f"{name}: {given[name]}, expected {wanted[name]}")
+    lines = []
+    for title, names in misfits.items():
+        lines += [f"  {len(names)} {title}:"] * bool(names)
+        lines += [f"    {name}" for name in names[:LISTED]] + ["    ..."] * (len(names) > LISTED)
+    if lines:
+        advice = "Use the config and the model code it was saved with, or take only parts that fit."
+        raise UserError("\n".join([f"{where} does not fit.", *lines, advice]))
+
+
+def _kind(leaf):
+    dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+    return f"{dtype} {np.shape(leaf)}"

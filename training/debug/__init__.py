@@ -1,0 +1,1 @@
+"""Optional: dry run (--check), search for values that are not finite, recompilation, profiling."""

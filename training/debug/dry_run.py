@@ -1,0 +1,89 @@
+"""`python train.py --check`: builds everything, tries one batch, and leaves nothing behind."""
+
+import jax
+import numpy as np
+
+from training.common.trees import pick, split
+from training.config import read_config
+from training.distributed.sharding import check_devices, put_batch
+from training.engine.build import build
+from training.engine.initialize import count_parameters, dry_run, first_batch
+from training.engine.state import eval_params
+from training.tracking.accumulator import MetricAccumulator
+
+MIB = 2**20  # bytes
+
+
+def check(source, overrides=()):
+    """Prints the network's layers and one batch's results; returns the exit code.
+
+    Args:
+        source: the config's file.
+        overrides: "key.path=value" strings.
+    """
+    config = read_config(source, overrides)
+    experiment = build(config, source)
+    check_devices(config, experiment.loaders["train"].batch_size, source)
+    batch = first_batch(experiment)
+    dry_run(experiment, batch)
+    batch = put_batch(batch, experiment.mesh)
+    state = experiment.init(batch)
+    params = state.params if experiment.seeds == 1 else pick(state.params, 0)
+    print(layer_table(experiment, params, batch["inputs"]))
+    print()
+    optimizer = _bytes(state.optimizers) + _bytes(state.ema_params)
+    print(f"parameters   {count_parameters(params):>12,}   {_bytes(state.params) / MIB:10.3f} MiB")
+    print(f"optimizer    {'':12}   {optimizer / MIB:10.3f} MiB")
+    print(f"one batch    {len(batch['weight']):>12,}   {_bytes(batch) / MIB:10.3f} MiB")
+    call, _ = next(experiment.batches(epoch=1))
+    compiled = experiment.update.lower(state, call).compile()
+    memory = compiled.memory_analysis()
+    if memory is not None:
+        print(f"one update   {'':12}   {memory.temp_size_in_bytes / MIB:10.3f} MiB besides these")
+
+    evaluated, _ = experiment.evaluate(eval_params(state), batch)
+    _, measured = compiled(state, call)
+    if experiment.steps_per_call > 1:
+        measured = pick(measured, 0)
+    finite = measured.pop("finite").all()
+    print()
+    for title, figures in (("update", measured), ("evaluate", evaluated)):
+        sums = MetricAccumulator()
+        sums.add(figures)
+        results = sums.results(experiment.aggregates)
+        numbers = {name: value for name, value in results.items() if np.ndim(value) == 0}
+        print(f"{title:<12} " + ", ".join(f"{name} {value:.5g}" for name, value in numbers.items()))
+    print()
+    print("All is well." if finite else "The loss or a gradient is not finite already.")
+    return 0 if finite else 1
+
+
+def layer_table(experiment, params, inputs):
+    """Returns a table of the layers: path, shape and memory of the output, parameters."""
+    from model.modules import watch_layers
+
+    rows = [("layer", "output", "MiB", "parameters")]
+
+    def watch(path, output, params):
+        leaves = jax.tree.leaves(output)
+        shapes = " ".join(str(leaf.shape) for leaf in leaves)
+        memory = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / MIB
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+        rows.append((path, shapes, f"{memory:.3f}", f"{parameters:,}"))
+
+    def network(params, inputs):
+        return experiment.forward(params, inputs, None, False)[0]
+
+    with watch_layers(watch):
+        outputs = jax.eval_shape(network, params, inputs)
+    watch("(the network)", outputs, split(params)[0])
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        f"{path:<{widths[0]}}  {shape:<{widths[1]}}  {memory:>{widths[2]}}  {number:>{widths[3]}}"
+        for path, shape, memory, number in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _bytes(tree):
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,1 @@
+"""From a config to a trained network: names become functions, composed plain and compiled once."""

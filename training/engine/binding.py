@@ -1,0 +1,75 @@
+"""Functions that the config names, with their arguments bound to their signatures."""
+
+import inspect
+from functools import partial
+
+from training.config import HOMES, is_named
+from training.engine.user_code import wrap_user_function
+from utils import UserError, call, check_arguments, resolve
+
+
+def bind(named, kind, where, positional, keywords=()):
+    """Returns the named function with its arguments from the config bound to it.
+
+    Args:
+        named: name and args.
+        kind: where to look it up, a key of HOMES.
+        where: its place in the config.
+        positional: how many arguments the framework hands over by position.
+        keywords: names of those that it hands over by name.
+    """
+    function = resolve(named.name, HOMES[kind], f"{where}.name")
+    args = construct(named.args, kind, f"{where}.args")
+    if not isinstance(args, dict):
+        raise UserError(f"{where}.args: expected an object with argument names, got a list")
+    _check_keywords(function, keywords, f"{where}.name")
+    taken = (*parameters_of(function)[:positional], *keywords)
+    check_arguments(function, args, f"{where}.args", taken)
+    bound = wrap_user_function(
+        partial(function, **args), named.name.rpartition(":")[2], kind, where
+    )
+    if hasattr(function, "compute"):
+        bound.compute = function.compute
+    return bound
+
+
+def construct(value, kind, where):
+    """Returns an argument from the config with every {"name": ...} in it replaced.
+
+    With "args" the function is called and its result stands there, as for a learning rate's
+    schedule; without "args" the function itself does.
+    """
+    if is_named(value):
+        function = resolve(value["name"], HOMES[kind], f"{where}.name")
+        if "args" not in value:
+            return function
+        args = construct(value["args"], kind, f"{where}.args")
+        return call(function, args, f"{where}.args")
+    if isinstance(value, dict):
+        return {key: construct(one, kind, f"{where}.{key}") for key, one in value.items()}
+    if isinstance(value, list):
+        return [construct(one, kind, f"{where}.{index}") for index, one in enumerate(value)]
+    return value
+
+
+def _check_keywords(function, keywords, where):
+    """Refuses a function without a keyword that it is to be called with."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # some built-in functions tell nothing
+        return
+    missing = [name for name in keywords if name not in parameters]
+    if missing and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        name, wanted = getattr(function, "__name__", str(function)), ", ".join(keywords)
+        raise UserError(
+            f"{where}: {name} takes no {missing[0]!r}; it is called with {wanted} by name, "
+            "so write them at the end of its arguments, behind a *"
+        )
+
+
+def parameters_of(function):
+    """The names of a function's parameters, as far as Python knows them."""
+    try:
+        return list(inspect.signature(function).parameters)
+    except ValueError:
+        return []

@@ -1,0 +1,247 @@
+"""From the config to functions: every name resolved, every argument bound to a signature."""
+
+import math
+from typing import Any, NamedTuple
+
+import optax
+
+from data_loader.device_cache import cache_on_device
+from training.common.measure import SINGLE_GROUP, loss_name
+from training.config import HOMES, is_named
+from training.distributed.sharding import (
+    make_mesh,
+    put_batch,
+    shard_functions,
+    shard_loaders,
+    with_gathered_params,
+)
+from training.engine.binding import bind, construct, parameters_of
+from training.engine.compilation import compile_functions
+from training.engine.scan import even_steps, group_batches, scan_steps
+from training.engine.seeds import seeds_of, vmap_seeds
+from training.engine.state import OptimizerGroup, step_key
+from training.engine.step import make_evaluate, make_forward, make_init, make_step
+from utils import UserError, call, nearest, resolve
+
+
+class Experiment(NamedTuple):
+    """Everything a run is made of: data, functions, and how they are computed."""
+
+    loaders: dict  # {"train": loader, "validation": loader where there is a split, "test": loader}
+    groups: dict  # {name: OptimizerGroup}
+    metrics: dict  # {name: function}
+    step_key: Any  # (step, copy=0) -> key of that update, of the network with seed + copy
+    mesh: Any  # of the devices, None for a single one
+    forward: Any  # (params, inputs, key, train) -> (outputs, params)
+    init: Any  # (batch) -> TrainState, jitted
+    update: Any  # (state, batch) -> (state, measured), jitted
+    evaluate: Any  # (params, batch) -> (measured, outputs), jitted
+    batches: Any  # (epoch, start) -> iterator of (what update takes, number of batches in it)
+    steps_per_call: int  # batches update takes at once; if several, what it measures has that axis
+    seeds: int  # networks trained at once; if several, all arrays of the state have that axis
+    aggregates: dict  # {name: (sum, weight) -> result} of everything measured that is not a mean
+
+
+def build(config, source="config.json"):
+    """Returns the Experiment of a config.
+
+    Args:
+        config: a checked Config.
+        source: its name, for messages.
+
+    Raises:
+        UserError: a name or an argument does not fit, or the data cannot be read.
+    """
+    # Everything cheap is checked before the data are read.
+    settings = config.training
+    model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
+    prepare = _prepare(config.data_loader, source)
+    metrics = _metrics(settings.metrics, source)
+    losses = {
+        name: bind(group.loss, "loss", f"{source}: {_place(name)}.loss", 2)
+        for name, group in settings.all_groups().items()
+    }
+    mesh = make_mesh(config.devices)
+    loaders = _loaders(config, mesh, source)
+    check_monitor(config, metrics, loaders, source)
+    pieces, batch_size = settings.accumulate, loaders["train"].batch_size
+    if batch_size % pieces:
+        raise UserError(
+            f"{source}: training.accumulate: {pieces} pieces do not divide a batch of {batch_size}"
+        )
+    loaders = shard_loaders(loaders, mesh)
+    total_steps = len(loaders["train"]) * settings.epochs
+    groups = {
+        name: _group(one, losses[name], config, total_steps, f"{source}: {_place(name)}.optimizer")
+        for name, one in settings.all_groups().items()
+    }
+    forward = make_forward(model, prepare, settings.compute_dtype)
+    steps = even_steps(len(loaders["train"]), settings.steps_per_call)
+    init, update, evaluate = _functions(forward, groups, metrics, config, steps, mesh)
+
+    def batches(epoch, start=0):
+        for one, count in group_batches(loaders["train"].batches(epoch, start), steps):
+            yield put_batch(one, mesh, axis=int(steps > 1)), count
+
+    return Experiment(
+        loaders=loaders,
+        groups=groups,
+        metrics=metrics,
+        step_key=lambda step, copy=0: step_key(config.seed + copy, step),
+        mesh=mesh,
+        forward=forward,
+        init=init,
+        update=update,
+        evaluate=evaluate,
+        batches=batches,
+        steps_per_call=steps,
+        seeds=settings.seeds,
+        aggregates={name: one.compute for name, one in metrics.items() if hasattr(one, "compute")},
+    )
+
+
+def check_monitor(config, metrics, loaders, source):
+    """Refuses a training.monitor that no epoch will bring."""
+    sense, _, name = config.training.monitor.partition(" ")
+    losses = [loss_name(group) for group in config.training.all_groups()]
+    numbers = losses + [metric for metric in metrics if metric != "confusion_matrix"]
+    splits = ["epoch_train", *(split for split in loaders if split != "train")]
+    known = [f"{split}_{number}" for split in splits for number in numbers]
+    where = f"{source}: training.monitor"
+    if sense not in ("min", "max"):
+        got = config.training.monitor
+        raise UserError(f"{where}: expected 'min NAME' or 'max NAME', got {got!r}")
+    if name not in known:
+        hint = nearest(name, known)
+        raise UserError(f"{where}: no {name!r} is measured{hint}; there are {', '.join(known)}")
+
+
+def _place(group):
+    """The place of an optimizer group in the config."""
+    return "training" if group == SINGLE_GROUP else f"training.optimizer_groups.{group}"
+
+
+def _metrics(wanted, source):
+    """{name: function}; a metric that is named more than once has its arguments in the name."""
+    metrics = {}
+    for index, named in enumerate(wanted):
+        name = named.name.rpartition(":")[2]
+        if [one.name for one in wanted].count(named.name) > 1:
+            name += "(" + ", ".join(f"{key}={value}" for key, value in named.args.items()) + ")"
+        metrics[name] = bind(named, "metric", f"{source}: training.metrics.{index}", 2)
+    return metrics
+
+
+def _loaders(config, mesh, source):
+    loaders = {}
+    for split in ("train", "test"):
+        named = getattr(config.data_loader, split)
+        where = f"{source}: data_loader.{split}"
+        loader = resolve(named.name, HOMES["data_loader"], f"{where}.name")
+        args = construct(named.args, "data_loader", f"{where}.args")
+        if not isinstance(args, dict):
+            raise UserError(f"{where}.args: expected an object with argument names, got a list")
+        if "seed" in parameters_of(loader) and "seed" not in args:
+            args["seed"] = config.seed
+        loaders[split] = call(loader, args, f"{where}.args")
+    validation = loaders["train"].validation()
+    held_out = {} if validation is None else {"validation": validation}
+    loaders = {"train": loaders["train"], **held_out, "test": loaders["test"]}
+    where = f"{source}: data_loader.cache_on_device"
+    return cache_on_device(loaders, config.data_loader.cache_on_device, mesh, where)
+
+
+def _functions(forward, groups, metrics, config, steps, mesh):
+    """Composes init, update and evaluate of plain functions, and compiles them, once."""
+    settings, forward = config.training, with_gathered_params(forward, mesh)
+
+    def init_of(seed):
+        return make_init(forward, groups, seed, settings.ema)
+
+    def step_of(seed):
+        return make_step(forward, groups, metrics, seed, settings.accumulate, settings.ema)
+
+    init, update = init_of(config.seed), step_of(config.seed)
+    evaluate = make_evaluate(forward, groups, metrics)
+    if settings.seeds > 1:
+        init, update, evaluate = vmap_seeds(init_of, step_of, evaluate, seeds_of(config))
+    if steps > 1:
+        update = scan_steps(update, steps)
+    return compile_functions(*shard_functions(init, update, evaluate, mesh))
+
+
+def _prepare(loaders, source):
+    """Returns `(inputs, key, train) -> inputs`: augmentation in training, then preprocessing."""
+    augment, preprocess = None, None
+    if loaders.augment:
+        where = f"{source}: data_loader.augment"
+        augment = bind(loaders.augment, "transform", where, 1, ("key",))
+    if loaders.preprocess:
+        where = f"{source}: data_loader.preprocess"
+        preprocess = bind(loaders.preprocess, "transform", where, 1)
+
+    def prepare(inputs, key, train):
+        if train and augment:
+            inputs = augment(inputs, key=key)
+        return preprocess(inputs) if preprocess else inputs
+
+    return prepare
+
+
+def _group(group, loss, config, total_steps, where):
+    """Returns the OptimizerGroup with its optimizer made; "total_steps" in its arguments is filled in."""
+    function = resolve(group.optimizer.name, HOMES["optimizer"], f"{where}.name")
+    args = _fill(group.optimizer.args, "total_steps", total_steps)
+    args = construct(args, "optimizer", f"{where}.args")
+    optimizer = call(function, args, f"{where}.args")
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise UserError(
+            f"{where}.name: {group.optimizer.name!r} makes no optimizer: expected init "
+            "and update, as optax's have"
+        )
+    if config.training.clip_norm:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.training.clip_norm), optimizer)
+    rates = _learning_rates(
+        function, _fill(group.optimizer.args, "total_steps", total_steps), where
+    )
+    for spot, rate in rates:
+        number = isinstance(rate, int | float) and math.isfinite(rate)
+        if rate is not None and not callable(rate) and not number:
+            raise UserError(
+                f"{spot}: expected a number, or a schedule as "
+                f'{{"name": ..., "args": ...}}, got {rate!r}'
+            )
+    rate = rates[0][1] if len(rates) == 1 else None  # of several, none is the learning rate
+    return OptimizerGroup(loss, optimizer, tuple(group.params), rate)
+
+
+def _learning_rates(function, args, where):
+    """(place in the config, number or schedule) of each learning rate: in a chain there may be any.
+
+    What stands deeper, inside of other wrappers, may count its updates otherwise.
+    """
+    if function is optax.chain and isinstance(args, list):
+        links = [(index, one) for index, one in enumerate(args) if is_named(one)]
+        return [
+            rate
+            for index, one in links
+            for rate in _learning_rates(
+                resolve(one["name"], HOMES["optimizer"], f"{where}.args.{index}.name"),
+                one.get("args"),
+                f"{where}.args.{index}",
+            )
+        ]
+    if isinstance(args, list):
+        args = dict(zip(parameters_of(function), args, strict=False))
+    if not isinstance(args, dict) or "learning_rate" not in args:
+        return []
+    place = f"{where}.args.learning_rate"
+    return [(place, construct(args["learning_rate"], "optimizer", place))]
+
+
+def _fill(value, name, number):
+    if isinstance(value, dict):
+        return {key: _fill(one, name, number) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_fill(one, name, number) for one in value]
+    return number if value == name else value

@@ -1,0 +1,87 @@
+"""The one place where training is compiled, and the cache that keeps what was compiled."""
+
+import hashlib
+import os
+import platform
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import jaxlib
+
+# Random initialisers are slow to compile and run once: optimise little. Level 0 changes bits.
+QUICKLY = {"xla_backend_optimization_level": 1}
+# What XLA's library for CPUs may compute there: by default that includes convolutions, whose
+# gradients then take up to four times as long as by XLA's own means (benchmarks/layers.py).
+FAST = {
+    "cpu": {
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    }
+}
+DAMAGED_CACHE = "Error reading persistent compilation cache entry"  # how JAX's warning begins
+
+
+def compile_functions(init, update, evaluate):
+    """Returns the three functions of training, jitted.
+
+    Args:
+        init: (batch) -> state.
+        update: (state, batch) -> (state, measured). The new state takes the memory of the old one.
+        evaluate: (params, batch) -> (measured, outputs).
+    """
+    fast = FAST.get(jax.default_backend())
+    return (
+        jax.jit(init, compiler_options=QUICKLY),
+        jax.jit(update, donate_argnums=0, compiler_options=fast),
+        jax.jit(evaluate, compiler_options=fast),
+    )
+
+
+def compile_predict(forward):
+    """Returns `predict(params, inputs) -> outputs`, jitted.
+
+    Args:
+        forward: (params, inputs, key, train) -> (outputs, params).
+    """
+
+    def predict(params, inputs):
+        return forward(params, inputs, None, False)[0]
+
+    return jax.jit(predict, compiler_options=FAST.get(jax.default_backend()))
+
+
+def use_compilation_cache():
+    """Keeps compiled functions in the user's cache folder, so that the next start is quick.
+
+    There is one folder per machine and version of jaxlib, as compiled code runs only on its own
+    kind of processor. An entry left half-written by a killed process makes JAX warn and compile
+    again at every start: then the folder is emptied.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    machine = hashlib.sha256("\n".join([_processor(), jaxlib.__version__]).encode()).hexdigest()
+    folder = Path(base) / "jax-template" / machine[:16]
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    show = warnings.showwarning
+
+    def empty_if_damaged(message, *rest, **named):
+        if str(message).startswith(DAMAGED_CACHE):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        show(message, *rest, **named)
+
+    warnings.showwarning = empty_if_damaged
+
+
+def _processor():
+    """What kind of processor this is, as far as compiled code is concerned."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        wanted = ("model name", "flags", "Features", "CPU part")
+        return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+    except OSError:
+        return f"{platform.machine()} {platform.processor()} {sys.platform}"

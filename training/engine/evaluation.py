@@ -1,0 +1,113 @@
+"""Evaluating a network on a whole data set, exactly."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from data_loader.device_cache import gather
+from training.common.timing import timed
+from training.distributed.sharding import put_batch, replicate
+from training.tracking.accumulator import MetricAccumulator
+from training.tracking.metric_logger import IN_FLIGHT
+
+
+class Predictions(NamedTuple):
+    """What a classifier says about a data set.
+
+    Attributes:
+        logits: (examples, classes) floats.
+        targets: (examples,) integers, the true classes.
+        images: the picture of an example by its index, uint8 (channels, height, width);
+            a function or a sequence, or None where the inputs are no pictures.
+        classes: a name for each class; None stands for "0", "1", ...
+        source: where the predictions come from, in words.
+    """
+
+    logits: np.ndarray
+    targets: np.ndarray
+    images: Callable[[int], np.ndarray] | Sequence[np.ndarray] | None = None
+    classes: Sequence[str] | None = None
+    source: str = "the test set"
+
+
+@timed("evaluation")
+def evaluate_all(experiment, params, stop=None):
+    """Returns the results of every split but the training one: {"test_loss": ..., ...}.
+
+    Args:
+        parts: what `build` returned.
+        params: the network's parameters.
+        stop: an Interruption; once it has a signal, the results are empty.
+    """
+    results = {}
+    for split in experiment.loaders:
+        if split != "train":
+            results |= evaluate(experiment, params, split, stop=stop)[0]
+    return results
+
+
+def evaluate(experiment, params, split, keep_outputs=False, stop=None):
+    """Runs a network over one split of the data.
+
+    Args:
+        parts: what `build` returned.
+        params: the network's parameters.
+        split: "test" or "validation".
+        keep_outputs: fetch the network's outputs and the targets of every example as well.
+        stop: an Interruption; once it has a signal, the results are empty.
+
+    Returns:
+        The results {"test_loss": ...}; the outputs and targets in the data set's order, or None.
+    """
+    measured, kept = [], []
+    for batch in experiment.loaders[split].batches(epoch=1):
+        if stop is not None and stop.due():
+            return {}, None
+        batch = put_batch(batch, experiment.mesh)
+        sums, outputs = experiment.evaluate(params, batch)
+        measured.append(sums)
+        if len(measured) > IN_FLIGHT:  # more batches under way than that only take up memory
+            jax.block_until_ready(measured[-IN_FLIGHT])
+        if keep_outputs:
+            kept.append(real_examples((outputs, gather(batch["targets"])), batch["weight"]))
+    total = MetricAccumulator()
+    for sums in jax.device_get(measured):  # only now, so that the device never waits for the host
+        total.add(sums)
+    outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *kept) if kept else None
+    return total.results(experiment.aggregates, f"{split}_"), outputs
+
+
+def predict(experiment, params):
+    """Returns the test results, and the Predictions where the network is a classifier."""
+    results, (outputs, targets) = evaluate(experiment, params, "test", keep_outputs=True)
+    if not is_classification(outputs, targets):
+        return results, None
+    dataset = experiment.loaders["test"].dataset
+    classes = getattr(dataset, "classes", None)
+    if classes is None or len(classes) != outputs.shape[1]:
+        classes = [str(index) for index in range(outputs.shape[1])]
+    source = "the test set" + (
+        f", by the first of {experiment.seeds} seeds" * (experiment.seeds > 1)
+    )
+    return results, Predictions(outputs, targets, lambda index: dataset[index][0], classes, source)
+
+
+def real_examples(tree, weight):
+    """The examples of a batch that are not padding, on the host."""
+    tree, weight = replicate((tree, weight))
+    real = np.asarray(weight).reshape(len(weight), -1).any(-1)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[real], tree)
+
+
+def is_classification(outputs, targets):
+    """Whether the outputs can only be logits and the targets classes."""
+    return (
+        isinstance(outputs, np.ndarray)
+        and isinstance(targets, np.ndarray)
+        and (outputs.ndim, targets.ndim) == (2, 1)
+        and outputs.shape[1] > 1
+        and np.issubdtype(targets.dtype, np.integer)
+        and 0 <= targets.min() <= targets.max() < outputs.shape[1]
+    )

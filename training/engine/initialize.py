@@ -1,0 +1,135 @@
+"""What a run begins with: the state of training, tried out before anything is computed."""
+
+import logging
+import traceback
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_loader.device_cache import gather
+from training.checkpoint.naming import find
+from training.checkpoint.reading import read
+from training.checkpoint.restore import network_params, restore
+from training.common.trees import pick, split
+from training.distributed.sharding import put_batch, put_state
+from training.engine.scan import group_batches
+from training.engine.state import eval_params
+from utils import UserError
+
+LOG = logging.getLogger("main")
+LINES = 4  # of a traceback that a message shows
+CLASSES = 5  # whose names a message shows
+
+
+def first_batch(experiment):
+    """Returns a batch of the training data."""
+    return gather(_stored_batch(experiment))
+
+
+def dry_run(experiment, batch):
+    """Traces init, update and evaluate without computing anything; returns the state's shapes.
+
+    Arguments of the config that do not fit fail here, before the run has begun.
+
+    Raises:
+        UserError: with the lines of the project's and the user's code where it failed.
+    """
+    try:
+        state = jax.eval_shape(experiment.init, gather(batch))
+        call, _ = next(group_batches(iter([batch]), experiment.steps_per_call))
+        jax.eval_shape(experiment.update, state, call)
+        _, outputs = jax.eval_shape(experiment.evaluate, eval_params(state), batch)
+        _compare_with_classes(experiment, outputs, gather(batch["targets"]))
+        return state
+    except UserError:
+        raise
+    except Exception as error:  # a function named in the config may raise anything
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        own = [one for one in frames if "site-packages" not in one.filename]
+        lines = [f"  {one.filename}:{one.lineno}, in {one.name}: {one.line}" for one in own]
+        shown = "\n".join(lines[-LINES:])
+        name = type(error).__name__
+        raise UserError(
+            f"the network, a loss, a metric or an optimizer does not accept what it is given, or "
+            f"what the config names as its arguments.\n{shown}\n{name}: {error}"
+        ) from error
+
+
+def fresh_state(experiment, config):
+    """Returns the TrainState a new run begins with, pre-trained if the config says so."""
+    batch = _stored_batch(experiment)
+    dry_run(experiment, batch)
+    state = experiment.init(put_batch(gather(batch), experiment.mesh))
+    wanted = config.training.checkpoint
+    if not wanted:
+        return state
+    path = find(wanted.path, prefer_best=True)
+    arrays = network_params(read(path)[0])
+
+    def pretrained(params):
+        return restore(params, arrays, partial=wanted.partial, where=path)
+
+    if experiment.seeds == 1:
+        params = pretrained(state.params)
+    else:
+        each = [pretrained(pick(state.params, seed)) for seed in range(experiment.seeds)]
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    LOG.info("Pre-trained parameters from %s", path)
+    ema_params = None if state.ema_params is None else split(params)[0]
+    return state._replace(params=params, ema_params=ema_params)
+
+
+def restored_state(experiment, arrays, checkpoint):
+    """Returns the TrainState of a checkpoint."""
+    template = dry_run(experiment, _stored_batch(experiment))
+    state = restore(template, arrays, where=checkpoint)
+    if checkpoint.is_dir():  # then these were only shapes
+        from training.checkpoint.orbax_folder import load_state
+
+        return load_state(checkpoint, state, experiment.mesh)
+    return put_state(state, experiment.mesh)
+
+
+def restored_params(experiment, arrays, checkpoint):
+    """Returns the network's parameters from `network_params` of a checkpoint."""
+    template = jax.eval_shape(experiment.init, first_batch(experiment)).params
+    return restore(template, arrays, where=checkpoint)
+
+
+def count_parameters(params, seeds=1):
+    """Returns the number of trained parameters of one network."""
+    return sum(leaf.size for leaf in jax.tree.leaves(split(params)[0])) // seeds
+
+
+def _stored_batch(experiment):
+    """The first batch of the training data, as the loader has it: it may hold TableViews."""
+    batches = experiment.loaders["train"].batches(epoch=1)
+    try:
+        batch = next(batches)
+    finally:
+        batches.close()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        if dtype.kind not in "biufcV":  # V: bfloat16 and its like
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise UserError(
+                f"the training data: {name} of a batch are {dtype}; expected numbers. Change the "
+                "data set, or name a `collate` that makes numbers of them"
+            )
+    return batch
+
+
+def _compare_with_classes(experiment, outputs, targets):
+    """Warns of a network with more or fewer outputs than the data set has names of classes."""
+    classes = getattr(experiment.loaders["train"].dataset, "classes", None)
+    rank = np.ndim(outputs) - (experiment.seeds > 1) if hasattr(outputs, "shape") else 0
+    if classes is None or rank != 2 or np.ndim(targets) != 1 or targets.dtype.kind not in "iu":
+        return
+    count, wanted = outputs.shape[-1], len(classes)
+    names = ", ".join(str(one) for one in classes[:CLASSES]) + ", ..." * (wanted > CLASSES)
+    if count != wanted:
+        LOG.warning(
+            f"The network has {count} outputs, but the data set {wanted} classes ({names}). The "
+            f"networks of model/model.py have one for each with model.args.classes={wanted}"
+        )

@@ -1,0 +1,72 @@
+"""How far a run has come: its position in the data, its best epoch, and exact running sums."""
+
+from dataclasses import dataclass, field
+
+from training.tracking.accumulator import MetricAccumulator
+from utils import UserError
+
+
+@dataclass
+class Progress:
+    """What a checkpoint has to hold beside the TrainState, so that a run goes on exactly."""
+
+    epochs: int = 0  # finished ones
+    batch: int = 0  # batches done of the epoch under way
+    best: float | None = None  # the monitored figure's best value so far
+    since_best: int = 0  # epochs since then
+    interval: MetricAccumulator = field(
+        default_factory=MetricAccumulator
+    )  # since the last line of the log
+    epoch: MetricAccumulator = field(default_factory=MetricAccumulator)  # since the epoch began
+    files: dict = field(default_factory=dict)  # {name: bytes} of the logs, cut back to on resuming
+
+    @classmethod
+    def from_meta(cls, meta, where="the checkpoint"):
+        """Returns the Progress that `meta` was made from.
+
+        Raises:
+            UserError: it was made from something else; `where` names its file.
+        """
+        try:
+            sums = {name: MetricAccumulator(meta[name]) for name in ("interval", "epoch")}
+            progress = cls(**meta | sums)
+            counts = [progress.epochs, progress.batch, progress.since_best]
+            counts += progress.files.values()
+            best = 0 if progress.best is None else progress.best
+            if all(type(one) is int and one >= 0 for one in counts) and type(best) in (int, float):
+                return progress
+        except (AttributeError, KeyError, TypeError, ValueError):
+            pass
+        raise UserError(f"{where}: says nothing of how far a run has come; name a run's checkpoint")
+
+    def meta(self):
+        """Returns it as plain numbers, lists and dicts."""
+        sums = {name: getattr(self, name).plain() for name in ("interval", "epoch")}
+        return vars(self) | sums
+
+    def position(self):
+        """Returns (epochs finished,), or (epoch, its batches done) within one."""
+        return (self.epochs + 1, self.batch) if self.batch else (self.epochs,)
+
+    def end_epoch(self, results, monitor):
+        """Notes that an epoch is finished; returns whether it is the best so far.
+
+        Args:
+            results: {name: value} of the epoch.
+            monitor: "min NAME" or "max NAME".
+        """
+        self.epochs, self.batch = self.epochs + 1, 0
+        self.interval, self.epoch = MetricAccumulator(), MetricAccumulator()
+        sense, _, name = monitor.partition(" ")
+        value = results[name]
+        better = self.best is None or (value < self.best if sense == "min" else value > self.best)
+        if not better or value != value:  # NaN is never the best
+            self.since_best += 1
+            return False
+        self.best, self.since_best = value, 0
+        return True
+
+    def finished(self, settings):
+        """Whether there is nothing left to train: all epochs are done, or it stopped early."""
+        stopped = settings.early_stop is not None and self.since_best >= settings.early_stop
+        return stopped or self.epochs >= settings.epochs

@@ -1,0 +1,148 @@
+"""A run: its config and folder, the experiment it trains, and how far it has come."""
+
+import logging
+
+import jax
+import numpy as np
+
+import utils
+from training.checkpoint.naming import set_aside_after
+from training.checkpoint.reading import read
+from training.common.files import disk_errors
+from training.common.lock import lock
+from training.common.trees import pick
+from training.config import HOMES, write_config
+from training.distributed import processes
+from training.distributed.sharding import check_devices
+from training.engine.build import build
+from training.engine.compilation import compile_predict, use_compilation_cache
+from training.engine.evaluation import evaluate
+from training.engine.initialize import count_parameters, fresh_state, restored_state
+from training.engine.progress import Progress
+from training.engine.state import eval_params
+from training.tracking.trackers import with_wandb_id
+
+LOG = logging.getLogger("main")
+
+
+class Run:
+    """One run of training, under way or finished.
+
+    Attributes:
+        config: its Config.
+        folder: its run folder; None in a process that writes nothing.
+        experiment: the Experiment it trains.
+        state: the TrainState.
+        progress: the Progress.
+        metrics: {name: number} of the last epoch, as in metrics.jsonl ("test_accuracy").
+        stopped: number of the signal that stopped it, or None.
+    """
+
+    def __init__(self, config, folder, experiment, state, progress):
+        self.config, self.folder, self.experiment = config, folder, experiment
+        self.state, self.progress = state, progress
+        self.metrics, self.stopped, self._predict = {}, None, None
+
+    @property
+    def params(self):
+        """The parameters to evaluate with."""
+        return eval_params(self.state)
+
+    @property
+    def parameters(self):
+        """The number of trained parameters of the network."""
+        return count_parameters(self.state.params, self.experiment.seeds)
+
+    def predict(self, inputs):
+        """Returns the network's outputs for a batch of inputs, as the data set has them.
+
+        Args:
+            inputs: (batch, ...), or a dict of such.
+
+        Returns:
+            (batch, ...) NumPy, or a tree of such; of several seeds, those of the first.
+        """
+        self._predict = self._predict or compile_predict(self.experiment.forward)
+        params = self.params if self.experiment.seeds == 1 else pick(self.params, 0)
+        return jax.tree.map(np.asarray, self._predict(params, inputs))
+
+    def evaluate(self, split="test"):
+        """Returns {name: number} of a whole split of the data: "test", "validation"."""
+        return evaluate(self.experiment, self.params, split)[0]
+
+
+def new_run(config, source):
+    """Makes a new run and its folder.
+
+    Args:
+        config: a checked Config.
+        source: its name, for messages.
+    """
+    config = with_wandb_id(config)
+    if not processes.is_main():
+        experiment = _prepare(config, source, None)
+        return Run(config, None, experiment, fresh_state(experiment, config), Progress())
+    name = (config.training.save_dir, config.title, config.wandb.id)
+    with utils.new_run_folder(*name) as folder:
+        write_config(config, folder / "config.json")  # from here on, --resume can start it again
+        experiment = _prepare(config, source, folder)
+        run = Run(config, folder, experiment, fresh_state(experiment, config), Progress())
+        _write_origin(run)
+    return run
+
+
+def resumed_run(config, folder, checkpoint):
+    """Continues a run in its own folder, with its own config and its own copy of the network.
+
+    Args:
+        config: the run's Config.
+        folder: the run folder.
+        checkpoint: to resume from; None: it was killed before it saved anything.
+    """
+    arrays, meta = read(checkpoint, folders_whole=False) if checkpoint else (None, None)
+    progress = Progress.from_meta(meta, checkpoint) if checkpoint else Progress()
+    experiment = _prepare(config, folder / "config.json", folder if processes.is_main() else None)
+    if checkpoint:
+        state = restored_state(experiment, arrays, checkpoint)
+    else:
+        state = fresh_state(experiment, config)
+    if not processes.is_main():
+        return Run(config, None, experiment, state, progress)
+    run = Run(config, folder, experiment, state, progress)
+    _write_origin(run)
+    LOG.info("Resuming from %s", checkpoint or "the beginning: nothing had been saved yet")
+    if aside := set_aside_after(folder, *progress.position()):
+        LOG.warning("The checkpoints that were further in training are now in %s", aside)
+    return run
+
+
+def _prepare(config, source, folder):
+    """Sets up logging and JAX, and builds the Experiment of a run."""
+    if folder:
+        lock(folder)
+    utils.set_up_logging(folder, quiet=not processes.is_main())
+    LOG.info("Start Training! [%s]", config.title)
+    if config.training.compilation_cache:
+        use_compilation_cache()
+    experiment = build(config, source)
+    check_devices(config, experiment.loaders["train"].batch_size, source)
+    if processes.is_distributed():
+        record = utils.optional_module("training.provenance.record")
+        same = record.fingerprint(config, folder or utils.ROOT, experiment) if record else {}
+        processes.assert_same(**{"config": config.model_dump(mode="json")} | same)
+    LOG.info("Dataloader, Model, Optimizer, Loss function loaded!")
+    return experiment
+
+
+def _write_origin(run):
+    """Writes what a run is made from: config, environment and the network's code.
+
+    On resuming, a warning names everything that has changed since.
+    """
+    with disk_errors(run.folder):
+        write_config(run.config, run.folder / "config.json")
+        if not (run.folder / "model").exists():
+            network = utils.resolve(run.config.model.name, HOMES["model"])
+            utils.keep_code(run.folder, network.__module__)
+        if record := utils.optional_module("training.provenance.record"):
+            record.record_provenance(run.config, run.folder, run.experiment, run.parameters)

@@ -1,0 +1,156 @@
+"""The functions of training, composed plain: forward, init, one update, evaluate.
+
+The update itself is `training.optimizers.update`, made to be changed; what surrounds it is here.
+Nothing is compiled here: that happens once, in training/engine/compilation.py.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from data_loader.device_cache import gather
+from training.common.measure import loss_name, measure, prefixed
+from training.common.trees import cast, merge, split
+from training.engine.state import TrainState, step_key
+from training.optimizers import gradients, update
+from utils import UserError
+
+
+def make_forward(model, prepare, compute_dtype="float32"):
+    """Returns `forward(params, inputs, key, train) -> (outputs, params)`.
+
+    Args:
+        model: the network, `(inputs, params=, key=, train=) -> (outputs, params)`.
+        prepare: `(inputs, key, train) -> inputs`, augmentation and preprocessing.
+        compute_dtype: of the network's arithmetic; parameters and outputs stay float32.
+    """
+
+    def forward(params, inputs, key, train):
+        prepare_key, model_key = (None, None) if key is None else jax.random.split(key)
+        inputs = prepare(inputs, prepare_key, train)
+        if compute_dtype != "float32":
+            trained, stats = split(params)
+            params = merge(cast(trained, compute_dtype), stats)
+            inputs = cast(inputs, compute_dtype)
+        outputs, params = model(inputs, params=params, key=model_key, train=train)
+        return cast(outputs, jnp.float32), params
+
+    return forward
+
+
+def make_init(forward, groups, seed=0, ema=None):
+    """Returns `init(batch) -> TrainState`; see `make_step` for the arguments."""
+
+    def init(batch):
+        key, _ = jax.random.split(jax.random.key(seed))
+        _, params = forward(None, batch["inputs"], key, False)
+        optimizers = {}
+        for name, group in groups.items():
+            part, _ = split(params, group.params)
+            if not jax.tree.leaves(part):
+                raise UserError(
+                    f"training.optimizer_groups.{name}.params: {list(group.params)}, but there are "
+                    f"no such parameters; the network's parts are {sorted(params)}"
+                )
+            optimizers[name] = group.optimizer.init(part)
+        ema_params = split(params)[0] if ema else None
+        return TrainState(
+            jnp.zeros((), jnp.int32), params, optimizers, ema_params, jnp.ones((), bool)
+        )
+
+    return init
+
+
+def make_step(forward, groups, metrics, seed=0, accumulate=1, ema=None):
+    """Returns `step(state, batch) -> (state, measured)`: the update and what surrounds it.
+
+    Args:
+        forward: what `make_forward` returns.
+        groups: {name: OptimizerGroup}.
+        metrics: {name: function of (outputs, targets)}.
+        seed: with the state's step it gives each update its key.
+        accumulate: pieces a batch is processed in, one after the other, to save memory.
+        ema: decay of the weights' moving average per update; None: none is kept.
+
+    Returns:
+        The step. `measured` maps the name of each loss, metric, gradient norm and learning rate to
+        a pair (sum, weight), the mean being their quotient, and "finite" to a bool.
+    """
+    grads_of = partial(gradients, forward=forward, groups=groups, metrics=metrics)
+    if accumulate > 1:
+        grads_of = accumulated(grads_of, accumulate)
+
+    def step(state, batch):
+        key = step_key(seed, state.step)
+        new, measured = update(state, gather(batch), key, gradients=grads_of, groups=groups)
+        if ema:
+            new = new._replace(ema_params=moving_average(state, new.params, ema))
+        return unless_finite_keep(state, new, measured, groups)
+
+    return step
+
+
+def make_evaluate(forward, groups, metrics):
+    """Returns `evaluate(params, batch) -> (measured, outputs)`; see `make_step`."""
+
+    def evaluate(params, batch):
+        batch = gather(batch)
+        outputs, _ = forward(params, batch["inputs"], None, False)
+        losses = {loss_name(name): group.loss for name, group in groups.items()}
+        return measure(metrics | losses, outputs, batch), outputs
+
+    return evaluate
+
+
+def unless_finite_keep(state, new, measured, groups):
+    """Returns the new state, or the old one where a loss or gradient is not finite; and measured.
+
+    The step that is not taken can then be saved and examined.
+    """
+    finite = state.finite
+    for name in groups:
+        total, _ = measured[loss_name(name)]
+        norm, _ = measured[prefixed(name, "gradient_norm")]
+        finite &= jnp.isfinite(total) & jnp.isfinite(norm)
+    new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+    return new._replace(finite=finite), measured | {"finite": finite}
+
+
+def moving_average(state, params, decay):
+    """Returns the moving average of the trained params after an update; it starts quickly."""
+    trained, _ = split(params)
+    decay = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.ema_params, trained)
+
+
+def accumulated(gradients, count):
+    """Returns `gradients` that sums over `count` pieces of the batch, one after the other."""
+
+    def of_pieces(params, batch, key):
+        pieces = _pieces(batch, count)
+        trained, stats = split(params)
+
+        def body(carry, piece):
+            index, stats, *sums = carry
+            piece_key = jax.random.fold_in(key, index)
+            grads, measured, stats = gradients(merge(trained, stats), piece, piece_key)
+            return (index + 1, stats, *jax.tree.map(jnp.add, sums, [grads, measured])), None
+
+        first = jax.tree.map(lambda leaf: leaf[0], pieces)
+        shapes = jax.eval_shape(gradients, params, first, key)[:2]
+        sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (_, stats, grads, measured), _ = jax.lax.scan(body, (0, stats, *sums), pieces)
+        return grads, measured, stats
+
+    return of_pieces
+
+
+def _pieces(batch, count):
+    def cut(leaf):
+        if len(leaf) % count:
+            raise UserError(f"training.accumulate={count} does not divide a batch of {len(leaf)}")
+        # Every count-th row makes a piece: of rows on several devices each has some of each piece.
+        return leaf.reshape(len(leaf) // count, count, *leaf.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(cut, batch)

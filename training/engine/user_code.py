@@ -1,0 +1,132 @@
+"""Errors of the functions that a config names, told in a line: where, what came, how to mend it."""
+
+import contextlib
+import re
+import sysconfig
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from training.common.errors import FunctionError
+from utils import ROOT, UserError
+
+FAULTS = (TypeError, ValueError, LookupError, AttributeError, NameError, ArithmeticError)
+ARGUMENTS = {"loss": ("outputs", "targets"), "metric": ("outputs", "targets")}  # else inputs
+# What JAX says of these takes a page.
+HINTS = {
+    jax.errors.TracerBoolConversionError: "whether this is true is not known while JAX traces the "
+    "function: use jnp.where or jax.lax.cond in place of if",
+    jax.errors.TracerArrayConversionError: "NumPy cannot compute with what JAX traces: use "
+    "jax.numpy in place of numpy",
+    jax.errors.UnexpectedTracerError: "a value of an earlier call was kept and used again: the "
+    "function must be pure, all that it needs coming in and all that it changes going out",
+    jax.errors.ConcretizationTypeError: "this needs a number, which is not known while JAX traces "
+    "the function: take it from a shape or from the config",
+}
+
+
+def wrap_user_function(function, name, kind, where):
+    """Returns the function with its errors, and results that do not fit, told as FunctionError.
+
+    Args:
+        function: what is called.
+        name: what the config calls it.
+        kind: what it is, a key of training.config.HOMES.
+        where: its place in the config.
+    """
+
+    def call(*args, **named):
+        try:
+            result = function(*args, **named)
+        except UserError:
+            raise
+        except FAULTS as error:
+            came = _described(args, kind)
+            raise FunctionError(f"{where}: {name} of {came}: {_reason(error)}") from error
+        if kind == "model":
+            _check_pair(result, f"{where}: {name}")
+        if kind in ("loss", "metric"):
+            _check_values(result, args, f"{where}: {name}", kind)
+        return result
+
+    return call
+
+
+@contextlib.contextmanager
+def catch_leaked_tracers():
+    """Tells of a value that was kept from one call to the next, which JAX finds out late."""
+    try:
+        yield
+    except jax.errors.UnexpectedTracerError as error:
+        lines = re.findall(r"^(/.+):(\d+):\d+ \(", str(error), re.MULTILINE)
+        users = [f" ({_shown(file)}:{line})" for file, line in lines if _is_the_users(file)]
+        raise FunctionError(HINTS[type(error)] + "".join(users[-1:])) from error
+
+
+def _check_pair(result, where):
+    """Refuses what is not (outputs, params)."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        came = type(result).__name__ + (f" of {len(result)}" if isinstance(result, tuple) else "")
+        came = _kind(result) if hasattr(result, "shape") else came
+        raise FunctionError(
+            f"{where} returned {came}; expected two things, as in: return outputs, layer.params"
+        )
+    if not isinstance(result[1], Mapping):
+        raise FunctionError(
+            f"{where} returned {type(result[1]).__name__} as its params; expected a dict of "
+            "arrays, which it is given the next time, as in: return outputs, layer.params"
+        )
+
+
+def _check_values(result, args, where, kind):
+    """Refuses what is not a value for each example."""
+    batch, shape = np.shape(jax.tree.leaves(args[1])[0])[0], np.shape(result)
+    if shape[:1] != (batch,):
+        raise FunctionError(
+            f"{where} of {_described(args, kind)} returned shape {shape}; expected a value for "
+            f"each of the {batch} examples. It must not average or sum over the batch"
+        )
+
+
+def _reason(error):
+    """What is to be said of an error, and the line it began in."""
+    hint = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), None)
+    words = hint or str(error).partition("\n")[0].rstrip(".")
+    if not isinstance(error, TypeError | ValueError):
+        words = f"{type(error).__name__}: {words}"
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [one for one in frames if _is_the_users(one.filename)]
+    if not users:
+        return words
+    return f"{words} ({_shown(users[-1].filename)}:{users[-1].lineno}: {users[-1].line})"
+
+
+def _is_the_users(file):
+    """Whether a file is neither a library's nor this framework's own."""
+    path = Path(file)
+    framework = any(path.is_relative_to(ROOT / part) for part in ("training", "model/modules"))
+    library = path.is_relative_to(sysconfig.get_path("stdlib")) or "site-packages" in path.parts
+    return path.is_file() and not framework and not library
+
+
+def _shown(file):
+    path = Path(file)
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _described(args, kind):
+    """ "outputs float32 (128, 10), targets int32 (128,)"."""
+    names = ARGUMENTS.get(kind, ("inputs",))
+    return ", ".join(f"{name} {_kind(tree)}" for name, tree in zip(names, args, strict=False))
+
+
+def _kind(tree):
+    named = jax.tree_util.tree_leaves_with_path(tree)
+    return " ".join(
+        f"{jax.tree_util.keystr(path)} {getattr(leaf, 'dtype', type(leaf).__name__)} "
+        f"{np.shape(leaf)}".strip()
+        for path, leaf in named
+    )

@@ -1,0 +1,1 @@
+"""Optional: the HTML pages of runs, and the comparison of several."""

@@ -1,0 +1,1 @@
+"""Optional: training a config with every combination of some values."""

@@ -1,0 +1,205 @@
+"""What a sweep is to run: the values of each key, their combinations, the folders of the runs."""
+
+import itertools
+import json
+import math
+import random
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from training.common.files import disk_errors
+from training.config import Config, read_config, write_config
+from training.tracking.trackers import with_wandb_id
+from utils import UserError
+
+LIKE = 'like "training.optimizer.args.learning_rate=[0.01,0.02]" or "seed=[0,1,2]"'
+LONGEST = 60  # characters of a value in a folder's name
+
+
+class Range(NamedTuple):
+    """Where values are drawn from: evenly in their logarithm if both ends are above 0."""
+
+    low: float
+    high: float
+
+    @property
+    def whole(self):
+        """Whether only whole numbers are drawn."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def draw(self, seed):
+        """Returns a value, which is the same for the same seed."""
+        turn, back = (math.log, math.exp) if self.low > 0 else (float, float)
+        value = back(random.Random(seed).uniform(turn(self.low), turn(self.high)))
+        return round(value) if self.whole else float(f"{value:.4g}")
+
+
+class Run(NamedTuple):
+    """One of a sweep's runs: the values that it tries, by their keys, its config and its folder."""
+
+    values: dict[str, Any]
+    config: Config
+    folder: Path
+
+
+def sort_out(overrides, trials):
+    """Returns the overrides that hold for all runs, and {key: list of values to try, or Range}.
+
+    Raises:
+        UserError: there is nothing to try, or something is not written as it should be.
+    """
+    fixed, choices = [], {}
+    for override in overrides:
+        key, _, text = override.partition("=")
+        found = _range(text, override) or _list(text, override)
+        if found is None:
+            fixed.append(override)
+        elif choices.setdefault(key, found) is not found:
+            raise UserError(f"{key}: the values to try are there twice; write them once")
+    ranges = [key for key, one in choices.items() if isinstance(one, Range)]
+    if not choices:
+        raise UserError(f"nothing to try: give a key several values, {LIKE}")
+    if ranges and not trials:
+        raise UserError(f"{ranges[0]}: a range; say how many values to draw, like --trials 20")
+    if trials and not ranges:
+        raise UserError("--trials: no key has a range to draw from, like weight_decay=0.001..0.1")
+    # Sorted, so that the same runs have the same names in whatever order they were asked for.
+    return fixed, dict(sorted(choices.items(), key=lambda pair: (pair[0] == "seed", pair[0])))
+
+
+def plan(path, fixed, choices, trials, name=None):
+    """Returns the Runs, each with its config checked, and touches nothing.
+
+    Raises:
+        UserError: a config is not right, or the runs do not belong together.
+    """
+    _refuse_plain_lists(path, fixed, choices)
+    short, found = short_names(list(choices)), {}
+    for values in _combinations(choices, trials):
+        config = read_config(path, fixed + [f"{k}={json.dumps(v)}" for k, v in values.items()])
+        title = ",".join(f"{short[key]}={_file_name(value)}" for key, value in values.items())
+        if found.setdefault(title, (values, config))[0] != values:
+            raise UserError(f"two runs would both be called {title}; use other values")
+    configs = [config for _, config in found.values()]
+    if len({(one.title, one.training.save_dir, one.training.monitor) for one in configs}) > 1:
+        raise UserError("title, training.save_dir and training.monitor: one for all of a sweep")
+    title, training = configs[0].title, configs[0].training
+    if not re.fullmatch(r"(min|max) \S+", training.monitor):
+        raise UserError(
+            f"training.monitor: expected 'min NAME' or 'max NAME', got {training.monitor!r}"
+        )
+    name = name or "-".join(short.values())
+    if not re.fullmatch(r"\w[\w .+-]*", name):
+        raise UserError(f"--name {name!r}: expected letters, digits and any of _ . + - or a space")
+    folder = Path(training.save_dir, f"{title}-sweep", name)
+    return [Run(values, config, folder / run) for run, (values, config) in found.items()]
+
+
+def prepare(runs):
+    """Makes the run folders that are not there, if those that are there hold the same configs."""
+    new = []
+    for run in runs:
+        if (run.folder / "config.json").exists():
+            _check_same(run.config, run.folder)
+        else:
+            new.append(run)
+    for run in new:
+        with disk_errors(run.folder):
+            run.folder.mkdir(parents=True, exist_ok=True)
+        write_config(with_wandb_id(run.config), run.folder / "config.json")
+
+
+def short_names(keys):
+    """Returns {key: the shortest end of it that says something and ends no other key}."""
+    short = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = [".".join(parts[start:]) for start in reversed(range(len(parts)))]
+        ends = [end for end in ends if not re.match(r"(name|args|[0-9]+)\b", end)]
+        ends = [end for end in ends if sum(f".{one}".endswith(f".{end}") for one in keys) == 1]
+        short[key] = (ends or [key])[0]
+    return short
+
+
+def value_text(value):
+    """Returns a value as it may stand behind `key=` for train.py."""
+    plain = isinstance(value, str) and _value(value) == value
+    return value if plain else json.dumps(value)
+
+
+def _range(text, override):
+    """The Range of "LOW..HIGH", or None."""
+    ends = Range(*map(_value, text.split(".."))) if text.count("..") == 1 else Range("", "")
+    if not all(type(end) in (int, float) for end in ends):
+        return None
+    if not -math.inf < ends.low < ends.high < math.inf:
+        raise UserError(f"{override}: expected LOW..HIGH, the lower end first")
+    return ends
+
+
+def _list(text, override):
+    """The values of "[a,b]", or None."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        if re.search(r'[\[\]{}"]', text[1:-1]):
+            raise UserError(f"{override}: not a list of values: {error}") from None
+        values = [_value(one.strip()) for one in text[1:-1].split(",")]  # words need no quotes
+    if not values or len({json.dumps(value) for value in values}) < len(values):
+        raise UserError(f"{override}: expected one value or more, and none of them twice")
+    return values
+
+
+def _value(text):
+    """What train.py takes a text for: JSON, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _combinations(choices, trials):
+    """Yields {key: value}: each combination of the values, for each draw from the ranges."""
+    for trial in range(trials or 1):
+        columns = [
+            [one.draw(f"{key} {trial}")] if isinstance(one, Range) else one
+            for key, one in choices.items()
+        ]
+        for values in itertools.product(*columns):
+            yield dict(zip(choices, values, strict=True))
+
+
+def _refuse_plain_lists(path, fixed, choices):
+    """Where the config has a list, brackets may be meant as the value: that is not guessed."""
+    there = read_config(path, fixed).model_dump()
+    for key, values in choices.items():
+        value = there
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, list) and not all(isinstance(one, list) for one in values):
+            text = json.dumps(values, separators=(",", ":"))
+            raise UserError(
+                f"{key}={text}: the config has a list there, and the outer brackets hold the "
+                f"values to try: write {key}=[{text}] for this one, =[{text},[...]] for several"
+            )
+
+
+def _check_same(config, folder):
+    there = read_config(folder / "config.json")
+    if config.model_dump(exclude={"wandb"}) != there.model_dump(exclude={"wandb"}):
+        from training.common.records import flatten
+
+        pairs = [dict(flatten(one.model_dump(exclude={"wandb"}))) for one in (there, config)]
+        key = next(key for key in pairs[0] | pairs[1] if pairs[0].get(key) != pairs[1].get(key))
+        was, now = (pair.get(key, "nothing") for pair in pairs)
+        raise UserError(
+            f"{folder}: was made with {key}={was}, now it is {now}. "
+            "Name another folder with --name, or move this one away"
+        )
+
+
+def _file_name(value):
+    return re.sub(r"[^\w.+-]+", "_", value_text(value)).strip("_")[:LONGEST]

@@ -1,0 +1,1 @@
+"""Where a run's numbers go: console, metrics.jsonl, TensorBoard, Weights & Biases."""

@@ -1,0 +1,22 @@
+"""The progress bar of an epoch, on a terminal."""
+
+import contextlib
+import logging
+import sys
+
+LOG = logging.getLogger("main")
+
+
+@contextlib.contextmanager
+def progress_bar(loader, epoch, start):
+    """Yields a function to call with a number of batches; on a terminal it moves a bar."""
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    if not (sys.stdout.isatty() and LOG.isEnabledFor(logging.INFO)):
+        yield lambda batches: None
+        return
+    total, done = loader.examples, start * loader.batch_size
+    bar = tqdm(desc=f"Epoch {epoch}", total=total, initial=done, unit=" images", leave=False)
+    with bar, logging_redirect_tqdm([LOG]):
+        yield lambda batches: bar.update(min(batches * loader.batch_size, total - bar.n))
