@@ -1,11 +1,17 @@
-"""What the tests share: a small piece of the real MNIST, and a config that trains on it."""
+"""What the tests share: which of them run, a small piece of the real MNIST, a config for it.
+
+`python -m pytest` runs the fast set: all tests but those below a folder named `full`.
+`python -m pytest --full` (or `-m ""`) runs all. A test named on the command line runs in any case.
+"""
 
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -13,6 +19,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import numpy as np
 import pytest
 from absl import logging as absl_logging
+from hypothesis import HealthCheck, settings
 
 import train
 from tests.helpers.project import BATCH_SIZE, ROOT, TEST_EXAMPLES, TRAIN_EXAMPLES, write_mnist
@@ -22,17 +29,71 @@ from tests.helpers.project import BATCH_SIZE, ROOT, TEST_EXAMPLES, TRAIN_EXAMPLE
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
+# The first example of a test may compile, so no example has a deadline.
+COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("fast", max_examples=10, derandomize=True, database=None, **COMMON)
+settings.register_profile("full", max_examples=100, print_blob=True, **COMMON)
+
 # A shell has what it starts in the background ignore Ctrl-C, and that would be inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def cache_folder(tmp_path_factory):
-    """Compiled functions are shared by the tests of a session, and by nobody else."""
-    folder = str(tmp_path_factory.mktemp("cache"))
-    os.environ["XDG_CACHE_HOME"] = folder
-    return folder
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="Run all tests, not the fast set only.")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Chooses the set of tests and, where none is named, shares them among processes."""
+    option = config.option
+    if hasattr(config, "workerinput"):  # a process of pytest-xdist gets the options as they are now
+        return
+    here = config.invocation_params.dir
+    named = [_below_tests((here / name.partition("::")[0]).resolve()) for name in option.file_or_dir]
+    marked = any(argument.startswith("-m") for argument in config.invocation_params.args)
+    if not (option.full or marked or any("full" in parts for parts in named)):
+        option.markexpr = "not full"
+    if not named and getattr(option, "numprocesses", 0) is None:
+        option.numprocesses = "auto"
+    if getattr(option, "dist", None) == "no":
+        option.dist = "worksteal"  # neighbours stay together, as they share fixtures
+
+
+def pytest_configure(config):
+    """Sets how many examples hypothesis tries, and where compiled functions are kept.
+
+    Compiled functions are shared by the tests of a session, and by nobody else.
+    """
+    config.addinivalue_line("markers", "full: not in the fast set; for tests in a folder `full`")
+    settings.load_profile("fast" if config.option.markexpr == "not full" else "full")
+    if not hasattr(config, "workerinput"):
+        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pytest-cache-")
+
+
+def pytest_unconfigure(config):
+    """Removes what was compiled."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Does not import what is not run."""
+    left_out = config.option.markexpr == "not full" and "full" in _below_tests(collection_path)
+    return left_out or None  # None: others decide
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks the tests below a folder named `full`."""
+    for item in items:
+        if "full" in _below_tests(item.path):
+            item.add_marker("full")
+
+
+def _below_tests(path):
+    tests = ROOT / "tests"
+    return path.relative_to(tests).parts if path.is_relative_to(tests) else ()
 
 
 @pytest.fixture(scope="session")
