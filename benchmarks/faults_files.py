@@ -14,8 +14,9 @@ import numpy as np
 import safetensors.numpy
 from PIL import Image
 
-from training.checkpoint.reading import read, write
+from training.checkpoint.reading import read
 from training.checkpoint.restore import restore
+from training.checkpoint.single_file import write
 from training.engine.progress import Progress
 from utils import UserError
 

@@ -1,4 +1,4 @@
-"""Names of checkpoints, and which of a run folder's to take."""
+"""Names of checkpoints, and which one of a run folder to use."""
 
 import math
 import os
@@ -6,27 +6,31 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-from training.checkpoint.single_file import some
-from training.common import files
-from training.common.files import PREVIOUS, disk_errors
-from training.distributed import processes
+from training.common.files import PREVIOUS, disk_errors, is_orbax_folder
+from training.distributed.processes import broadcast
 from utils import UserError, latest_run
 
 BEST = "checkpoint-best.params"
 NUMBERED = re.compile(r"checkpoint-epoch_([0-9]+)(?:-batch_([0-9]+))?\.params")
+LISTED = 10  # names of each kind that an error lists
 
 
 def file_name(epoch: int, batch: int | None = None) -> str:
-    """Returns the name for the end of `epoch`, or for when `batch` batches of it are done."""
+    """Returns the name of the checkpoint at the end of an epoch, or within it.
+
+    Args:
+        epoch: the epoch's number, from 1.
+        batch: how many batches of it are done; None at its end.
+    """
     return f"checkpoint-epoch_{epoch}{'' if batch is None else f'-batch_{batch}'}.params"
 
 
 def numbered(folder: str | Path) -> list[Path]:
-    """Returns the folder's numbered checkpoints, oldest first; an epoch's end ends the epoch."""
+    """Returns the folder's numbered checkpoints, oldest first; the end of an epoch is its last."""
     with disk_errors(folder):
         names = os.listdir(folder) if os.path.isdir(folder) else []
     found = sorted((name for name in names if NUMBERED.fullmatch(name)), key=_position)
-    return [path for name in found if is_there(path := Path(folder, name))]
+    return [path for name in found if exists(path := Path(folder, name))]
 
 
 def latest(folder: str | Path) -> Path | None:
@@ -37,25 +41,25 @@ def latest(folder: str | Path) -> Path | None:
 def best(folder: str | Path) -> Path | None:
     """Returns the path of the best checkpoint, or None."""
     names = (BEST, BEST + PREVIOUS)  # the latter if a process was killed while it replaced it
-    return next((path for name in names if is_there(path := Path(folder, name))), None)
+    return next((path for name in names if exists(path := Path(folder, name))), None)
 
 
 def find(path: str | Path, prefer_best: bool = False) -> Path:
     """Returns the checkpoint that `path` names: itself, or a run folder's latest or best.
 
-    A folder whose only checkpoint is the best gives that as its latest.
+    The latest of a folder that has only the best checkpoint is that one.
 
     Raises:
-        UserError: if there is none.
+        UserError: the path names no checkpoint.
     """
-    if is_there(path):
+    if exists(path):
         return Path(path)
     found = best(path) if prefer_best else latest(path) or best(path)
     if found is None:
         folder = path if os.path.isdir(path) else Path(path).parent
-        there = [file.name for file in (best(folder), *reversed(numbered(folder))) if file]
+        known = [file.name for file in (best(folder), *reversed(numbered(folder))) if file]
         kind = "best checkpoint" if prefer_best else "checkpoint"
-        raise UserError(f"{path}: there is no {kind} here; {folder} has {some(there)}.")
+        raise UserError(f"{path}: there is no {kind} here; {folder} has {listed(known)}.")
     return found
 
 
@@ -65,47 +69,53 @@ def never_saved(path: str | Path) -> bool:
 
 
 def find_run(path: str | Path) -> tuple[Path, Path | None]:
-    """Returns what `--resume` names: the run folder and the checkpoint, None if it saved nothing.
+    """Returns the run folder and the checkpoint to resume from, None if the run saved nothing.
 
     Args:
         path: a checkpoint, a run folder, or "latest".
     """
     path = latest_run("saved") if path == "latest" else Path(path)
-    path = Path(processes.broadcast(str(path if never_saved(path) else find(path))))
+    path = Path(broadcast(str(path if never_saved(path) else find(path))))
     return (path, None) if never_saved(path) else (path.parent, path)
 
 
 def set_aside_after(folder: str | Path, epoch: int, batch: int | None = None) -> Path | None:
     """Moves the numbered checkpoints that are further in training into a folder of their own.
 
-    To be called when a run goes on from an older one: those are of a future that it may not have,
-    so neither `latest` nor what is saved from now on should meet them.
+    Called when a run resumes from an older checkpoint: its training may now differ from what the
+    later ones hold, so `latest` must not find them, and new checkpoints must not replace them.
 
     Args:
         folder: the run folder.
-        epoch, batch: the place gone on from, as in `file_name`.
+        epoch, batch: the position that the run resumes from, as in `file_name`.
 
     Returns:
-        the path of the new folder in the run folder, or None if there was nothing to move.
+        the path of the new folder in the run folder, or None if no checkpoint is later.
     """
-    here = _position(file_name(epoch, batch))
-    later = [path for path in numbered(folder) if _position(path.name) > here]
+    position = _position(file_name(epoch, batch))
+    later = [path for path in numbered(folder) if _position(path.name) > position]
     if not later:
         return None
     aside = Path(folder, f"set-aside-{datetime.now():%Y-%m-%d_%H-%M-%S_%f}")
     with disk_errors(folder):
         aside.mkdir()
-        for path in reversed(later):  # killed on the way, the latest left is the one before
+        for path in reversed(later):  # after a kill in between, the latest left is an earlier one
             os.replace(path, aside / path.name)
     return aside
+
+
+def exists(path: str | Path) -> bool:
+    """Whether this is a file, or a folder that Orbax wrote."""
+    return os.path.isfile(path) or is_orbax_folder(path)
+
+
+def listed(names) -> str:
+    """Returns the first few names as one string."""
+    shown = ", ".join(list(names)[:LISTED]) or "none"
+    return shown if len(names) <= LISTED else f"{shown}, ... ({len(names)} in all)"
 
 
 def _position(name):
     """How far in training a numbered checkpoint is: (epoch, batches of it)."""
     ((epoch, batch),) = NUMBERED.findall(name)
     return int(epoch), int(batch) if batch else math.inf
-
-
-def is_there(path):
-    """Whether this is a file, or a folder that Orbax wrote."""
-    return os.path.isfile(path) or files.is_orbax_folder(path)

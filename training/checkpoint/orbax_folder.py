@@ -1,129 +1,138 @@
 """Checkpoints of states that no process can hold as a whole: folders that Orbax writes.
 
-Every process writes its own parts, and reads those it needs; nothing is gathered. It is slower and
-makes many files, so only where a config asks for it (`devices.orbax`), and on a file system that
-all processes share. Orbax notices most damage, but not every flipped bit as the one file does.
+Every process writes its own parts of the state, and reads those that it needs; nothing is gathered.
+This is slower and makes many files, so it is used only where a config asks for it
+(`devices.orbax`), on a file system that all processes share. The folders have the same names as the
+files of `single_file`, and appear and disappear atomically, too. Orbax detects most damage, but,
+unlike the checksums of the single file, not every flipped bit.
 """
 
 import contextlib
+import functools
 import importlib.util
 import json
 import logging
 import sys
+from pathlib import Path
 
 import numpy as np
 
-from training.checkpoint.reading import damaged
-from training.common.trees import named_leaves
+from training.checkpoint.naming import BEST
+from training.common.files import (
+    copy_folder,
+    disk_errors,
+    fsync_folder,
+    rename_over,
+    temporary_name,
+)
 from training.config import ORBAX
+from training.distributed.processes import broadcast
 from utils import UserError
 
-
-def installed():
-    """Whether Orbax is there, without importing it."""
-    return bool(importlib.util.find_spec("orbax") and importlib.util.find_spec("orbax.checkpoint"))
+# Modules that import JAX are imported in functions: a checkpoint's name is found without it.
 
 
-class Writer:
-    """Writes in the background; all processes are to call it alike."""
+class OrbaxFolder:
+    """The format of Orbax's folders; see `formats.CheckpointFormat`."""
+
+    collective = True  # every process writes, and waits for the others
 
     def __init__(self):
         orbax = _orbax()
         self._checkpointer = orbax.AsyncCheckpointer(
             orbax.PyTreeCheckpointHandler(),
-            # else a folder that cannot be made is waited for, up to ten minutes
+            # if asynchronous, a folder that cannot be made is waited for, up to ten minutes
             async_options=orbax.options.AsyncOptions(create_directories_asynchronously=False),
         )
 
-    def start(self, path, arrays, meta):
-        """Copies this process's parts, and begins to write the folder, which appears when all have.
-
-        Args:
-            path: of the folder.
-            arrays: from `arrays_of`; they may be donated right after.
-            meta: text.
-        """
+    def start(self, folder, names, state, meta):
+        """Copies this process's parts and starts to write a folder under a temporary name."""
+        arrays = _arrays_of(state)
+        path = str(temporary_name(folder.absolute() / names[0])) if folder else ""
+        path = Path(broadcast(path))
         save = _orbax().args.PyTreeSave(arrays, custom_metadata={"meta": meta})
-        with _raising(UserError, f"{path}: not saved: "):
-            self._checkpointer.save(path.absolute(), args=save)
+        with _errors_as(UserError, f"{path}: not saved: "):
+            self._checkpointer.save(path, args=save)
+        return functools.partial(self._finish, folder, names, path)
 
-    def wait(self, path):
-        """Returns when all processes have written."""
-        with _raising(UserError, f"{path}: not saved: "):
+    @staticmethod
+    def load(path, for_devices=False):
+        """Reads the arrays, or only their shapes if they are for devices."""
+        import jax
+
+        orbax, path = _orbax(), path.absolute()
+        with _errors_as(ValueError), orbax.PyTreeCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(path).item_metadata
+            shapes = {
+                name: jax.ShapeDtypeStruct(array.shape, array.dtype)
+                for name, array in metadata.tree.items()
+            }
+            meta = json.loads(metadata.custom_metadata["meta"])
+            if for_devices:
+                return shapes, meta
+            whole = orbax.RestoreArgs(restore_type=np.ndarray)
+            return checkpointer.restore(path, restore_args=dict.fromkeys(shapes, whole)), meta
+
+    @staticmethod
+    def put_on_devices(path, arrays, mesh):
+        """Reads the arrays of these shapes: every device its own parts."""
+        import jax
+
+        from training.distributed.sharding import state_sharding
+
+        orbax, single = _orbax(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        wanted = {
+            name: orbax.ArrayRestoreArgs(
+                sharding=state_sharding(mesh, array.shape) if mesh else single, dtype=array.dtype
+            )
+            for name, array in arrays.items()
+        }
+        with _errors_as(ValueError), orbax.PyTreeCheckpointer() as checkpointer:
+            return checkpointer.restore(path.absolute(), restore_args=wanted)
+
+    def _finish(self, folder, names, path, pause):
+        """Waits until all processes have written; the first one then gives the folder its names."""
+        with _errors_as(UserError, f"{path}: not saved: "):
             self._checkpointer.wait_until_finished()
+        if not folder:
+            return
+        with disk_errors(folder):
+            fsync_folder(path)
+            if len(names) > 1:
+                copy_folder(path, copy := temporary_name(folder / BEST))
+                rename_over(copy, folder / BEST)  # first, as in single_file
+            rename_over(path, folder / names[0])
 
 
-def arrays_of(state):
-    """Returns {name: array} of a state; one without elements, which Orbax refuses, is an error."""
+def installed():
+    """Whether Orbax is installed, without importing it."""
+    return bool(importlib.util.find_spec("orbax") and importlib.util.find_spec("orbax.checkpoint"))
+
+
+def _arrays_of(state):
+    """Returns {name: array} of a state; Orbax refuses arrays without elements."""
+    from training.common.trees import named_leaves
+
     arrays = named_leaves(state)
     for name, array in arrays.items():
         if not array.size:
-            raise UserError(f"devices.orbax: Orbax cannot save {name}, which has no elements")
+            raise ValueError(f"devices.orbax: Orbax cannot save {name}, which has no elements")
     return arrays
 
 
-def load(path, shapes_only=False):
-    """Returns (arrays, meta) of a folder, the arrays NumPy's or jax.ShapeDtypeStructs.
-
-    Raises:
-        ValueError: the folder is damaged, or none of Orbax's.
-    """
-    import jax
-
-    orbax, path = _orbax(), path.absolute()
-    with _raising(ValueError), orbax.PyTreeCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(path).item_metadata
-        shapes = {
-            name: jax.ShapeDtypeStruct(array.shape, array.dtype)
-            for name, array in metadata.tree.items()
-        }
-        meta = json.loads(metadata.custom_metadata["meta"])
-        if shapes_only:
-            return shapes, meta
-        whole = orbax.RestoreArgs(restore_type=np.ndarray)
-        return checkpointer.restore(path, restore_args=dict.fromkeys(shapes, whole)), meta
-
-
-def load_state(path, shapes, mesh):
-    """Returns the state of a folder, of which every device has read its own parts, by `layout`.
-
-    Args:
-        path: the folder.
-        shapes: tree of jax.ShapeDtypeStruct, all that it holds.
-        mesh: of the devices, or None.
-    """
-    import jax
-
-    from training.distributed.sharding import state_sharding
-
-    orbax, alone = _orbax(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    wanted = {
-        name: orbax.ArrayRestoreArgs(
-            sharding=state_sharding(mesh, leaf.shape) if mesh else alone, dtype=leaf.dtype
-        )
-        for name, leaf in named_leaves(shapes).items()
-    }
-    try:
-        with _raising(ValueError), orbax.PyTreeCheckpointer() as checkpointer:
-            arrays = checkpointer.restore(path.absolute(), restore_args=wanted)
-    except ValueError as error:
-        raise damaged(path, error) from error
-    return jax.tree.unflatten(jax.tree.structure(shapes), [arrays[name] for name in wanted])
-
-
 def _orbax():
-    """The library, which takes seconds to import."""
+    """Returns the library, which takes seconds to import."""
     if not installed():
         raise UserError(f"this needs Orbax, which is not installed: pip install {ORBAX}")
     if "orbax.checkpoint" not in sys.modules:
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # it tells of every step
-        _hush(sys.unraisablehook)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs every step
+        _silence_threads(sys.unraisablehook)
     import orbax.checkpoint
 
     return orbax.checkpoint
 
 
-def _hush(show):
+def _silence_threads(show):
     """Keeps from the console what Orbax's threads print besides the error that they raise."""
 
     def hook(fault):
@@ -136,8 +145,8 @@ def _hush(show):
 
 
 @contextlib.contextmanager
-def _raising(kind, prefix=""):
-    """Turns whatever Orbax raises, which may be anything, into one kind of error."""
+def _errors_as(kind, prefix=""):
+    """Turns any error of Orbax, which may be of any type, into one of this type."""
     import jax
 
     try:

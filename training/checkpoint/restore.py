@@ -5,26 +5,60 @@ import re
 
 import numpy as np
 
-from training.checkpoint.single_file import LISTED, some
-from training.common.trees import named_leaves
+from training.checkpoint.formats import format_of
+from training.checkpoint.naming import LISTED, listed
+from training.checkpoint.reading import damaged
 from utils import UserError
+
+# Modules that import JAX are imported in functions: a network's parameters are read without it.
+
+# How names of arrays begin in checkpoints of older versions, and how they begin now.
+OLD_NAMES = {"average/": "ema_params/", "state/average/": "state/ema_params/"}
+
+
+def restore_state(template, arrays, path, mesh):
+    """Returns the state of a run's checkpoint on the devices, which it must fit exactly.
+
+    Args:
+        template: the state's tree of shapes.
+        arrays: dict of name -> array, from `read` with `for_devices`.
+        path: the checkpoint.
+        mesh: of the devices; None for a single one.
+
+    Raises:
+        UserError: with a list of all that does not fit, or if the checkpoint is damaged.
+    """
+    import jax
+
+    from training.common.trees import named_leaves
+
+    given = {current_name(name): name for name in arrays}
+    state = restore(template, {name: arrays[old] for name, old in given.items()}, where=path)
+    leaves = {given[name]: leaf for name, leaf in named_leaves(state).items()}
+    try:
+        placed = format_of(path).put_on_devices(path, leaves, mesh)
+    except ValueError as error:
+        raise damaged(path, error) from error
+    return jax.tree.unflatten(jax.tree.structure(state), [placed[name] for name in leaves])
 
 
 def restore(template, arrays, prefix="", partial=None, where="the checkpoint"):
     """Fills a tree like the template with a checkpoint's arrays, which must fit it exactly.
 
     Args:
-        template: tree of arrays; what comes back has its structure, shapes, dtypes and devices.
+        template: tree of arrays; the result has its structure, shapes, dtypes and devices.
         arrays: dict of name -> array, from `read`.
-        prefix: what the names begin with before the template's own, such as "params".
-        partial: the only parts to take, such as ["stem", "stage1/norm"]; the rest keeps the
-            template's values. None takes everything.
-        where: what an error calls the checkpoint, such as its path.
+        prefix: the path of the template in the checkpoint, such as "params".
+        partial: paths of the only parts to take, such as ["stem", "stage1/norm"]; the rest keeps
+            the template's values. None takes everything.
+        where: how an error names the checkpoint, such as its path.
 
     Raises:
         UserError: with a list of what is missing, not expected, or of another shape or dtype.
     """
     import jax
+
+    from training.common.trees import named_leaves
 
     start = f"{prefix}/" if prefix else ""
     wanted = {start + name: leaf for name, leaf in named_leaves(template).items()}
@@ -48,21 +82,33 @@ def restore(template, arrays, prefix="", partial=None, where="the checkpoint"):
 
 
 def network_params(arrays):
-    """Returns the weights to evaluate: their running average where the run kept one.
+    """Returns the weights to evaluate with: their moving average if the run kept one.
+
+    Args:
+        arrays: dict of name -> array, from `read`.
 
     Returns:
         dict of name -> array, without the leading "params/": "stem/kernel".
 
     Raises:
-        UserError: if the checkpoint holds no params.
+        UserError: the checkpoint holds no params.
     """
-    params, average = (
+    arrays = {current_name(name): array for name, array in arrays.items()}
+    params, ema_params = (
         {name.removeprefix(top): array for name, array in arrays.items() if name.startswith(top)}
-        for top in ("params/", "average/")
+        for top in ("params/", "ema_params/")
     )
     if not params:
-        raise UserError(f"the checkpoint has no params, only {some(arrays)}.")
-    return params | average
+        raise UserError(f"the checkpoint has no params, only {listed(arrays)}.")
+    return params | ema_params
+
+
+def current_name(name):
+    """Returns the name that an array of a state has now."""
+    for old, new in OLD_NAMES.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _within(parts, named):
@@ -74,17 +120,17 @@ def _within(parts, named):
 
 
 def _check_parts(parts, names, where):
-    """Raises UserError for a part that no name is within."""
+    """Raises UserError for a part that contains no name."""
     paths = {name[: end.start()]: None for name in names for end in re.finditer("/|$", name)}
     for part in parts:
         if part not in paths:
             near = difflib.get_close_matches(part, paths, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {some(paths)}."
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {listed(paths)}."
             raise UserError(f"{where}: no part is named {part!r}; {hint}")
 
 
 def _check_fit(wanted, given, where):
-    """Raises UserError with the list of all that differs."""
+    """Raises UserError with a list of all that differs."""
     wanted = {name: _kind(leaf) for name, leaf in wanted.items()}
     given = {name: _kind(array) for name, array in given.items()}
     misfits = {"missing": [], "not expected": [], "different": []}

@@ -1,16 +1,6 @@
-"""Checkpoints: written in the background, whole or not at all; believed once every byte is checked.
-
-A checkpoint is one file in the safetensors format (https://github.com/huggingface/safetensors), so
-anyone can open it, and it holds data only: a pickle can run code. One file comes and goes in one
-step; a folder of many files takes a small state 20 times as long, and more care. For states too
-large to be gathered a config may ask for folders all the same (`devices.orbax`): they bear the same
-names, and come and go as a whole as well; see training/checkpoint/orbax_folder.py.
-
-Arrays are named by their path: "step", "params/stem/kernel", "optimizers/0/mu/stem/kernel".
-"""
+"""Saving in the background: the latest few checkpoints of a run, and the best."""
 
 import contextlib
-import functools
 import json
 import logging
 from concurrent import futures
@@ -18,16 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from training.checkpoint.formats import new_format
 from training.checkpoint.naming import BEST, numbered
-from training.checkpoint.reading import snapshot
-from training.checkpoint.single_file import encode, reason
-from training.common import files
-from training.common.files import Throttle, atomic_write, disk_errors, temporary_name
+from training.checkpoint.single_file import reason
+from training.common.files import Throttle, disk_errors, remove, remove_temporaries
 from training.common.timing import timed
 from training.distributed import processes
 from utils import UserError
 
-PATIENCE = 5  # seconds that a checkpoint may take before training, which waits for it, says so
+PATIENCE = 5  # seconds that training waits for the last checkpoint before it logs a warning
 LOG = logging.getLogger("main")
 
 
@@ -37,19 +26,19 @@ class Saver:
         with Saver(folder, keep=3) as saver:
             saver.save(state, meta, file_name(epoch), best=improved)
 
-    A save that the disk does not take is told in the log at once, and training goes on. What is
-    there already stays as it is. With the next save the best that was not saved is tried again
-    (not by Orbax, which keeps no copy of it), and a numbered one is overtaken. One run at a time
-    may save into a folder.
+    If the disk does not accept a checkpoint, the log says so at once and training continues;
+    existing checkpoints are unchanged. The next save tries a best that was not saved again (not
+    with Orbax, which keeps no copy of it); a numbered one is replaced by its successor. Only one
+    run at a time may save into a folder.
 
     Args:
-        folder: made if it is not there, and cleared of what a killed run left half-written. None
-            in a process that writes nothing, and only hands over its parts of the state.
-        keep: how many numbered checkpoints stay, at least 1; None keeps all.
-        orbax: whether Orbax is to write folders, every process its parts of the state.
+        folder: created if it does not exist, and cleared of what a killed run wrote in part. None
+            in a process that writes nothing and only contributes its parts of the state.
+        keep: how many numbered checkpoints are kept, at least 1; None keeps all.
+        orbax: whether to save folders with Orbax, to which every process writes its own parts.
 
     Attributes:
-        failure: the error of the last save if the disk did not take it, else None.
+        failure: the error of the last save if the disk did not accept it, else None.
     """
 
     def __init__(
@@ -63,16 +52,11 @@ class Saver:
         if self.folder:
             with disk_errors(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                files.remove_temporaries(self.folder)
-        self._orbax: Any = None
-        if orbax:
-            from training.checkpoint.orbax_folder import Writer
-
-            self._orbax = Writer()
+                remove_temporaries(self.folder)
+        self._format = new_format(orbax)
         self._worker = futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: futures.Future | None = None
         self.failure: UserError | None = None
-        self._unsaved_best: list | None = None
 
     def __enter__(self) -> Self:
         """Returns itself; leaving the block closes it."""
@@ -84,9 +68,9 @@ class Saver:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes; an error that is under way stays the one that is raised."""
-        if self._orbax and processes.is_distributed() and isinstance(error, Exception):
-            return  # the others may be gone, and Orbax would wait for them
+        """Closes; an error of the block is the one that is raised."""
+        if self._format.collective and processes.is_distributed() and isinstance(error, Exception):
+            return  # the other processes may be gone, and saving would wait for them
         try:
             self.close()
         except UserError as failure:
@@ -96,34 +80,36 @@ class Saver:
 
     @timed("checkpoint")
     def save(self, state: Any, meta: dict, name: str | None, best: bool = False) -> None:
-        """Waits for the last save, takes a snapshot and returns; the rest is done behind.
+        """Waits for the last save, takes a snapshot and returns; a thread does the rest.
 
         Args:
-            state: tree of arrays; they may be donated right after.
+            state: tree of arrays; they may be donated as soon as this returns.
             meta: dict that JSON can hold.
-            name: from `file_name`, or None where no numbered checkpoint is due.
-            best: whether to write the best checkpoint, which stays when the numbered ones go.
+            name: from `file_name`, or None if no numbered checkpoint is due.
+            best: whether to save it as the best checkpoint, too, which is kept longer.
 
         Raises:
-            UserError: if the last one could not be saved, on any disk.
+            UserError: no disk could hold the last state, or this one, such as one with a dtype
+                that the format does not have.
         """
-        self._join()
+        self._wait_for_pending()
         names = [name] * (name is not None) + [BEST] * best
         if not names:
             return
-        begin = self._begin_folder if self._orbax else self._begin_file
-        work = begin(names, state, json.dumps(meta))
-        if work:
-            self._pace = Throttle()
-            self._pending = self._worker.submit(work, self._pace.rest)
+        text = json.dumps(meta)
+        with self._failures_logged(names):
+            finish = self._format.start(self.folder, names, state, text)
+            if finish:
+                self._throttle = Throttle()
+                self._pending = self._worker.submit(self._finish, finish, names)
 
     def wait(self) -> None:
-        """Returns when the last save is safely on disk.
+        """Returns when the last save is on disk.
 
         Raises:
-            UserError: if it is not.
+            UserError: it could not be saved.
         """
-        self._join()
+        self._wait_for_pending()
         if self.failure:
             raise self.failure
 
@@ -134,77 +120,39 @@ class Saver:
         finally:
             self._worker.shutdown()
 
-    def _join(self):
-        """Waits for the thread."""
+    def _wait_for_pending(self):
+        """Waits for the thread to finish the last save, and warns if that takes long."""
         if self._pending is None:
             return
-        self._pace.hurry.set()
+        self._throttle.hurry.set()
         if not futures.wait([self._pending], PATIENCE).done:
             LOG.warning("Training waits for the last checkpoint: %s is slow", self.folder)
         pending, self._pending = self._pending, None
         pending.result()
 
-    def _begin_file(self, names, state, meta):
-        """Returns what is to be done in the background, or None."""
-        from training.distributed.sharding import replicate
-
-        state = replicate(state)  # by all processes
-        if self.folder is None:
-            return None
-        return functools.partial(self._write, self.folder, names, snapshot(state), meta)
-
-    def _begin_folder(self, names, state, meta):
-        """Returns what is to be done in the background, or None."""
-        from training.checkpoint.orbax_folder import arrays_of
-
-        arrays = arrays_of(state)
-        path = str(temporary_name(self.folder.absolute() / names[0])) if self.folder else ""
-        path = Path(processes.broadcast(path))
-        with self._tried():
-            self._orbax.start(path, arrays, meta)
-            return functools.partial(self._name, self.folder, names, path)
-
-    def _name(self, folder, names, path, rest):
-        """Gives the folder that Orbax writes its names, in the background."""
-        with self._tried():
-            self._orbax.wait(path)
-            if folder:
-                with disk_errors(folder):
-                    files.fsync_folder(path)
-                    if len(names) > 1:
-                        files.copy_folder(path, copy := temporary_name(folder / BEST))
-                        files.rename_over(copy, folder / BEST)  # first, as in _write
-                    files.rename_over(path, folder / names[0])
-                self._delete_old(folder, names)
+    def _finish(self, finish, names):
+        """Finishes a save in the thread; only then deletes the checkpoints that are too old."""
+        with self._failures_logged(names):
+            finish(self._throttle.pause)
+            if self.folder:
+                self._delete_old(names)
+            self.failure = None
 
     @contextlib.contextmanager
-    def _tried(self, best=None):
-        """Keeps the error of a disk that does not take what is saved, and the best to save anew."""
+    def _failures_logged(self, names):
+        """Logs that the disk did not accept a checkpoint; raises if no disk could hold it."""
         try:
             yield
         except UserError as failure:
-            self.failure, self._unsaved_best = failure, best
-            LOG.warning("NOT SAVED: %s Training goes on, and will try again.", failure)
-        else:
-            self.failure, self._unsaved_best = None, None
-
-    def _write(self, folder, names, arrays, meta, rest):
-        """Writes, in the background; only then deletes what is too old."""
-        try:
-            pieces = encode(arrays, meta, rest)
+            self.failure = failure
+            LOG.warning("NOT SAVED: %s Training continues, and will try again.", failure)
         except (MemoryError, ValueError) as error:
-            raise UserError(f"{folder / names[0]}: not saved: {reason(error)}.") from error
-        best = pieces if BEST in names else self._unsaved_best
-        # The best first: a numbered one says what the best is, and may not outlive a kill alone.
-        contents = ({BEST: best} if best else {}) | dict.fromkeys(names, pieces)
-        with self._tried(best):
-            for name, content in contents.items():
-                atomic_write(folder / name, content, rest)
-            self._delete_old(folder, names)
+            path = Path(self.folder or "", names[0])
+            raise UserError(f"{path}: not saved: {reason(error)}.") from error
 
-    def _delete_old(self, folder, names):
-        old = [path for path in numbered(folder) if path.name not in names]
-        stay = len(old) if self.keep is None else self.keep - (names != [BEST])
-        with disk_errors(folder):
-            for path in old[: max(0, len(old) - stay)]:
-                files.remove(path)
+    def _delete_old(self, names):
+        old = [path for path in numbered(self.folder) if path.name not in names]
+        kept = len(old) if self.keep is None else self.keep - (names != [BEST])
+        with disk_errors(self.folder):
+            for path in old[: max(0, len(old) - kept)]:
+                remove(path)

@@ -1,46 +1,134 @@
-"""The file of a checkpoint: the safetensors format, with checksums.
+"""Checkpoints of one file: the safetensors format, with checksums.
 
-The format (https://github.com/huggingface/safetensors) has none, and loads a flipped bit without a
-word. So its metadata holds, besides
+Anyone can open such a file (https://github.com/huggingface/safetensors), and it holds data only,
+whereas a pickle can run code. One file appears and disappears in one step; a folder of many files
+needs more care, and takes 20 times as long for a small state. The format has no checksums and loads
+a flipped bit without notice. So its metadata holds, besides
 
     "meta"       the caller's JSON: epoch, batch, config, ...
     "checksums"  JSON: name -> CRC-32 of that array's name, dtype, shape and bytes
     "checksum"   CRC-32 of the two above
+
+Arrays are named by their path: "step", "params/stem/kernel", "optimizers/0/mu/stem/kernel".
 """
 
+import functools
 import json
 import math
 import os
 import zlib
+from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from training.common.files import chunks
+from training.checkpoint.naming import BEST
+from training.common.files import atomic_write, chunks
+
+# Modules that import JAX are imported in functions: a checkpoint is read without it.
 
 HEADER_LIMIT = 12 * 2**20  # bytes
-COMMA_LIMIT = 100_000  # of the header, about six for an array: what reading it costs in time
-LISTED = 10  # names that an error shows of each kind
+COMMA_LIMIT = 100_000  # of the header, about six for an array: limits the time to parse it
 DTYPES = {"BOOL": np.bool_, "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
 DTYPES |= {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64}
 DTYPES |= {"F16": np.float16, "F32": np.float32, "F64": np.float64, "C64": np.complex64}
 DTYPES |= {"BF16": ml_dtypes.bfloat16, "F8_E5M2": ml_dtypes.float8_e5m2}
 DTYPES |= {"F8_E4M3": ml_dtypes.float8_e4m3fn}
 DTYPE_NAMES = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-# All that bytes which are no checkpoint can provoke in `load`.
+# Every error that a file which is no checkpoint can cause in `load`.
 DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError)
 DAMAGE += (TypeError, ValueError)
 
 
-def encode(arrays, meta, rest=lambda: None):
-    """Returns the file as a list of buffers; those of the arrays are their own memory.
+class SingleFile:
+    """The format of one file; see `formats.CheckpointFormat`. A best that failed is saved again."""
+
+    collective = False  # only the first process writes
+
+    def __init__(self):
+        self._unsaved_best = None  # buffers of the best checkpoint, until it is on disk
+
+    def start(self, folder, names, state, meta):
+        """Gathers the state and returns what writes it."""
+        from training.distributed.sharding import replicate
+
+        state = replicate(state)  # all processes take part
+        if folder is None:
+            return None
+        return functools.partial(self._finish, folder, names, snapshot(state), meta)
+
+    @staticmethod
+    def load(path, for_devices=False):
+        """Reads the file, and checks every byte."""
+        return load(path)
+
+    @staticmethod
+    def put_on_devices(path, arrays, mesh):
+        """Copies the arrays to the devices."""
+        from training.distributed.sharding import put_state
+
+        return put_state(arrays, mesh)
+
+    def _finish(self, folder, names, arrays, meta, pause):
+        content = encode(arrays, meta, pause)
+        if BEST in names:
+            self._unsaved_best = content
+        # The best first: a numbered checkpoint states what the best metric is. If a kill left only
+        # the numbered one, that would describe a best checkpoint that does not exist.
+        files = {BEST: self._unsaved_best} if self._unsaved_best else {}
+        files |= dict.fromkeys(names, content)
+        for name, buffers in files.items():
+            atomic_write(folder / name, buffers, pause)
+        self._unsaved_best = None
+
+
+def write(path: str | Path, tree: Any, meta: dict) -> None:
+    """Writes a tree of arrays to one file, atomically.
+
+    Args:
+        path: the file; an existing one is replaced.
+        tree: nested dicts, tuples and NamedTuples of arrays, JAX's or NumPy's.
+        meta: dict that JSON can hold.
+
+    Raises:
+        UserError: the file cannot be written; an existing one is unchanged.
+        ValueError: two arrays have one name, or the format has no such dtype.
+    """
+    atomic_write(path, encode(snapshot(tree), json.dumps(meta)))
+
+
+def snapshot(tree):
+    """Returns the leaves by name, as NumPy arrays that do not change when the state is donated.
+
+    On a CPU they are views and cost nothing: JAX donates no buffer that has a view.
+    """
+    import jax
+
+    from training.common.trees import named_leaves
+
+    named = named_leaves(tree)
+    for leaf in named.values():
+        if isinstance(leaf, jax.Array):
+            leaf.copy_to_host_async()
+    return {
+        name: np.array(leaf, order="C", copy=None if isinstance(leaf, jax.Array) else True)
+        for name, leaf in named.items()
+    }
+
+
+def encode(arrays, meta, pause=lambda: None):
+    """Returns the file's content as a list of buffers; those of the arrays share their memory.
 
     Args:
         arrays: dict of name -> NumPy array.
         meta: text.
-        rest: called again and again during the work.
+        pause: called after each small piece of work.
+
+    Raises:
+        ValueError: a dtype that the format does not have, or too many or too long names.
     """
-    entries, checksums, pieces, end = {}, {}, [], 0
+    entries, checksums, buffers, end = {}, {}, [], 0
     # Largest items first, so that each array begins at a multiple of its item's size.
     for name, array in sorted(arrays.items(), key=lambda item: -item[1].itemsize):
         if array.dtype not in DTYPE_NAMES:
@@ -48,8 +136,8 @@ def encode(arrays, meta, rest=lambda: None):
         dtype, shape = DTYPE_NAMES[array.dtype], list(array.shape)
         begin, end = end, end + array.nbytes
         entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-        pieces.append(_bytes(array))
-        checksums[name] = _checksum(name, dtype, shape, data=pieces[-1], rest=rest)
+        buffers.append(_bytes(array))
+        checksums[name] = _checksum(name, dtype, shape, data=buffers[-1], pause=pause)
     sums = json.dumps(checksums)
     metadata = {"meta": meta, "checksums": sums, "checksum": str(_checksum(meta, sums))}
     header = json.dumps({"__metadata__": metadata, **entries}).encode()
@@ -58,11 +146,11 @@ def encode(arrays, meta, rest=lambda: None):
         raise ValueError(f"names and meta take {len(header)} bytes, more than {HEADER_LIMIT}")
     if header.count(b",") > COMMA_LIMIT:
         raise ValueError(f"names and meta are more than {COMMA_LIMIT} values")
-    return [len(header).to_bytes(8, "little"), header, *pieces]
+    return [len(header).to_bytes(8, "little"), header, *buffers]
 
 
 def load(path):
-    """Returns (arrays, meta) of a whole file; any other raises one of DAMAGE."""
+    """Returns (arrays, meta) of an intact file; any other raises one of DAMAGE."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         size = os.fstat(file.fileno()).st_size - 8 - length  # of all arrays, in bytes
@@ -85,30 +173,24 @@ def load(path):
             file.readinto(_bytes(arrays[name]))
             checksum = _checksum(name, dtype, shape, data=_bytes(arrays[name]))
             _expect(checksums[name] == checksum, f"{name!r} has changed")
-        _expect(end == size, "it has bytes that belong to nothing")
+        _expect(end == size, "it has bytes that belong to no array")
     return arrays, meta
 
 
 def reason(error):
-    """Returns what an error says, in at most 200 characters."""
+    """Returns an error's message, in at most 200 characters."""
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return text[:200]
 
 
-def some(names):
-    """Returns the first few names as one string."""
-    shown = ", ".join(list(names)[:LISTED]) or "none"
-    return shown if len(names) <= LISTED else f"{shown}, ... ({len(names)} in all)"
-
-
-def _expect(true, otherwise):
-    if not true:
-        raise ValueError(otherwise)
+def _expect(condition, message):
+    if not condition:
+        raise ValueError(message)
 
 
 def _unique(pairs):
     unique = dict(pairs)
-    _expect(len(unique) == len(pairs), "a name stands there twice")
+    _expect(len(unique) == len(pairs), "a name occurs twice")
     return unique
 
 
@@ -116,9 +198,9 @@ def _bytes(array):
     return array.reshape(-1).view(np.uint8)
 
 
-def _checksum(*words, data=b"", rest=lambda: None):
+def _checksum(*words, data=b"", pause=lambda: None):
     checksum = zlib.crc32(json.dumps(words).encode())
     for chunk in chunks(data):
         checksum = zlib.crc32(chunk, checksum)
-        rest()
+        pause()
     return checksum

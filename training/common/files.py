@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all, and the disk's errors in words."""
+"""Files and folders that appear atomically, and errors of the disk as messages."""
 
 import contextlib
 import errno
@@ -12,27 +12,27 @@ from pathlib import Path
 
 from utils import UserError
 
-# The name of what is not whole yet, or not any more; the second ending is Orbax's.
+# The name of a file or folder that is not complete; the second ending is Orbax's.
 UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.tmp(\.orbax-checkpoint-tmp)?")
-PREVIOUS = ".previous"  # ends the name of what is whole, and about to be replaced
+PREVIOUS = ".previous"  # ends the name of a complete folder that is being replaced
 
 
 class Throttle:
-    """Lets a background thread take but a share of the processors, until somebody waits for it.
+    """Limits a background thread to a share of the processors, until another thread waits for it.
 
     Attributes:
-        hurry: an Event; once it is set there are no more rests.
+        hurry: an Event; once it is set, `pause` returns at once.
     """
 
     SHARE = 0.025  # of all processors' time
-    STINT = 0.002  # seconds of work between two rests
+    STINT = 0.002  # seconds of work between two pauses
 
     def __init__(self):
         self.hurry, self._since = threading.Event(), None
         self._share = min(1, self.SHARE * (os.cpu_count() or 1))
 
-    def rest(self):
-        """Sleeps in proportion to the time worked since the last rest, if it is time for one."""
+    def pause(self):
+        """Sleeps in proportion to the time worked since the last pause, if one is due."""
         now = time.thread_time()
         if self._since is None:
             self._since = now
@@ -42,29 +42,32 @@ class Throttle:
 
 
 def chunks(buffer, size=2**20):
-    """Yields a buffer of bytes in pieces."""
+    """Yields a buffer of bytes in pieces of at most `size` bytes."""
     view = memoryview(buffer)
     for start in range(0, len(view), size):
         yield view[start : start + size]
 
 
-def atomic_write(path, pieces, rest=lambda: None):
-    """Writes the buffers under a temporary name, and gives the file its own once it is on disk.
+def atomic_write(path, buffers, pause=lambda: None):
+    """Writes a file atomically: under a temporary name, which becomes `path` once it is on disk.
 
     Args:
-        path: the file; one that is there is replaced.
-        pieces: its content, buffers of bytes.
-        rest: called again and again during the work.
+        path: the file; an existing one is replaced.
+        buffers: its content, buffers of bytes.
+        pause: called after every chunk, such as `Throttle.pause`.
+
+    Raises:
+        UserError: the file cannot be written; an existing one is unchanged.
     """
     path = Path(path)
     temporary = temporary_name(path)
     try:
         with disk_errors(path):
             with open(temporary, "xb") as file:
-                for piece in pieces:
-                    for chunk in chunks(piece):
+                for buffer in buffers:
+                    for chunk in chunks(buffer):
                         file.write(chunk)
-                        rest()
+                        pause()
                 file.flush()
                 os.fsync(file.fileno())
             rename_over(temporary, path)
@@ -74,20 +77,21 @@ def atomic_write(path, pieces, rest=lambda: None):
 
 
 def atomic_write_text(path, text):
-    """Writes a text in UTF-8 as `place` does."""
+    """Writes a text in UTF-8, as `atomic_write` does."""
     atomic_write(path, [text.encode()])
 
 
 def is_orbax_folder(path):
-    """Whether this is a folder that Orbax wrote; any other is nobody's to read or to remove."""
-    marks = ("_CHECKPOINT_METADATA", "_METADATA")  # either may be lost
-    return any(os.path.isfile(os.path.join(path, mark)) for mark in marks)
+    """Whether this is a folder that Orbax wrote; no other folder is read or removed."""
+    markers = ("_CHECKPOINT_METADATA", "_METADATA")  # either may be lost
+    return any(os.path.isfile(os.path.join(path, marker)) for marker in markers)
 
 
 def rename_over(temporary, path):
-    """Gives a file or a folder that is whole its name; what had the name before is removed.
+    """Gives a complete file or folder its name, and removes what had that name before.
 
-    A folder cannot be replaced in one step. Killed in between, the old one is at path + PREVIOUS.
+    A folder cannot be replaced in one step. After a kill in between, the old one is at
+    path + PREVIOUS.
     """
     old = path.with_name(path.name + PREVIOUS)
     if is_orbax_folder(path) or (os.path.isdir(temporary) and os.path.isfile(path)):
@@ -98,7 +102,7 @@ def rename_over(temporary, path):
 
 
 def remove(path):
-    """Removes a file, or a folder; killed on the way, what is left of it is named as unfinished."""
+    """Removes a file or a folder; a folder that a kill leaves in part is named as unfinished."""
     if os.path.isdir(path):
         doomed = temporary_name(path)
         os.replace(path, doomed)
@@ -113,25 +117,25 @@ def fsync_folder(folder):
         _sync(path)
 
 
-def copy_folder(folder, to):
-    """Makes a folder of the same files: by links where the file system has them."""
+def copy_folder(source, target):
+    """Copies a folder, by hard links where the file system has them."""
 
-    def link(source, destination):
+    def link(file, copy):
         try:
-            os.link(source, destination)
+            os.link(file, copy)
         except OSError:
-            shutil.copy2(source, destination)
+            shutil.copy2(file, copy)
 
-    shutil.copytree(folder, to, copy_function=link)
+    shutil.copytree(source, target, copy_function=link)
 
 
 def temporary_name(path):
-    """Returns a name beside the path for what is to become it."""
+    """Returns a path beside `path` to write to before the rename."""
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def remove_temporaries(folder):
-    """Removes what a killed process left half-written in a folder, or half-replaced."""
+    """Removes what a killed process wrote in part, and completes or undoes its last rename."""
     for path in list(Path(folder).iterdir()):
         if UNFINISHED.fullmatch(path.name):
             if path.is_dir():
@@ -148,7 +152,7 @@ def remove_temporaries(folder):
 
 @contextlib.contextmanager
 def disk_errors(path):
-    """Turns an error of the operating system into one that says where, and how to mend it."""
+    """Turns an error of the operating system into a UserError with the path and the remedy."""
     try:
         yield
     except OSError as error:
@@ -159,7 +163,7 @@ def disk_errors(path):
 
 
 def _sync(path):
-    """Forces a file or a folder's names to disk; where a system cannot, a power cut may lose it."""
+    """Forces a file, or a folder's names, to disk; some file systems cannot, which is no error."""
     with contextlib.suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:

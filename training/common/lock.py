@@ -5,25 +5,26 @@ from pathlib import Path
 
 from utils import UserError
 
-_held = None  # the open file by which this process holds a run folder
+_lock_file = None  # the open file that holds this process's lock
 
 
 def lock(folder):
-    """Keeps other processes from training in a run folder until `let_go`, or this one's end.
+    """Keeps other processes from training in a run folder until `unlock`, or the process ends.
 
-    The system ends a dead process's hold; a file system without locks has none.
+    The operating system releases the lock of a dead process. On a file system without locks this
+    does nothing.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process holds the lock.
     """
-    global _held
+    global _lock_file
     unlock()
     with contextlib.suppress(ImportError, OSError):  # Windows has no fcntl
         import fcntl
 
-        _held = open(Path(folder, "train.log"), "ab")  # noqa: SIM115
+        _lock_file = open(Path(folder, "train.log"), "ab")  # noqa: SIM115
         try:
-            fcntl.flock(_held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(_lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f"{folder}: another process is training this run; wait for it, or end it first"
@@ -31,8 +32,8 @@ def lock(folder):
 
 
 def unlock():
-    """Ends the hold on a run folder, if there is one."""
-    global _held
-    if _held is not None:
-        _held.close()
-        _held = None
+    """Releases the lock on a run folder, if this process holds one."""
+    global _lock_file
+    if _lock_file is not None:
+        _lock_file.close()
+        _lock_file = None

@@ -1,4 +1,4 @@
-"""Trees of parameters: parting them by path, putting them together, changing their dtype."""
+"""Trees of parameters: splitting them by path, merging them, naming and casting their leaves."""
 
 from typing import Any
 
@@ -8,36 +8,36 @@ import jax.numpy as jnp
 from utils import UserError
 
 
-def split(tree, parts=()):
-    """Parts a tree in two of the same structure, None standing where the other has the leaf.
+def split(tree, paths=()):
+    """Splits a tree into two of the same structure, with None where the other has the leaf.
 
     Args:
         tree: a network's parameters, or a tree like it.
-        parts: paths ("generator", "stage1/norm"); none named: everything.
+        paths: of the parts to select ("generator", "stage1/norm"); empty: everything.
 
     Returns:
-        What lies under the paths and is trained, and the rest; "stats" is always in the rest.
+        The leaves under the paths that are trained, and the rest; "stats" is always in the rest.
     """
 
-    def chosen(path):
+    def selected(path):
         names = [jax.tree_util.keystr((key,), simple=True) for key in path]
-        path = "/".join(names)
-        under = any(path == part or path.startswith(part + "/") for part in parts)
-        return "stats" not in names and (under or not parts)
+        name = "/".join(names)
+        under = any(name == path or name.startswith(path + "/") for path in paths)
+        return "stats" not in names and (under or not paths)
 
-    choose = jax.tree_util.tree_map_with_path
+    map_with_path = jax.tree_util.tree_map_with_path
     return (
-        choose(lambda path, leaf: leaf if chosen(path) else None, tree),
-        choose(lambda path, leaf: None if chosen(path) else leaf, tree),
+        map_with_path(lambda path, leaf: leaf if selected(path) else None, tree),
+        map_with_path(lambda path, leaf: None if selected(path) else leaf, tree),
     )
 
 
 def merge(first, second):
-    """Puts together what `split` parted: the first tree's leaf, or where it has None the second's.
+    """Merges what `split` returned: the first tree's leaves, the second's where it has None.
 
     Args:
         first: a tree with None in places.
-        second: the same structure; it too may have None in places.
+        second: the same structure; it may have None in places, too.
     """
     none = {"is_leaf": lambda leaf: leaf is None}
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, **none)
@@ -52,7 +52,7 @@ def subtree(tree, path, where):
         where: what asked for it, for the message.
 
     Raises:
-        UserError: there is no such part.
+        UserError: the tree has no such part.
     """
     for name in path.strip("/").split("/"):
         if not isinstance(tree, dict) or name not in tree:
@@ -63,12 +63,12 @@ def subtree(tree, path, where):
 
 
 def pick(tree, index):
-    """Returns what the tree's leaves hold at `index` of their first axis."""
+    """Returns the tree with each leaf's entry `index` of its first axis."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 def cast(tree, dtype):
-    """Returns the tree with its floating-point leaves in `dtype`, the others as they are."""
+    """Returns the tree with its floating-point leaves in `dtype`, the others unchanged."""
 
     def convert(leaf):
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -77,9 +77,11 @@ def cast(tree, dtype):
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves by name."""
-    import jax
+    """Returns the leaves by name, which is their path: "params/stem/kernel".
 
+    Raises:
+        ValueError: two leaves have one name, or a leaf is a typed key.
+    """
     named = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         name = jax.tree_util.keystr(path, simple=True, separator="/")

@@ -46,7 +46,7 @@ def report_nan(experiment, state, epoch, batch_index, folder):
 
 def _explanation(experiment, state, epoch, batch_index, batch, folder):
     """Saves the step and returns the message; see `explain`."""
-    from training.checkpoint.reading import write
+    from training.checkpoint.single_file import write
 
     if experiment.mesh is not None:  # what follows is for a single device
         state, batch = jax.tree.map(np.asarray, (state, batch))
@@ -107,7 +107,7 @@ def diagnose(experiment, state, batch, show=None):
 def replay(path):
     """Repeats a saved step un-jitted and prints each layer's output on the way."""
     from training.checkpoint.reading import read
-    from training.checkpoint.restore import restore
+    from training.checkpoint.restore import current_name, restore
     from training.config import read_config
     from training.engine.build import build
     from training.engine.initialize import first_batch
@@ -120,7 +120,7 @@ def replay(path):
     experiment = build(config, folder / "config.json")
     like = first_batch(experiment)
     template = {"state": jax.eval_shape(experiment.init, like), "batch": like}
-    arrays = {name: array for name, array in arrays.items() if name != "key"}
+    arrays = {current_name(name): array for name, array in arrays.items() if name != "key"}
     saved = restore(template, arrays, where=path)
 
     def show(layer, output):

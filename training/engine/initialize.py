@@ -10,9 +10,9 @@ import numpy as np
 from data_loader.device_cache import gather
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read
-from training.checkpoint.restore import network_params, restore
+from training.checkpoint.restore import network_params, restore, restore_state
 from training.common.trees import pick, split
-from training.distributed.sharding import put_batch, put_state
+from training.distributed.sharding import put_batch
 from training.engine.scan import group_batches
 from training.engine.state import eval_params
 from utils import UserError
@@ -81,14 +81,9 @@ def fresh_state(experiment, config):
 
 
 def restored_state(experiment, arrays, checkpoint):
-    """Returns the TrainState of a checkpoint."""
+    """Returns the TrainState of a checkpoint, of which `arrays` were read with `for_devices`."""
     template = dry_run(experiment, _stored_batch(experiment))
-    state = restore(template, arrays, where=checkpoint)
-    if checkpoint.is_dir():  # then these were only shapes
-        from training.checkpoint.orbax_folder import load_state
-
-        return load_state(checkpoint, state, experiment.mesh)
-    return put_state(state, experiment.mesh)
+    return restore_state(template, arrays, checkpoint, experiment.mesh)
 
 
 def restored_params(experiment, arrays, checkpoint):

@@ -99,7 +99,7 @@ def resumed_run(config, folder, checkpoint):
         folder: the run folder.
         checkpoint: to resume from; None: it was killed before it saved anything.
     """
-    arrays, meta = read(checkpoint, folders_whole=False) if checkpoint else (None, None)
+    arrays, meta = read(checkpoint, for_devices=True) if checkpoint else (None, None)
     progress = Progress.from_meta(meta, checkpoint) if checkpoint else Progress()
     experiment = _prepare(config, folder / "config.json", folder if processes.is_main() else None)
     if checkpoint:

@@ -24,12 +24,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.project import ROOT
-from training.checkpoint import saver as checkpoint
-from training.checkpoint import single_file as checkpoint_file
-from training.checkpoint.naming import file_name, find, latest, numbered
-from training.checkpoint.reading import read, write
+from training.checkpoint import single_file
+from training.checkpoint.naming import (
+    BEST,
+    best,
+    file_name,
+    find,
+    latest,
+    numbered,
+    set_aside_after,
+)
+from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params, restore
 from training.checkpoint.saver import Saver
+from training.checkpoint.single_file import write
 from utils import UserError
 
 META = {"epoch": 3, "batch": None, "best": float("inf"), "config": {"title": "Ünïcode \n"}}
@@ -74,7 +82,7 @@ def random_array(dtype, shape, seed):
 
 ARRAYS = st.builds(
     random_array,
-    st.sampled_from([*checkpoint_file.DTYPES.values()]),
+    st.sampled_from([*single_file.DTYPES.values()]),
     st.lists(st.integers(0, 4), max_size=4).map(tuple),
     st.integers(0, 2**32),
 )
@@ -202,7 +210,7 @@ def test_a_name_that_is_taken_is_refused(tmp_path, tree):
 
 def test_a_header_longer_than_may_be_read_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="names and meta take"):
-        write(tmp_path / "a", {}, {"notes": "x" * checkpoint_file.HEADER_LIMIT})
+        write(tmp_path / "a", {}, {"notes": "x" * single_file.HEADER_LIMIT})
 
 
 def test_checkpoints_are_read_without_jax(tmp_path):
@@ -387,7 +395,7 @@ def test_a_damaged_checkpoint_names_the_newest_whole_one(tmp_path):
         (tmp_path / file_name(epoch)).write_bytes(b"")
     with pytest.raises(UserError, match=r"\)\.$"):
         read(tmp_path / file_name(10))
-    write(tmp_path / checkpoint.BEST, {"w": np.ones(3)}, {})
+    write(tmp_path / BEST, {"w": np.ones(3)}, {})
     with pytest.raises(UserError, match=r"newest whole .* is .*checkpoint-best\.params\.$"):
         read(tmp_path / file_name(10))
 
@@ -501,7 +509,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_files_and_saving_goes_on_once_th
 FORBIDDEN = """if True:
     import os, sys
     import jax, numpy as np
-    from training.checkpoint.reading import write
+    from training.checkpoint.single_file import write
     from utils import UserError
 
     os.chdir(sys.argv[1])
@@ -591,22 +599,22 @@ def in_order(event):
 @given(EVENTS, st.integers(1, 4), st.data())
 def test_the_last_few_checkpoints_and_the_best_stay(tmp_path_factory, events, keep, data):
     folder = tmp_path_factory.mktemp("run")
-    best = None
+    expected_best = None
     with Saver(folder, keep) as saver:
         for count, event in enumerate(sorted(events, key=in_order), 1):
             due, better = data.draw(st.booleans(), "due"), data.draw(st.booleans(), "better")
             saver.save({"n": np.int64(count)}, {"event": event}, file_name(*event), better)
-            best = event if better else best
+            expected_best = event if better else expected_best
             if due:
                 saver.save({"n": np.int64(count)}, {"event": event}, None, best=True)
-                best = event
+                expected_best = event
     kept = sorted(events, key=in_order)[-keep:]
     assert [path.name for path in numbered(folder)] == [file_name(*event) for event in kept]
     assert [read(path)[1]["event"] for path in numbered(folder)] == [list(event) for event in kept]
-    assert (checkpoint.best(folder) is not None) == (best is not None)
-    if best:
-        assert read(checkpoint.best(folder))[1]["event"] == list(best)
-    assert len(os.listdir(folder)) == len(kept) + (best is not None)
+    assert (best(folder) is not None) == (expected_best is not None)
+    if expected_best:
+        assert read(best(folder))[1]["event"] == list(expected_best)
+    assert len(os.listdir(folder)) == len(kept) + (expected_best is not None)
 
 
 @settings(max_examples=25, deadline=None)
@@ -658,7 +666,7 @@ def test_the_best_is_a_file_of_its_own(tmp_path, state):
         saver.save(state, META, file_name(3), best=True)
     with open(tmp_path / file_name(3), "r+b") as file:
         file.write(b"damage")
-    arrays, meta = read(tmp_path / checkpoint.BEST)
+    arrays, meta = read(tmp_path / BEST)
     assert meta == META
     assert same_trees(restore(state, arrays), state)
 
@@ -689,19 +697,19 @@ def test_a_save_that_failed_is_told_and_the_next_one_makes_up_for_the_best(tmp_p
         saver.save({"n": np.int64(3)}, {}, file_name(3))
         saver.wait()
         assert saver.failure is None
-    assert sorted(os.listdir(folder)) == [checkpoint.BEST, file_name(3)]
-    assert read(folder / checkpoint.BEST)[0]["n"] == 1
+    assert sorted(os.listdir(folder)) == [BEST, file_name(3)]
+    assert read(folder / BEST)[0]["n"] == 1
     assert read(folder / file_name(3))[0]["n"] == 3
 
 
 def test_a_kill_between_two_files_leaves_the_best_that_the_numbered_one_speaks_of(
     tmp_path, monkeypatch
 ):
-    placed = []
-    monkeypatch.setattr(checkpoint, "place", lambda path, *_: placed.append(path.name))
+    written = []
+    monkeypatch.setattr(single_file, "atomic_write", lambda path, *_: written.append(path.name))
     with Saver(tmp_path) as saver:
         saver.save({"n": np.int64(1)}, {}, file_name(1), best=True)
-    assert placed == [checkpoint.BEST, file_name(1)]
+    assert written == [BEST, file_name(1)]
 
 
 def test_a_better_one_takes_the_place_of_the_best_that_could_not_be_saved(tmp_path):
@@ -709,20 +717,20 @@ def test_a_better_one_takes_the_place_of_the_best_that_could_not_be_saved(tmp_pa
     with Saver(folder) as saver:
         folder.rmdir()
         saver.save({"n": np.int64(1)}, {}, None, best=True)
-        saver._join()
+        saver._wait_for_pending()
         folder.mkdir()
         saver.save({"n": np.int64(2)}, {}, None, best=True)
-    assert read(folder / checkpoint.BEST)[0]["n"] == 2
+    assert read(folder / BEST)[0]["n"] == 2
 
 
 def test_checkpoints_of_an_abandoned_future_are_set_aside_and_not_deleted(tmp_path):
     for event in [(1,), (2,), (3, 5), (3,), (4, 1)]:
         write(tmp_path / file_name(*event), {"n": np.int64(0)}, {})
-    aside = checkpoint.set_aside_after(tmp_path, 3, 5)
+    aside = set_aside_after(tmp_path, 3, 5)
     assert sorted(os.listdir(aside)) == [file_name(3), file_name(4, 1)]
     assert latest(tmp_path) == tmp_path / file_name(3, 5)
-    assert checkpoint.set_aside_after(tmp_path, 3, 5) is None
-    again = checkpoint.set_aside_after(tmp_path, 1)
+    assert set_aside_after(tmp_path, 3, 5) is None
+    again = set_aside_after(tmp_path, 1)
     assert again != aside
     assert sorted(os.listdir(again)) == [file_name(2), file_name(3, 5)]
 
@@ -870,8 +878,8 @@ def test_a_subtree_is_restored_by_its_prefix(tmp_path, state):
     blank = jax.tree.map(jnp.zeros_like, state.params)
     assert same_trees(restore(blank, arrays, prefix="params"), state.params)
     assert same_trees(restore(blank, arrays, prefix="optimizers/0/mu"), state.params)
-    with pytest.raises(UserError, match="3 missing:\n    average/stage1/norm/scale"):
-        restore(blank, arrays, prefix="average")
+    with pytest.raises(UserError, match="3 missing:\n    ema_params/stage1/norm/scale"):
+        restore(blank, arrays, prefix="ema_params")
 
 
 def test_partial_takes_the_named_parts_and_keeps_the_rest(tmp_path, state):
@@ -917,14 +925,14 @@ def test_the_running_average_is_what_a_network_is_evaluated_with(tmp_path):
     state = {
         "step": jnp.int32(1),
         "params": {"stem": {"kernel": jnp.ones(2)}, "norm": {"stats": jnp.ones(3)}},
-        "average": {"stem": {"kernel": jnp.full(2, 0.5)}},
+        "ema_params": {"stem": {"kernel": jnp.full(2, 0.5)}},
     }
     params = network_params(saved(state, tmp_path))
     assert {name: array.tolist() for name, array in params.items()} == {
         "stem/kernel": [0.5, 0.5],
         "norm/stats": [1, 1, 1],
     }
-    plain = network_params(saved(state | {"average": None}, tmp_path))
+    plain = network_params(saved(state | {"ema_params": None}, tmp_path))
     assert plain["stem/kernel"].tolist() == [1, 1]
     restored = restore(state["params"], params)
     assert restored["stem"]["kernel"].tolist() == [0.5, 0.5]
@@ -939,19 +947,19 @@ def test_the_latest_is_the_furthest_in_training_not_in_the_alphabet(tmp_path):
     order = [(1, 5), (1, 40), (1,), (2, 100), (2,), (9,), (10, 1), (10,), (11, 3)]
     for arguments in reversed(order):
         (tmp_path / file_name(*arguments)).touch()
-    (tmp_path / checkpoint.BEST).touch()
+    (tmp_path / BEST).touch()
     assert [path.name for path in numbered(tmp_path)] == [file_name(*each) for each in order]
     assert latest(tmp_path) == tmp_path / "checkpoint-epoch_11-batch_3.params"
     assert latest(str(tmp_path)) == latest(tmp_path)
 
 
 def test_a_file_or_a_run_folder_is_found(tmp_path):
-    assert latest(tmp_path) is checkpoint.best(tmp_path) is None
-    (tmp_path / checkpoint.BEST).touch()
-    assert find(tmp_path) == tmp_path / checkpoint.BEST  # the only one there is
+    assert latest(tmp_path) is best(tmp_path) is None
+    (tmp_path / BEST).touch()
+    assert find(tmp_path) == tmp_path / BEST  # the only one there is
     (tmp_path / file_name(4)).touch()
     assert find(tmp_path) == find(str(tmp_path)) == tmp_path / file_name(4)
-    assert find(tmp_path, prefer_best=True) == tmp_path / checkpoint.BEST
+    assert find(tmp_path, prefer_best=True) == tmp_path / BEST
     assert find(tmp_path / file_name(4), prefer_best=True) == tmp_path / file_name(4)
 
 

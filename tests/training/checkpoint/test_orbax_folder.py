@@ -15,9 +15,8 @@ import train
 from benchmarks.scale import Group
 from tests.helpers.project import ROOT, same_arrays
 from training.checkpoint.naming import BEST, best, file_name, find, latest, numbered
-from training.checkpoint.orbax_folder import load_state
 from training.checkpoint.reading import read
-from training.checkpoint.restore import restore
+from training.checkpoint.restore import restore, restore_state
 from training.checkpoint.saver import Saver
 from training.common.files import PREVIOUS, UNFINISHED
 from training.config import ORBAX as PACKAGE
@@ -71,8 +70,9 @@ PARTED = """if True:
     from training.checkpoint.saver import Saver
     from training.checkpoint.naming import file_name
     from training.config import Devices
-    from training.distributed.sharding import layout, make_mesh, put_state
-    from training.checkpoint.orbax_folder import load_state
+    from training.checkpoint.reading import read
+    from training.checkpoint.restore import restore_state
+    from training.distributed.sharding import make_mesh, put_state, state_sharding
 
     mesh = make_mesh(Devices(shards=4))
     grid = jnp.arange(4096.0).reshape(16, 256)
@@ -86,9 +86,10 @@ PARTED = """if True:
     for shards in (4, 2, 1):
         mesh = make_mesh(Devices(shards=shards))
         shapes = jax.eval_shape(lambda: {"step": jnp.int32(7), "w": {"a": grid, "b": grid.T}})
-        back = load_state(folder.folder / file_name(1), shapes, mesh)
+        path = folder.folder / file_name(1)
+        back = restore_state(shapes, read(path, for_devices=True)[0], path, mesh)
         a = back["w"]["a"]
-        print(a.sharding == layout(mesh, grid.shape), bool((a == grid).all()))
+        print(a.sharding == state_sharding(mesh, grid.shape), bool((a == grid).all()))
 """
 
 
@@ -166,7 +167,7 @@ def test_what_does_not_fit_is_listed_as_for_the_one_file(tmp_path, state):
     for orbax in (False, True):
         with Saver(tmp_path / str(orbax), orbax=orbax) as saver:
             saver.save(state, META, file_name(1))
-        arrays, _ = read(latest(tmp_path / str(orbax)), folders_whole=False)
+        arrays, _ = read(latest(tmp_path / str(orbax)), for_devices=True)
         with pytest.raises(UserError) as error:
             restore(wanted, arrays, where="the checkpoint")
         told.append(str(error.value).splitlines())
@@ -187,7 +188,8 @@ def test_a_damaged_folder_is_refused_or_gives_the_values_it_was_saved_with(tmp_p
     save(tmp_path, state, file_name(1), file_name(2))
     path, other = tmp_path / file_name(2), tmp_path / file_name(1)
     whole = dict(sorted(read(path)[0].items()))
-    shapes, refused = jax.eval_shape(lambda: state), 0
+    shapes, given = jax.eval_shape(lambda: state), read(path, for_devices=True)[0]
+    refused = 0
     for file in [file for file in path.rglob("*") if file.is_file()]:
         content = file.read_bytes()
         if damage == "gone":
@@ -195,12 +197,15 @@ def test_a_damaged_folder_is_refused_or_gives_the_values_it_was_saved_with(tmp_p
         else:
             kept = content[: len(content) // 2]
             file.write_bytes(kept if damage == "cut" else kept + bytes(len(content) - len(kept)))
-        for function in (lambda: read(path)[0], lambda: load_state(path, shapes, None)):
-            arrays, told = outcome(function)
-            refused += bool(told)
-            if told:
-                assert "damaged or not a checkpoint" in told
-                assert told.endswith(f"The newest other checkpoint beside it is {other}.")
+        for load in (
+            lambda: read(path)[0],
+            lambda: restore_state(shapes, given, path, None),
+        ):
+            arrays, message = outcome(load)
+            refused += bool(message)
+            if message:
+                assert "damaged or not a checkpoint" in message
+                assert message.endswith(f"The newest other checkpoint beside it is {other}.")
             else:
                 assert all(map(np.array_equal, jax.tree.leaves(arrays), whole.values()))
         file.write_bytes(content)

@@ -11,7 +11,8 @@ from benchmarks import faults, faults_disks, faults_files
 from tests.examples.test_gan import gan_config
 from tests.helpers.project import ROOT, same_arrays
 from training.checkpoint.naming import best, latest, numbered
-from training.checkpoint.reading import read, write
+from training.checkpoint.reading import read
+from training.checkpoint.single_file import write
 from training.common.lock import lock
 from training.engine.progress import Progress
 from training.provenance.record import data_checksum, read_record
