@@ -55,12 +55,13 @@ def test(options):
     config = read_config(options.config or folder / "config.json", options.overrides)
     arrays = network_params(read(checkpoint)[0])
     log = utils.set_up_logging()
+    if options.predictions:
+        page = utils.optional_module("training.report.page", needed_by="--predictions")
     from training.engine.build import build
     from training.engine.compilation import use_compilation_cache
     from training.engine.evaluation import predict
+    from training.engine.finish import write_report
     from training.engine.initialize import restored_params
-    from training.report.gallery import collect_gallery
-    from training.report.page import write_predictions, write_report
 
     if config.training.compilation_cache:
         use_compilation_cache()
@@ -72,13 +73,12 @@ def test(options):
         predictions = predictions._replace(source=f"the test set, {checkpoint.name}")
     for name, value in results.items():
         log.info("%s @ %s", name.removeprefix("test_"), value)
-    gallery = collect_gallery(config, experiment, params)
-    report = write_report(folder, predictions=predictions, gallery=gallery)
-    log.info("Look at %s", report)
+    if report := write_report(config, folder, experiment, params, predictions):
+        log.info("Look at %s", report)
     if options.predictions:
         if predictions is None:
             raise utils.UserError("--predictions: the network is not a classifier of its inputs")
-        write_predictions(folder / "predictions.csv", predictions)
+        page.write_predictions(folder / "predictions.csv", predictions)
         log.info("Predictions in %s", folder / "predictions.csv")
     return 0
 
