@@ -50,7 +50,9 @@ def pytest_cmdline_main(config):
     if hasattr(config, "workerinput"):  # a process of pytest-xdist gets the options as they are now
         return
     here = config.invocation_params.dir
-    named = [_below_tests((here / name.partition("::")[0]).resolve()) for name in option.file_or_dir]
+    named = [
+        _below_tests((here / name.partition("::")[0]).resolve()) for name in option.file_or_dir
+    ]
     marked = any(argument.startswith("-m") for argument in config.invocation_params.args)
     if not (option.full or marked or any("full" in parts for parts in named)):
         option.markexpr = "not full"
