@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks import faults, faults_disks, faults_files
-from tests.examples.test_gan import gan_config
+from tests.helpers.examples import gan_config
 from tests.helpers.project import ROOT, same_arrays
 from training.checkpoint.naming import best, latest, numbered
 from training.checkpoint.reading import read

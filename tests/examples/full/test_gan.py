@@ -17,6 +17,7 @@ from examples.gan import sample
 from examples.gan.gan import discriminator_loss, fooled, gan, generator, generator_loss
 from inference import convert_tflite
 from inference.verify.runtimes import load
+from tests.helpers.examples import GAN, gan_config
 from tests.helpers.project import BATCH_SIZE, ROOT, same_arrays
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read
@@ -25,7 +26,6 @@ from training.config import read_config
 from training.engine.build import build
 
 LOSSES = {"generator": generator_loss, "discriminator": discriminator_loss}
-TINY = {"noise_size": 8, "generator_features": 8, "discriminator_features": 2}
 RATES = {"generator": (0.5, 0.0, 0.5), "discriminator": (0.0, 0.5, 0.5)}  # of three updates
 SIDE = 28  # pixels
 GRID = "--rows", 2, "--columns", 3
@@ -76,7 +76,7 @@ def run_own_sample(monkeypatch):
 
 def no_images(x, *, params=None, key=None, train=False):
     """A network with the same parameters."""
-    outputs, params = gan(x, **TINY, params=params, key=key, train=train)
+    outputs, params = gan(x, **GAN, params=params, key=key, train=train)
     return outputs["real"], params
 
 
@@ -95,22 +95,10 @@ def gradient_of(loss, params, batch, key):
     key = jax.random.split(key)[1]  # the other half is for augmentation
 
     def mean(params):
-        outputs, _ = gan(pictures, **TINY, params=params, key=key, train=True)
+        outputs, _ = gan(pictures, **GAN, params=params, key=key, train=True)
         return (loss(outputs, None) * batch["weight"]).sum() / batch["weight"].sum()
 
     return jax.grad(mean)(params)
-
-
-def gan_config(mnist, save_dir):
-    """The example's own config, with tiny networks on the small data."""
-    values = json.loads((ROOT / "examples" / "gan" / "config.json").read_text())
-    values["model"]["args"] |= TINY
-    for split in ("train", "test"):
-        args = values["data_loader"][split]["args"]
-        args["dataset"]["args"] = {"root": str(mnist), "split": split}
-        args["batch_size"] = BATCH_SIZE
-    values["training"] |= {"epochs": 2, "save_dir": str(save_dir), "log_interval": 3}
-    return values
 
 
 def test_losses_and_metric_say_what_the_probabilities_say():
@@ -125,7 +113,7 @@ def test_losses_and_metric_say_what_the_probabilities_say():
 
 def test_images_have_the_shape_of_the_pictures_that_come_in():
     pictures = jax.ShapeDtypeStruct((3, 2, 8, 12), jnp.float32)
-    network = partial(gan, **TINY, key=jax.random.key(0))
+    network = partial(gan, **GAN, key=jax.random.key(0))
     outputs, params = jax.eval_shape(network, pictures)
     assert outputs["images"].shape == pictures.shape
     assert outputs["real"].shape == outputs["fake"].shape == (3,)
@@ -140,7 +128,7 @@ def test_evaluation_ignores_the_key_and_training_draws_noise_from_it(updates):
 
     @partial(jax.jit, static_argnames="train")
     def outputs(key, train):
-        return gan(pictures, **TINY, params=params, key=key, train=train)[0]
+        return gan(pictures, **GAN, params=params, key=key, train=train)[0]
 
     first, second = jax.random.key(1), jax.random.key(2)
     assert same_arrays(outputs(first, False), outputs(second, False))

@@ -16,7 +16,8 @@ from examples.tabular import diabetes
 from examples.tabular.diabetes import UNIT, Diabetes, normal_log_likelihood, within_one_deviation
 from inference import convert_tflite
 from inference.verify.runtimes import load
-from tests.helpers.project import ROOT, same_arrays
+from tests.helpers.examples import tabular_config
+from tests.helpers.project import same_arrays
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params
@@ -32,9 +33,7 @@ def finished_run(tmp_path_factory):
     """The example as it is: it takes seconds."""
     folder = tmp_path_factory.mktemp("tabular")
     path = folder / "config.json"
-    values = json.loads((ROOT / "examples" / "tabular" / "config.json").read_text())
-    values["training"]["save_dir"] = str(folder / "saved")
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(tabular_config(folder / "saved")))
     assert train.main(["-c", str(path)]) == 0
     return next((folder / "saved").glob("*/*"))
 

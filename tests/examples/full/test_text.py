@@ -16,6 +16,7 @@ from examples.text import sample
 from examples.text.characters import CODES, Text, perplexity, writer
 from inference import convert_tflite
 from inference.verify.runtimes import load
+from tests.helpers.examples import CONTEXT, TEXT, text_config
 from tests.helpers.project import ROOT, same_arrays
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read
@@ -23,8 +24,6 @@ from training.checkpoint.restore import network_params
 from utils import UserError
 
 GOSPELS = ROOT / "examples" / "text" / "gospels.txt"
-CONTEXT = 16
-TINY = {"context": CONTEXT, "features": 8, "depth": 1, "heads": 2}
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +61,6 @@ def run_own_sample(monkeypatch, capsys):
     return run
 
 
-def text_config(text, save_dir):
-    """The example's own config, with a tiny network and a small text."""
-    values = json.loads((ROOT / "examples" / "text" / "config.json").read_text())
-    values["model"]["args"] = TINY
-    for split in ("train", "test"):
-        args = values["data_loader"][split]["args"]
-        args["dataset"]["args"] |= {"path": str(text), "context": CONTEXT, "stride": CONTEXT // 2}
-    values["training"] |= {"epochs": 2, "save_dir": str(save_dir), "log_interval": 3}
-    return values
-
-
 @pytest.mark.parametrize(("context", "stride"), [(16, 16), (16, 8), (16, 1), (7, 3), (299, 5)])
 def test_every_character_but_the_first_counts_once(text, context, stride):
     dataset = Text(text, "test", context, stride)
@@ -98,11 +86,11 @@ def test_no_position_sees_what_comes_after_it():
     """By the gradients of each output by the characters' table rows, one row per position."""
     length = 6
     codes = jnp.arange(length)[None]
-    _, params = writer(codes, **TINY, key=jax.random.key(0))
+    _, params = writer(codes, **TEXT, key=jax.random.key(0))
 
     def outputs(table):
         given = params | {"characters": {"table": table}}
-        return writer(codes, **TINY, params=given)[0][0].sum(-1)
+        return writer(codes, **TEXT, params=given)[0][0].sum(-1)
 
     table = params["characters"]["table"]
     depends = np.abs(jax.jacobian(outputs)(table)).sum(-1)[:, :length] > 0
@@ -120,7 +108,7 @@ def test_the_figures_of_a_run_are_those_of_every_character_counted_once(finished
     lines = map(json.loads, (finished_run / "metrics.jsonl").read_text().splitlines())
     first, last = (line for line in lines if "test_loss" in line)
     params, dataset = trained(finished_run), Text(text, "test", CONTEXT, CONTEXT // 2)
-    apply = jax.jit(partial(writer, **TINY))
+    apply = jax.jit(partial(writer, **TEXT))
     loss = count = 0
     for inputs, targets, weight in map(dataset.__getitem__, range(len(dataset))):
         logits, _ = apply(inputs[None], params=params)
@@ -170,7 +158,7 @@ def test_sample_without_temperature_writes_the_likeliest_characters(finished_run
     )
     assert code == 0
     params, codes = trained(finished_run, best=True), list(b"And Jesus said")
-    apply = jax.jit(partial(writer, **TINY))
+    apply = jax.jit(partial(writer, **TEXT))
     for _ in range(20):  # most of them with more characters before them than it can see
         seen = np.array(codes[-CONTEXT:])
         logits, _ = apply(seen[None], params=params)
@@ -212,7 +200,7 @@ def test_it_is_exported_and_the_files_give_the_same_logits(finished_run, tmp_pat
     assert convert_tflite.main(arguments) == 0
     codes = np.frombuffer(b"In the beginning was the Word...", np.uint8).astype(np.int32)
     codes = codes.reshape(2, CONTEXT)
-    wanted, _ = writer(codes, **TINY, params=trained(finished_run, best=True))
+    wanted, _ = writer(codes, **TEXT, params=trained(finished_run, best=True))
     for suffix in (".onnx", ".tflite"):
         made = load(tmp_path / "writer" / f"writer{suffix}").run({"input": codes})["output"]
         np.testing.assert_allclose(made, wanted, atol=1e-5)

@@ -17,6 +17,7 @@ import train
 from benchmarks.plugins import LOOPS, normalized
 from inference import convert_tflite
 from inference.verify.runtimes import load
+from tests.helpers.examples import library_config
 from tests.helpers.project import BATCH_SIZE, ROOT, same_arrays
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read
@@ -31,17 +32,6 @@ LIBRARIES = ["nnx", "linen", "haiku", "equinox"]
 FEATURES, CLASSES, SIDE = 16, 10, 28
 
 
-def example_config(name, mnist, save_dir):
-    """An example's own config, on the small data."""
-    values = json.loads((EXAMPLES / f"{name}.json").read_text())
-    for part in ("train", "test"):
-        args = values["data_loader"][part]["args"]
-        args["dataset"]["args"] = {"root": str(mnist), "split": part}
-        args["batch_size"] = BATCH_SIZE
-    values["training"] |= {"epochs": 2, "save_dir": str(save_dir), "log_interval": 3}
-    return values
-
-
 @pytest.fixture(scope="module", params=LIBRARIES)
 def library(request):
     return request.param
@@ -49,7 +39,7 @@ def library(request):
 
 @pytest.fixture
 def config(library, mnist, tmp_path):
-    return example_config(f"{library}_cnn", mnist, tmp_path / "saved")
+    return library_config(f"{library}_cnn", mnist, tmp_path / "saved")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +47,7 @@ def finished_run(library, mnist, tmp_path_factory):
     """The folder of a run of two epochs."""
     folder = tmp_path_factory.mktemp(library)
     path = folder / "config.json"
-    path.write_text(json.dumps(example_config(f"{library}_cnn", mnist, folder / "saved")))
+    path.write_text(json.dumps(library_config(f"{library}_cnn", mnist, folder / "saved")))
     assert train.main(["-c", str(path)]) == 0
     return next((folder / "saved").glob("*/*"))
 
@@ -190,7 +180,7 @@ def test_the_three_lines_that_the_readme_shows_are_a_network():
 
 
 def test_a_chain_of_optax_is_made_by_the_config_alone(mnist, write_config, tmp_path):
-    values = example_config("optax_chain", mnist, tmp_path)
+    values = library_config("optax_chain", mnist, tmp_path)
     values["model"] = {"name": "mlp", "args": {"feat_dims": [16]}}
     experiment = build(read_config(write_config(values)))
     (group,) = experiment.groups.values()
@@ -209,7 +199,7 @@ def test_a_chain_of_optax_is_made_by_the_config_alone(mnist, write_config, tmp_p
 
 
 def test_the_chain_trains(mnist, write_config, tmp_path):
-    path = write_config(example_config("optax_chain", mnist, tmp_path / "saved"))
+    path = write_config(library_config("optax_chain", mnist, tmp_path / "saved"))
     assert train.main(["-c", path]) == 0
     (metrics,) = (tmp_path / "saved").glob("*/*/metrics.jsonl")
     first, second = (line for line in map(json.loads, metrics.open()) if "test_loss" in line)
@@ -224,7 +214,7 @@ def test_a_network_of_an_installed_package_is_named_by_package_and_function(
     (packages / "our_networks").mkdir(parents=True)
     (packages / "our_networks" / "__init__.py").write_text("")
     (packages / "our_networks" / "small.py").write_text(PACKAGE)
-    values = example_config("optax_chain", mnist, tmp_path / "saved")
+    values = library_config("optax_chain", mnist, tmp_path / "saved")
     values["model"] = {"name": "our_networks.small:perceptron", "args": {"features": 8}}
     path = write_config(values)
     assert train.main(["-c", path]) == 1

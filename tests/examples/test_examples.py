@@ -1,0 +1,51 @@
+"""Each example trains, is evaluated and leaves nothing, as `--check` does it."""
+
+import pytest
+
+import train
+from tests.helpers.examples import (
+    EXAMPLES,
+    gan_config,
+    library_config,
+    tabular_config,
+    text_config,
+)
+
+
+def write_gospel(folder):
+    """Writes the beginning of the text of examples/text."""
+    path = folder / "text.txt"
+    path.write_text((EXAMPLES / "text" / "gospels.txt").read_text(encoding="utf-8")[:3000])
+    return path
+
+
+CONFIGS = {
+    "gan/config": lambda mnist, folder: gan_config(mnist, folder / "saved"),
+    "tabular/config": lambda mnist, folder: tabular_config(folder / "saved"),
+    "text/config": lambda mnist, folder: text_config(write_gospel(folder), folder / "saved"),
+    "libraries/optax_chain": lambda mnist, folder: (
+        library_config("optax_chain", mnist, folder / "saved")
+        | {"model": {"name": "mlp", "args": {"feat_dims": [16]}}}
+    ),
+} | {
+    f"libraries/{library}_cnn": lambda mnist, folder, library=library: library_config(
+        f"{library}_cnn", mnist, folder / "saved"
+    )
+    for library in ("equinox", "haiku", "linen", "nnx")
+}
+
+
+@pytest.mark.parametrize("example", CONFIGS)
+def test_an_example_makes_a_step_and_is_evaluated(
+    example, mnist, write_config, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(EXAMPLES.parent)
+    path = write_config(CONFIGS[example](mnist, tmp_path))
+    assert train.main(["-c", path, "--check"]) == 0
+    assert "All is well." in capsys.readouterr().out
+    assert not (tmp_path / "saved").exists()
+
+
+def test_every_config_of_the_examples_is_tried():
+    there = {str(path.relative_to(EXAMPLES).with_suffix("")) for path in EXAMPLES.rglob("*.json")}
+    assert there - {"starter/config"} == set(CONFIGS)  # the starter's: test_new_project.py

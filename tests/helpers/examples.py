@@ -1,0 +1,54 @@
+"""The configs of the examples, with small networks on small data."""
+
+import json
+
+from tests.helpers.project import BATCH_SIZE, ROOT
+
+EXAMPLES = ROOT / "examples"
+GAN = {"noise_size": 8, "generator_features": 8, "discriminator_features": 2}
+CONTEXT = 16
+TEXT = {"context": CONTEXT, "features": 8, "depth": 1, "heads": 2}
+
+
+def gan_config(mnist, save_dir):
+    """The config of examples/gan, with tiny networks on the small data."""
+    values = _on_digits("gan/config.json", mnist, save_dir)
+    values["model"]["args"] |= GAN
+    return values
+
+
+def library_config(name, mnist, save_dir):
+    """A config of examples/libraries, on the small data."""
+    return _on_digits(f"libraries/{name}.json", mnist, save_dir)
+
+
+def text_config(text, save_dir):
+    """The config of examples/text, with a tiny network and a small text."""
+    values = _read("text/config.json", save_dir)
+    values["model"]["args"] = TEXT
+    for split in ("train", "test"):
+        args = values["data_loader"][split]["args"]
+        args["dataset"]["args"] |= {"path": str(text), "context": CONTEXT, "stride": CONTEXT // 2}
+    values["training"] |= {"epochs": 2, "log_interval": 3}
+    return values
+
+
+def tabular_config(save_dir):
+    """The config of examples/tabular as it is: a run takes seconds."""
+    return _read("tabular/config.json", save_dir)
+
+
+def _on_digits(name, mnist, save_dir):
+    values = _read(name, save_dir)
+    for split in ("train", "test"):
+        args = values["data_loader"][split]["args"]
+        args["dataset"]["args"] = {"root": str(mnist), "split": split}
+        args["batch_size"] = BATCH_SIZE
+    values["training"] |= {"epochs": 2, "log_interval": 3}
+    return values
+
+
+def _read(name, save_dir):
+    values = json.loads((EXAMPLES / name).read_text())
+    values["training"]["save_dir"] = str(save_dir)
+    return values
