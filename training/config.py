@@ -24,6 +24,7 @@ HOMES = {
     "loss": ("training.loss", "optax"),
     "metric": ("training.metrics",),
     "optimizer": ("training.optimizers", "optax"),
+    "tracker": ("training.tracking.backends",),
 }
 
 
@@ -117,6 +118,7 @@ class Training(Section):
     early_stop: int | None = Field(None, ge=1)  # epochs without a better one, then stop
     log_interval: int = Field(22, ge=1)  # batches
     tensorboard: bool = False  # event files in the run folder
+    trackers: list[NamedOrName] = []  # besides metrics.jsonl; see training/tracking/__init__.py
     compilation_cache: bool = True  # keep compiled functions in the user's cache folder
 
     @model_validator(mode="after")
@@ -187,6 +189,8 @@ class Config(Section):
                 yield f"data_loader.{step}", "transform", getattr(self.data_loader, step)
         for index, metric in enumerate(self.training.metrics):
             yield f"training.metrics.{index}", "metric", metric
+        for index, tracker in enumerate(self.training.trackers):
+            yield f"training.trackers.{index}", "tracker", tracker
         for name, group in self.training.all_groups().items():
             for kind in ("loss", "optimizer"):
                 where = (

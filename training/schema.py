@@ -30,6 +30,7 @@ GIVEN = {
     "loss": (2, ()),
     "metric": (2, ()),
     "optimizer": (0, ()),
+    "tracker": (2, ()),
 }
 # Public names of the homes that are there for the framework, not for a config.
 FRAMEWORK = {
@@ -43,7 +44,8 @@ KINDS = {
         "train": "data_loader", "test": "data_loader",
         "preprocess": "transform", "augment": "transform",
     },
-    "Training": {"loss": "loss", "optimizer": "optimizer", "metrics": "metric"},
+    "Training": {"loss": "loss", "optimizer": "optimizer", "metrics": "metric",
+                 "trackers": "tracker"},
     "Rule": {"loss": "loss", "optimizer": "optimizer"},
 }  # fmt: skip
 

@@ -134,5 +134,5 @@ def test_sums_survive_json_to_the_bit():
     random = np.random.default_rng(0)
     for _ in range(10):
         sums.add({"a": (random.random(), 3), "b": (random.random((2, 2)), 1.5)})
-    again = MetricAccumulator(json.loads(json.dumps(sums.plain())))
-    assert again.plain() == sums.plain()
+    again = MetricAccumulator(json.loads(json.dumps(sums.to_json())))
+    assert again.to_json() == sums.to_json()

@@ -1,7 +1,10 @@
-"""Records of runs: JSON lines, nested dicts as flat names, and what differs between two."""
+"""Records of runs: JSON lines, nested dicts as flat names, and the differences of two records."""
 
 import json
 from pathlib import Path
+
+STD = "_std"  # ends the name of a standard deviation over the seeds of training.seeds
+OLD_STD = "_spread"  # in the metrics.jsonl of older runs
 
 
 def flatten(tree, path=""):
@@ -15,12 +18,16 @@ def flatten(tree, path=""):
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Returns the objects of a file of JSON lines, without one cut short by a killed run."""
+    """Returns the objects of a file of JSON lines, except one cut short by a killed run.
+
+    Names that older runs ended in "_spread" are returned with "_std".
+    """
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    return [line for line in map(parse_record, text.splitlines()) if line]
+    return [rename_std(line) for line in map(parse_record, text.splitlines()) if line]
 
 
 def parse_record(text):
+    """Returns the JSON object of a text, {} where it is anything else."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -29,14 +36,30 @@ def parse_record(text):
 
 
 def changes(before, now, differ="was {}, is {}"):
-    """Returns a line for each thing that differs between two records: "seed: was 0, is 1"."""
+    """Returns a line for each difference of two records: "seed: was 0, is 1".
+
+    Args:
+        before: a dict, nested at will.
+        now: another.
+        differ: the words around the two values.
+    """
     old, new = (dict(flatten(record)) for record in (before, now))
     lines = []
     for name in old | new:
-        was, came = old.get(name, "not there"), new.get(name, "not there")
-        if was == came:
+        old_value, new_value = old.get(name, "not there"), new.get(name, "not there")
+        if old_value == new_value:
             continue
-        if name.startswith("code.") and "not there" in (was, came):
+        if name.startswith("code.") and "not there" in (old_value, new_value):
             continue  # not every start imports every module
-        lines.append(f"{name}: {differ.format(was, came)}")
+        lines.append(f"{name}: {differ.format(old_value, new_value)}")
     return lines
+
+
+def rename_std(line):
+    """Returns a line of metrics.jsonl with the names that today's runs write."""
+    if not any(name.endswith(OLD_STD) for name in line):
+        return line
+    return {
+        name.removesuffix(OLD_STD) + STD if name.endswith(OLD_STD) else name: value
+        for name, value in line.items()
+    }

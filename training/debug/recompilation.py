@@ -9,7 +9,8 @@ LOG = logging.getLogger("main")
 
 def watched(experiment):
     """Returns the Parts, update and evaluate watched, and what to call after the first epoch."""
-    update, evaluate = Watched(experiment.update), Watched(experiment.evaluate)
+    update = Watched("update", experiment.update)
+    evaluate = Watched("evaluate", experiment.evaluate)
 
     def mark_warm():
         update.settled = evaluate.settled = True
@@ -21,14 +22,16 @@ class Watched:
     """Calls a jitted function as it is, and warns of what changed where that compiles it again.
 
     Args:
+        name: the function's name in messages.
         function: the jitted function.
 
     Attributes:
         settled: whether it has met everything it should have to; until then it does not warn.
     """
 
-    def __init__(self, function):
-        self._function, self._known, self.settled = function, [], False
+    def __init__(self, name, function):
+        self._name, self._function = name, function
+        self._known, self.settled = [], False
 
     def __call__(self, *args):
         """Returns what the function returns."""
@@ -44,7 +47,7 @@ class Watched:
             reason = (
                 "; ".join(changed) or "its arguments are what they were, but not JAX's settings"
             )
-            LOG.warning("%s was compiled once more: %s", self._function.__name__, reason)
+            LOG.warning("%s was compiled once more: %s", self._name, reason)
         self._known.append(types)
 
 

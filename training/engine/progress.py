@@ -41,7 +41,7 @@ class Progress:
 
     def meta(self):
         """Returns it as plain numbers, lists and dicts."""
-        sums = {name: getattr(self, name).plain() for name in ("interval", "epoch")}
+        sums = {name: getattr(self, name).to_json() for name in ("interval", "epoch")}
         return vars(self) | sums
 
     def position(self):

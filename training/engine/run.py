@@ -20,7 +20,7 @@ from training.engine.evaluation import evaluate
 from training.engine.initialize import count_parameters, fresh_state, restored_state
 from training.engine.progress import Progress
 from training.engine.state import eval_params
-from training.tracking.trackers import with_wandb_id
+from training.tracking.trackers import check_trackers, with_wandb_id
 
 LOG = logging.getLogger("main")
 
@@ -124,6 +124,7 @@ def _prepare(config, source, folder):
     LOG.info("Start Training! [%s]", config.title)
     if config.training.compilation_cache:
         use_compilation_cache()
+    check_trackers(config, source)
     experiment = build(config, source)
     check_devices(config, experiment.loaders["train"].batch_size, source)
     if processes.is_distributed():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
-from training.common.records import flatten
+from training.common.records import flatten, rename_std
 from training.provenance.record import read_record
 from utils import UserError
 
@@ -123,7 +123,7 @@ def _epochs(run):
 def _lines(run):
     path = run / "metrics.jsonl"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
+    return [rename_std(json.loads(line)) for line in text.splitlines()]
 
 
 def _weights(run):

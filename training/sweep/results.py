@@ -12,9 +12,9 @@ import jinja2
 
 import utils
 from training.common.files import atomic_write_text
+from training.common.records import STD, rename_std
 from training.report.charts import LOG_RATIO, log_scale, lower_is_better, scale
 from training.sweep.plan import short_names, value_text
-from training.tracking.accumulator import STD
 
 
 class Setting(NamedTuple):
@@ -93,7 +93,8 @@ def _outcome(run):
     epochs = []
     with contextlib.suppress(OSError, ValueError):  # a disk that was full, say, has spoilt it
         lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        epochs = [line for line in map(json.loads, lines) if "batch" not in line and name in line]
+        lines = [rename_std(json.loads(line)) for line in lines]
+        epochs = [line for line in lines if "batch" not in line and name in line]
     if not (epochs and finished(run)):
         return math.nan, None, math.nan
     finite = [line for line in epochs if math.isfinite(line[name])] or epochs

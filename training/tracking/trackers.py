@@ -1,157 +1,201 @@
-"""Where a run's figures go: metrics.jsonl always, TensorBoard and Weights & Biases if wanted."""
+"""The trackers of a run: started by name, and each given the same numbers, images and files."""
 
-import json
+import contextlib
+import functools
 import logging
 import secrets
+import traceback
 from pathlib import Path
 
-from training.common.files import disk_errors
-from training.distributed.processes import broadcast
-from utils import UserError
+import numpy as np
 
+from training.config import HOMES, Named
+from training.distributed.processes import broadcast
+from training.tracking.jsonl import LinesFile
+from utils import UserError, check_arguments, resolve
+
+METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+METHODS = ("scalars", "image", "artifact", "close")
 LOG = logging.getLogger("main")
 
 
 class Trackers:
-    """Writes a run's figures to every place that wants them.
+    """Gives the numbers of a run to metrics.jsonl and to every tracker that the config names.
 
-    metrics.jsonl holds no clock times, so two runs of the same config give the same file; those are
-    in timing.jsonl.
+    Clock times are written to timing.jsonl alone: two runs of the same config have the same
+    metrics.jsonl.
 
     Args:
         config: the run's Config.
         folder: the run folder; None in a process that writes nothing.
-        sizes: {name: bytes} of the files when the checkpoint resumed from was made; what was
-            written later, by a run that was killed, is cut off.
+        sizes: {name: bytes} of the two files when the checkpoint resumed from was saved; whatever a
+            killed run wrote later is cut off.
+
+    Raises:
+        UserError: a tracker does not start.
     """
 
-    FILES = ("metrics.jsonl", "timing.jsonl")
-
     def __init__(self, config, folder, sizes):
-        self._files, self._wandb, self._events = {}, None, None
+        self._trackers, self._files = {}, {}  # {place in the config: tracker}, {name: LinesFile}
         if folder is None:
             return
-        self._files = {name: Lines(Path(folder) / name, sizes.get(name, 0)) for name in self.FILES}
-        self._wandb = _start_wandb(config, folder) if config.wandb.enabled else None
-        self._events = _open_events(folder) if config.training.tensorboard else None
+        try:
+            self._files[TIMING] = LinesFile(Path(folder) / TIMING, sizes.get(TIMING, 0))
+            for where, named in named_trackers(config).items():
+                if named.name == "jsonl":
+                    named = Named(name="jsonl", args={"size": sizes.get(METRICS, 0)})
+                self._trackers[where] = _start(named, where, Path(folder), config)
+            self._files[METRICS] = self._trackers["jsonl"].file
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, *_):
-        for file in self._files.values():
-            file.close()
-        if self._events:
-            self._events.close()
-        if self._wandb:
-            self._wandb.finish(exit_code=0 if kind is None else 1)
+        failures = []
+        for where, tracker in self._trackers.items():
+            try:
+                with _named_errors(where, tracker):
+                    tracker.close()
+            except UserError as failure:
+                LOG.warning("%s", failure)
+                failures.append(failure)
+        if TIMING in self._files:
+            self._files[TIMING].close()
+        if failures and kind is None:
+            raise failures[0]
 
     def log(self, line):
-        """Records figures, a dict with "step"; what is not a number (a matrix) is left out."""
-        line = {name: value for name, value in line.items() if isinstance(value, int | float)}
-        self._append("metrics.jsonl", line)
-        figures = {name: value for name, value in line.items() if name != "step"}
-        if self._wandb:
-            self._wandb.log(figures, step=line["step"])
-        if self._events:
-            for name, value in figures.items():
-                self._events.add_scalar(name, value, line["step"])
+        """Records metrics, a dict with "step"; only numbers are recorded, no matrices."""
+        numbers = {name: value for name, value in line.items() if isinstance(value, int | float)}
+        step = numbers.pop("step")
+        for where, tracker in self._trackers.items():
+            with _named_errors(where, tracker):
+                tracker.scalars(step, dict(numbers))
+
+    def image(self, step, name, array):
+        """Records an image.
+
+        Args:
+            step: the number of batches trained so far.
+            name: what it is called in the trackers.
+            array: uint8 (height, width), (height, width, channels) or (channels, height, width), of
+                1, 3 or 4 channels.
+
+        Raises:
+            UserError: the array is not such an image.
+        """
+        array = as_image(array, name)
+        for where, tracker in self._trackers.items():
+            with _named_errors(where, tracker):
+                tracker.image(step, name, array)
+
+    def artifact(self, path):
+        """Records the finished run's checkpoint, a file or a folder."""
+        for where, tracker in self._trackers.items():
+            with _named_errors(where, tracker):
+                tracker.artifact(path)
 
     def time(self, line):
-        """Records clock times."""
-        self._append("timing.jsonl", line)
+        """Records clock times, a dict, in timing.jsonl."""
+        if TIMING in self._files:
+            self._files[TIMING].append(line)
 
     def sizes(self):
-        """Returns {name: bytes} of the files as they are now, to be kept in a checkpoint."""
+        """Returns {name: bytes} of the files as they are now, for a checkpoint."""
         return {name: file.size() for name, file in self._files.items()}
 
-    def artifact(self, checkpoint):
-        """Hands the finished run's checkpoint to Weights & Biases as its artefact."""
-        if self._wandb:
-            name = f"network-{self._wandb.id}"
-            self._wandb.log_artifact(str(checkpoint), name=name, type="model")
 
-    def _append(self, name, line):
-        if name in self._files:
-            self._files[name].append(line)
+def named_trackers(config):
+    """Returns {place in the config: Named} of a run's trackers, that of metrics.jsonl first."""
+    settings = config.training
+    named = {f"training.trackers.{index}": one for index, one in enumerate(settings.trackers)}
+    named = {where: one for where, one in named.items() if one.name != "jsonl"}
+    names = [one.name for one in named.values()]
+    if settings.tensorboard and "tensorboard" not in names:
+        named["training.tensorboard"] = Named(name="tensorboard")
+    if config.wandb.enabled and "wandb" not in names:
+        named["wandb"] = Named(name="wandb")
+    return {"jsonl": Named(name="jsonl")} | named
 
 
-class Lines:
-    """A file of JSON lines; what the disk does not take waits in memory for the next line.
+def check_trackers(config, source):
+    """Checks that the trackers exist and take their arguments, without starting them.
 
     Args:
-        path: the file; made if it is not there.
-        size: its bytes that are to stay, what is behind them is cut off.
+        config: a Config.
+        source: its file, for messages.
+
+    Raises:
+        UserError: a name or an argument does not fit.
     """
-
-    def __init__(self, path, size):
-        self._path, self._waiting = path, b""
-        with disk_errors(path):
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115
-            there = self._file.tell()
-            if there > size:
-                self._file.truncate(size)
-                self._file.seek(size)
-        if there < size:
-            LOG.warning("%s: %d bytes of figures are missing", path, size - there)
-
-    def append(self, line):
-        """Writes a dict as a line."""
-        self._write(json.dumps(line).encode() + b"\n")
-
-    def size(self):
-        """Returns the bytes of all lines there have been."""
-        self._write(b"")
-        return self._file.tell() + len(self._waiting)
-
-    def close(self):
-        """Closes the file."""
-        self._file.close()
-
-    def _write(self, line):
-        waited = bool(self._waiting)
-        self._waiting += line
-        try:
-            with disk_errors(self._path):
-                while self._waiting:
-                    self._waiting = self._waiting[self._file.write(self._waiting) :]
-        except UserError as failure:
-            if not waited:
-                LOG.warning("NOT WRITTEN: %s Training goes on, and will try again.", failure)
+    for where, named in named_trackers(config).items():
+        _bind(named, f"{source}: {where}", None, config)
 
 
 def with_wandb_id(config):
-    """Returns the config with an id for Weights & Biases, which names the run folder too."""
-    if not config.wandb.enabled or config.wandb.id:
+    """Returns the config with an id for Weights & Biases, which is also the run folder's name."""
+    used = any(named.name == "wandb" for named in named_trackers(config).values())
+    if not used or config.wandb.id:
         return config
-    named = config.wandb.model_copy(update={"id": broadcast(secrets.token_hex(4))})
-    return config.model_copy(update={"wandb": named})
+    section = config.wandb.model_copy(update={"id": broadcast(secrets.token_hex(4))})
+    return config.model_copy(update={"wandb": section})
 
 
-def _open_events(folder):
-    from tensorboardX import SummaryWriter
-
-    return SummaryWriter(str(folder))
-
-
-def _start_wandb(config, folder):
-    import wandb
-
-    settings = config.wandb
-    try:
-        return wandb.init(
-            project=settings.project,
-            entity=settings.entity,
-            group=settings.group,
-            id=settings.id,
-            name=config.title,
-            mode=settings.mode,
-            dir=str(folder),
-            resume="allow",
-            config=config.model_dump(exclude={"wandb"}),
-        )
-    except wandb.errors.Error as error:
+def as_image(array, name):
+    """Returns an image as uint8 (height, width, channels); see `Trackers.image`."""
+    image = np.asarray(array)
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim == 3 and image.shape[2] not in (1, 3, 4) and image.shape[0] in (1, 3, 4):
+        image = image.transpose(1, 2, 0)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3, 4):
         raise UserError(
-            f"Weights & Biases does not start: {error}. "
-            "Log in with `wandb login`, or keep the figures here: wandb.mode=offline"
-        ) from error
+            f"image {name!r}: got {np.asarray(array).dtype} {np.shape(array)}, expected uint8 "
+            "(height, width), (height, width, channels) or (channels, height, width), of 1, 3 or 4 "
+            "channels; for floats from 0 to 1: (255 * array).astype(numpy.uint8)"
+        )
+    return image
+
+
+def _start(named, where, folder, config):
+    """Returns the tracker of a name, after checking that it has the methods of one."""
+    start = _bind(named, where, folder, config)
+    with _named_errors(where, named.name):
+        tracker = start()
+    missing = [name for name in METHODS if not callable(getattr(tracker, name, None))]
+    if missing:
+        raise UserError(
+            f"{where}: {named.name} has no method {missing[0]!r}; expected {', '.join(METHODS)}, "
+            "as training/tracking/__init__.py describes them"
+        )
+    return tracker
+
+
+def _bind(named, where, folder, config):
+    """Returns the tracker's class or function with its arguments, which must fit its signature."""
+    function = resolve(named.name, HOMES["tracker"], f"{where}.name")
+    start = functools.partial(function, folder, config)
+    start.__name__ = getattr(function, "__name__", named.name)
+    check_arguments(start, named.args, f"{where}.args")
+    if isinstance(named.args, dict):
+        return functools.partial(start, **named.args)
+    return functools.partial(start, *named.args)
+
+
+@contextlib.contextmanager
+def _named_errors(where, tracker):
+    """Turns any exception within into an error that names the tracker and its line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        name = tracker if isinstance(tracker, str) else type(tracker).__name__
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f" ({one.filename}:{one.lineno}: {one.line})" for one in frames
+                 if one.filename != __file__]  # fmt: skip
+        reason = f"{type(error).__name__}: {error}{lines[0] if lines else ''}"
+        raise UserError(f"{where}: the tracker {name} failed: {reason}") from error

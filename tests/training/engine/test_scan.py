@@ -208,9 +208,9 @@ def test_each_of_several_seeds_is_the_run_with_that_seed(run, config, capsys):
     for name in ("epoch_train_loss", "test_loss", "test_accuracy", "test_macro_f1"):
         values = [one[name] for one in singles]
         assert figures[name] == pytest.approx(np.mean(values), rel=1e-4)
-        assert figures[f"{name}_spread"] == pytest.approx(np.std(values, ddof=1), rel=1e-3)
+        assert figures[f"{name}_std"] == pytest.approx(np.std(values, ddof=1), rel=1e-3)
         assert np.ptp(values) > 0
-    shown = f"[test] accuracy @ {figures['test_accuracy']} ± {figures['test_accuracy_spread']:.2g}"
+    shown = f"[test] accuracy @ {figures['test_accuracy']} ± {figures['test_accuracy_std']:.2g}"
     assert shown in console
 
 

@@ -107,8 +107,8 @@ def test_the_gradient_norm_of_several_seeds_is_their_mean_with_a_spread(run, con
     alone = [read(run(f"seed={seed}")[1])[0]["gradient_norm"] for seed in (0, 1)]
     first = read(run("training.seeds=2")[1])[0]
     assert first["gradient_norm"] == pytest.approx(np.mean(alone), rel=1e-5)
-    assert first["gradient_norm_spread"] == pytest.approx(np.std(alone, ddof=1), rel=1e-3)
-    assert first["learning_rate_spread"] == 0
+    assert first["gradient_norm_std"] == pytest.approx(np.std(alone, ddof=1), rel=1e-3)
+    assert first["learning_rate_std"] == 0
 
 
 def read(folder):

@@ -1,0 +1,31 @@
+"""Numbers and images as TensorBoard's event files."""
+
+
+class TensorBoard:
+    """The tracker that writes event files into the run folder: `tensorboard --logdir saved`.
+
+    Args:
+        folder: the run folder.
+        config: the run's Config.
+    """
+
+    def __init__(self, folder, config):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+
+    def scalars(self, step, values):
+        """Writes each value as a scalar of its name."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def image(self, step, name, array):
+        """Writes a uint8 (height, width, channels) image."""
+        self._writer.add_image(name, array, step, dataformats="HWC")
+
+    def artifact(self, path):
+        """Does nothing: the checkpoint is in the same folder."""
+
+    def close(self):
+        """Writes what is left and closes the file."""
+        self._writer.close()
