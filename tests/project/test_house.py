@@ -38,9 +38,9 @@ CHAIN = (
     "training/distributed/sharding.py",  # puts it on the devices
     "training/engine/step.py",  # compiled, with the next
     "training/optimizers.py",  # updates the parameters
-    "training/tracking/metric_logger.py",  # reads what was measured
-    "training/tracking/accumulator.py",  # sums it
-    "training/tracking/trackers.py",  # writes it
+    "training/tracking/metric_logger.py",  # reads what was measured and sums it
+    "training/tracking/trackers.py",  # gives it to each tracker
+    "training/tracking/jsonl.py",  # writes it
 )
 COMPILED = {"training/engine/step.py", "training/optimizers.py"}  # not called again once compiled
 BESIDE = {  # also called in an epoch, but no batch passes through

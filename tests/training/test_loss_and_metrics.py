@@ -10,7 +10,7 @@ from scipy import special
 from sklearn import metrics as reference
 
 from training import loss, metrics
-from training.tracking.accumulator import MetricAccumulator
+from training.tracking.metric_logger import MetricAccumulator
 
 
 def logits_and_labels(seed, batch, classes, scale=5.0):

@@ -9,8 +9,7 @@ import numpy as np
 from data_loader.device_cache import gather
 from training.common.timing import timed
 from training.distributed.sharding import put_batch, replicate
-from training.tracking.accumulator import MetricAccumulator
-from training.tracking.metric_logger import IN_FLIGHT
+from training.tracking.metric_logger import IN_FLIGHT, MetricAccumulator
 
 
 class Predictions(NamedTuple):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from training.tracking.accumulator import MetricAccumulator
+from training.tracking.metric_logger import MetricAccumulator
 from utils import UserError
 
 

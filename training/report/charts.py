@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from training.tracking.accumulator import STD
+from training.common.records import STD
 
 CURVE_POINTS = 200  # of one line; a longer one shows medians, within a band of the extremes
 DOTTED_POINTS = 30  # up to this many points have a dot each

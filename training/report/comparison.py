@@ -5,11 +5,10 @@ import statistics
 from pathlib import Path
 
 from training.common.files import atomic_write_text
-from training.common.records import read_lines
+from training.common.records import STD, read_lines
 from training.report.charts import RATES, chart, curves, lower_is_better
 from training.report.compare import differences, find_runs, verdicts
 from training.report.page import render
-from training.tracking.accumulator import STD
 
 COLOURS, DASHES = 8, ("", " dashed", " dotted")  # beyond the colours, runs have other strokes
 NO_DOTS = tuple(name.replace("_", " ") for name in RATES)  # of every interval: they would crowd

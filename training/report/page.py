@@ -12,13 +12,12 @@ from pathlib import Path
 import jinja2
 
 from training.common.files import atomic_write_text
-from training.common.records import flatten, parse_record, read_lines
+from training.common.records import STD, flatten, parse_record, read_lines
 from training.engine.evaluation import Predictions
 from training.report.calibration import diagram
 from training.report.charts import RATES, charts, lower_is_better, measures
 from training.report.classification import decide, judge
 from training.report.gallery import Gallery
-from training.tracking.accumulator import STD
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TABLE_ROWS = 300  # of the table of epochs

@@ -17,9 +17,9 @@ from data_loader.base import BaseDataLoader
 from tests.helpers.project import ROOT, same_arrays
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
+from training.common.records import STD
 from training.distributed import processes
 from training.engine.step import _pieces
-from training.tracking.accumulator import STD
 from utils import UserError
 
 
