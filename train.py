@@ -76,6 +76,8 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False, **val
         values: overrides as keywords, with __ for the dots.
     """
     folder, checkpoint = find_run(resume) if resume else (None, None)
+    if folder:
+        utils.use_code_of(folder)
     config_file = folder / "config.json" if folder else config
     config = read_config(config_file, [*overrides, *as_overrides(values)])
     # The config is checked before JAX is imported, which takes a second.
