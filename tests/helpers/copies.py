@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tests.helpers.project import ROOT, write_mnist
 
-FOLDERS = (".ci", "data_loader", "examples", "model", "training")
+FOLDERS = ("data_loader", "examples", "model", "training")
 FILES = (
     "train.py", "test.py", "utils.py", "new_project.py", "config.json", "logger_config.json",
     "pyproject.toml", "requirements.txt", "requirements-dev.txt", "LICENSE", ".gitignore",
-    "saved/README.md",
+    ".ci/run", "saved/README.md",
 )  # fmt: skip
 
 

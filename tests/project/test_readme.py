@@ -11,7 +11,6 @@ import glob
 import json
 import re
 import shlex
-import shutil
 from itertools import chain
 from typing import NamedTuple
 
@@ -19,14 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.project import ROOT, write_mnist
+from tests.helpers.copies import copy_project
+from tests.helpers.project import ROOT
 
-PARTS = ("data_loader", "examples", "model", "training")
-FILES = (
-    "train.py", "test.py", "utils.py", "new_project.py", "config.json", "logger_config.json",
-    "pyproject.toml", "requirements.txt", "requirements-dev.txt", "LICENSE", ".gitignore",
-    ".ci/run", "saved/README.md",
-)  # fmt: skip
 OWN_PICTURES = "## Your own pictures"  # the README's section that edits config.json: a page apart
 LANGUAGES = ("bash", "console", "json", "python")
 
@@ -75,14 +69,7 @@ def commands(page):
 
 def make_project(folder, page):
     """A copy of the project with fewer digits, and with what a page says to write."""
-    for name in PARTS:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "inference").mkdir(parents=True)  # without exports that lie there
-    for name in (*FILES, *(ROOT / "inference").glob("*.*")):
-        path = folder / (ROOT / name).relative_to(ROOT)
-        path.parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, path)
-    write_mnist(folder / "data", train=1024, test=1000)
+    copy_project(folder)
     for language, text in blocks(page):
         first, _, rest = text.partition("\n")
         path = folder / first.lstrip("#/ ")

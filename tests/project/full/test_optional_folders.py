@@ -1,7 +1,10 @@
 """Each optional folder can be deleted by itself, and what does not need it still works."""
 
+import json
+
 import pytest
 
+from new_project import OPTIONAL
 from tests.helpers.copies import copy_without
 
 COMMANDS = {  # of each optional folder: what it is for, and what shows that it was done
@@ -11,6 +14,27 @@ COMMANDS = {  # of each optional folder: what it is for, and what shows that it 
     "inference": (["inference/convert_tflite.py", "--name", "mine"], "mine.onnx"),
     "training/provenance": (["train.py", "--resume", "latest", "seed=1"], "seed: was 0, is 1"),
 }
+
+
+def test_without_all_of_them_a_run_is_resumed_evaluated_and_stopped_where_it_is_not_finite(
+    tmp_path, script
+):
+    project = copy_without(tmp_path / "project", *OPTIONAL)
+    for arguments in ([], ["--resume", "latest", "training.epochs=2"]):
+        done = script("train.py", *arguments, cwd=project)
+        assert done.returncode == 0, done.stderr
+    (run,) = (project / "saved").glob("*/*")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    accuracies = [line["test_accuracy"] for line in lines if "test_accuracy" in line]
+    assert len(accuracies) == 2
+    done = script("test.py", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert f"accuracy @ {max(accuracies)}" in done.stdout
+    assert not (run / "report.html").exists()
+    done = script("train.py", "training.optimizer.args.learning_rate=1e30", cwd=project)
+    assert done.returncode == 1
+    assert "error: epoch 1, batch 1: the loss or a gradient is not finite" in done.stderr
+    assert "training/debug, which would find the layer, is not part of this project" in done.stderr
 
 
 @pytest.mark.parametrize("deleted", COMMANDS)
