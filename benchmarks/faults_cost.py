@@ -1,9 +1,11 @@
-"""What a checkpoint costs: how long it holds the loop up, and the speed while it is written."""
+"""Measures how long a save blocks the loop, and the training speed while it is written."""
 
 import statistics
 import time
 
-WANTED = {"small": 2, "large": 10}  # ms that a save may hold the loop up
+from benchmarks.faults_common import ROOT
+
+WANTED = {"small": 2, "large": 10}  # ms that a save may block the loop
 SPEED_WANTED = 0.9  # of the speed without
 SIZES = {
     "small": ([], 30),  # the sample as it is: 14 thousand parameters
@@ -13,37 +15,36 @@ SIZES = {
 
 
 def cost(folder, seed=0):
-    """Saves states of two sizes again and again, in between and during updates.
+    """Saves states of two sizes repeatedly, between and during updates.
 
     Returns:
-        {what was measured: figure}
+        {name of a measurement: value}
     """
-    figures = {}
+    measured = {}
     for size, (overrides, rounds) in SIZES.items():
         blocked, behind, ratios = _measure(folder / size, overrides, rounds)
-        held = statistics.median(blocked)
-        met = "met" if held <= WANTED[size] else "NOT met"
-        figures[f"{size}: ms that a save holds the loop up"] = (
-            f"median {held:.2f}, most {max(blocked):.2f} (wanted: {WANTED[size]}, {met})"
+        median = statistics.median(blocked)
+        met = "met" if median <= WANTED[size] else "NOT met"
+        measured[f"{size}: ms that a save blocks the loop"] = (
+            f"median {median:.2f}, most {max(blocked):.2f} (wanted: {WANTED[size]}, {met})"
         )
-        figures[f"{size}: ms until it is on disk, during updates"] = (
+        measured[f"{size}: ms until it is on disk, during updates"] = (
             f"median {statistics.median(behind):.0f}"
         )
         if ratios:
             speed = statistics.median(ratios)
             met = "met" if speed >= SPEED_WANTED else "NOT met"
-            figures[f"{size}: speed while one is written, over without"] = (
+            measured[f"{size}: speed while one is written, over without"] = (
                 f"median {speed:.3f} ({min(ratios):.3f} to {max(ratios):.3f}; "
                 f"wanted: {SPEED_WANTED}, {met})"
             )
-    return figures
+    return measured
 
 
 def _measure(folder, overrides, rounds):
-    """Returns ms held up, ms until on disk, and ratios of the speeds, one of each per round."""
+    """Returns ms blocked, ms until on disk, and ratios of the speeds, one of each per round."""
     import jax
 
-    from benchmarks.faults import ROOT
     from training.checkpoint.naming import file_name
     from training.checkpoint.saver import Saver
     from training.config import read_config

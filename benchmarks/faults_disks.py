@@ -1,4 +1,4 @@
-"""Bad disks under real runs: full, read-only, forbidden, gone, slow."""
+"""Runs on bad disks: full, read-only, forbidden, removed, slow."""
 
 import contextlib
 import os
@@ -8,11 +8,12 @@ import signal
 import subprocess
 import time
 
+from benchmarks.faults_common import COMMAND, Trial, expect
 from training.checkpoint.naming import numbered
 from training.checkpoint.reading import read
 
 EPOCHS = 40
-# Lets permissions bind even root.
+# Makes file permissions apply to root, too.
 BOUND = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
 SLOW = """
 import os, runpy, sys, time
@@ -29,17 +30,15 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def disks(folder, seed=0):
-    """Puts real runs on bad disks.
+    """Trains real runs on bad disks.
 
     Returns:
-        {disk: what became of the run}
+        {disk: outcome of the run}
 
     Raises:
-        AssertionError: a run lost what it had saved, ended otherwise than it should, or did not
-            come to the same bits as one on a good disk.
+        AssertionError: a run lost a checkpoint, had an unexpected exit code, or has other bits than
+            one on a good disk.
     """
-    from benchmarks.faults import Trial
-
     whole = Trial(folder / "whole", EPOCHS, width=100)
     whole.finish()
     expected, outcomes = whole.result(), {}
@@ -59,7 +58,7 @@ def full(trial, expected):
             filler.unlink()
         trial.expect_end(process)
         trial.expect_result(expected)
-    return "told, saved again once there was room, the same bits"
+    return "reported, saved again once there was space, the same bits"
 
 
 def full_to_the_end(trial, expected):
@@ -69,37 +68,35 @@ def full_to_the_end(trial, expected):
         with _trouble(trial, process):
             filler = _fill(trial)
         trial.expect_end(process, code=1)
-        _expect("error: " in trial.console.read_text().splitlines()[-1], "no error at the end")
+        expect("error: " in trial.console.read_text().splitlines()[-1], "no error at the end")
         filler.unlink()
         trial.finish()
         trial.expect_result(expected)
-    return "told, exit code 1; with room, --resume latest: the same bits"
+    return "reported, exit code 1; with space, --resume latest: the same bits"
 
 
 def read_only(trial, expected):
     """Read-only before the run, and between two starts of one."""
     with _disk(trial, "size=12m,ro"):
         trial.expect_end(trial.start(), code=1)
-        _expect("cannot write a run there: Read-only" in trial.console.read_text(), "not told")
+        expect("cannot write a run there: Read-only" in trial.console.read_text(), "not reported")
         _mount("-o", "remount,rw", trial.folder / "saved")
         process = trial.start()
         _after_two_saves(trial, process)
         process.send_signal(signal.SIGTERM)
         trial.expect_end(process, code=128 + signal.SIGTERM)
-        there = _contents(trial)
+        saved = _contents(trial)
         _mount("-o", "remount,ro", trial.folder / "saved")
         trial.expect_end(trial.start(), code=1)
-        _expect(_contents(trial) == there, "the checkpoints have changed")
+        expect(_contents(trial) == saved, "the checkpoints have changed")
         _mount("-o", "remount,rw", trial.folder / "saved")
         trial.finish()
         trial.expect_result(expected)
-    return "told at the start, exit code 1; once writable: the same bits"
+    return "reported at the start, exit code 1; once writable: the same bits"
 
 
 def forbidden(trial, expected):
     """The folder loses its permissions for a while."""
-    from benchmarks.faults import COMMAND
-
     process = trial.start([*(BOUND if os.geteuid() == 0 else []), *COMMAND])
     with _trouble(trial, process):
         trial.run.chmod(0o555)
@@ -107,45 +104,45 @@ def forbidden(trial, expected):
         trial.run.chmod(0o755)
     trial.expect_end(process)
     trial.expect_result(expected)
-    return "told, saved again once permitted, the same bits"
+    return "reported, saved again once permitted, the same bits"
 
 
 def moved_away(trial, expected):
-    """The folder is away for a while."""
+    """The folder is elsewhere for a while."""
     process, away = trial.start(), trial.folder / "away"
-    with _trouble(trial, process, there=away):
+    with _trouble(trial, process, folder=away):
         run = trial.run.rename(away)
     with _stopped(process):
         run.rename(trial.run)
     trial.expect_end(process)
     trial.expect_result(expected)
-    return "told, saved again once it was back, the same bits"
+    return "reported, saved again once it was back, the same bits"
 
 
 def removed(trial, expected):
     """The folder is removed for good."""
     process = trial.start()
-    with _trouble(trial, process, there=None):
+    with _trouble(trial, process, folder=None):
         shutil.rmtree(trial.run)
     trial.expect_end(process, code=1)
-    _expect("No such file or directory" in trial.console.read_text().splitlines()[-1], "not told")
-    return "told, trained on, exit code 1"
+    expect(
+        "No such file or directory" in trial.console.read_text().splitlines()[-1], "not reported"
+    )
+    return "reported, trained to the end, exit code 1"
 
 
 def slow(trial, expected):
-    """Every file takes 50 ms more, one of them 6 s."""
-    from benchmarks.faults import COMMAND
-
+    """Every file takes 50 ms longer, one of them 6 s."""
     python, script = COMMAND
     process = trial.start([python, "-c", SLOW, script])
     trial.expect_end(process)
-    _expect("is slow" in trial.console.read_text(), "a wait of six seconds was not told")
+    expect("is slow" in trial.console.read_text(), "a wait of six seconds was not reported")
     trial.expect_result(expected)
-    return "told where training waits, the same bits"
+    return "reported where training waits, the same bits"
 
 
 def limited(trial, expected):
-    """As full for a while, by a limit on the size of files: for where nothing may be mounted."""
+    """Full for a while, by a limit on the size of files: works where mounting is not allowed."""
     process = trial.start()
     with _trouble(trial, process):
         _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
@@ -154,30 +151,33 @@ def limited(trial, expected):
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
     trial.expect_end(process)
     trial.expect_result(expected)
-    return "told, saved again once there was room, the same bits"
+    return "reported, saved again once there was space, the same bits"
 
 
 @contextlib.contextmanager
-def _trouble(trial, process, there="the run"):
-    """Within it the process stands still in mid-run; afterwards a save has to have failed.
+def _trouble(trial, process, folder="the run"):
+    """Stops the process within the context; afterwards a save must fail, and old ones be readable.
 
-    What was saved before is read again then, in the run folder or where it is (`there`).
+    Args:
+        trial: the Trial.
+        process: its process.
+        folder: where its checkpoints are afterwards; None: nowhere.
     """
     _after_two_saves(trial, process)
     with _stopped(process):
         before = _contents(trial)
         yield
-    told = trial.wait_for(lambda: "NOT SAVED" in trial.console.read_text(), process)
-    _expect(told, f"no save failed: {trial.console.read_text()[-2000:]}")
-    if there is not None:
-        after = _contents(trial, None if there == "the run" else there)
+    failed = trial.wait_for(lambda: "NOT SAVED" in trial.console.read_text(), process)
+    expect(failed, f"no save failed: {trial.console.read_text()[-2000:]}")
+    if folder is not None:
+        after = _contents(trial, None if folder == "the run" else folder)
         kept = {name for name in before if after.get(name) == before[name]}
-        _expect(len(kept) >= min(2, len(before)), f"{set(before) - kept} have changed")
+        expect(len(kept) >= min(2, len(before)), f"{set(before) - kept} have changed")
 
 
 def _after_two_saves(trial, process):
     found = trial.wait_for(lambda: trial.run and len(numbered(trial.run)) >= 2, process)
-    _expect(found, f"no two checkpoints: {trial.console.read_text()[-2000:]}")
+    expect(found, f"no two checkpoints: {trial.console.read_text()[-2000:]}")
 
 
 @contextlib.contextmanager
@@ -191,7 +191,7 @@ def _stopped(process):
 
 
 def _contents(trial, folder=None):
-    """{name: bytes} of the run's checkpoints, which must all be whole."""
+    """Returns {name: bytes} of the run's checkpoints, which must all be readable."""
     paths = numbered(folder or trial.run)
     for path in paths:
         read(path)
@@ -199,7 +199,7 @@ def _contents(trial, folder=None):
 
 
 def _fill(trial):
-    """Leaves no byte of the disk free; returns the file that takes them."""
+    """Fills the disk with a file, and returns its path."""
     filler = trial.folder / "saved" / "filler"
     with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
         while True:
@@ -209,20 +209,15 @@ def _fill(trial):
 
 @contextlib.contextmanager
 def _disk(trial, options):
-    """A small file system of its own for the run folder; needs root."""
-    place = trial.folder / "saved"
-    place.mkdir()
-    _mount("-t", "tmpfs", "-o", options, "tmpfs", place)
+    """Mounts a small file system for the run folder; needs root."""
+    saved = trial.folder / "saved"
+    saved.mkdir()
+    _mount("-t", "tmpfs", "-o", options, "tmpfs", saved)
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
+        subprocess.run(["umount", "--lazy", saved], check=True)
 
 
 def _mount(*arguments):
     subprocess.run(["mount", *arguments], check=True)
-
-
-def _expect(true, otherwise):
-    if not true:
-        raise AssertionError(otherwise)

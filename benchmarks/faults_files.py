@@ -1,4 +1,4 @@
-"""Bad files: each is read, or refused by the project's own error, quickly and in little memory."""
+"""Bad files: each is read, or refused with a UserError, quickly and in little memory."""
 
 import gzip
 import io
@@ -14,13 +14,14 @@ import numpy as np
 import safetensors.numpy
 from PIL import Image
 
+from benchmarks.faults_common import ROOT, expect, write_digits
 from training.checkpoint.reading import read
 from training.checkpoint.restore import restore
 from training.checkpoint.single_file import write
 from training.engine.progress import Progress
 from utils import UserError
 
-WANTED = 0.1  # seconds at most for a checkpoint
+WANTED = 0.1  # seconds for a checkpoint, at most
 MEMORY = 200  # MiB that reading all of them may add to the process at most
 
 
@@ -31,45 +32,45 @@ class Payload:
         self.path = str(path)
 
     def __reduce__(self):
-        """Says what unpickling does."""
+        """Returns the call that unpickling makes."""
         return os.mkdir, (self.path,)
 
 
 def checkpoints(folder, count, seed=0):
-    """Corrupts a checkpoint in every way there is, and tries to go on from it.
+    """Corrupts a checkpoint in many ways, and tries to resume from it.
 
     Returns:
-        {what was counted: number}
+        {name of a count: number}
 
     Raises:
-        AssertionError: one loaded, or raised something else, took too long or too much memory.
+        AssertionError: one was loaded, raised another error, took too long or too much memory.
     """
     state, meta = _state(), Progress(epochs=3).meta()
     path, bad, payload = folder / "whole.params", folder / "bad.params", folder / "payload"
     write(path, state, meta)
-    _go_on_from(path, state)
+    _resume_from(path, state)
     chance, content = random.Random(seed), path.read_bytes()
     makers, slowest, counts = _corruptions(chance, content, state, meta, payload), {}, {}
     names, before = list(makers), _peak_memory()
     for number in range(count):
         kind = names[number % len(names)]
-        while (changed := makers[kind]()) == content:  # a stretch overwritten with itself
+        while (changed := makers[kind]()) == content:  # bytes overwritten with themselves
             pass
         bad.write_bytes(changed)
         began = time.perf_counter()
         try:
-            _go_on_from(bad, state)
+            _resume_from(bad, state)
         except UserError:
             counts[kind] = counts.get(kind, 0) + 1
         else:
-            raise AssertionError(f"{kind}: loaded, corrupted as it was ({number})")
+            raise AssertionError(f"{kind}: loaded although corrupted ({number})")
         seconds = time.perf_counter() - began
         slowest[kind] = max(slowest.get(kind, 0), seconds)
-    _expect(not payload.exists(), "code in a file was run")
+    expect(not payload.exists(), "code in a file was run")
     used = _peak_memory() - before
-    _expect(used < MEMORY, f"{used:.0f} MiB used, expected at most {MEMORY}")
+    expect(used < MEMORY, f"{used:.0f} MiB used, expected at most {MEMORY}")
     kind, seconds = max(slowest.items(), key=lambda item: item[1])
-    _expect(seconds < WANTED, f"{kind}: {seconds:.3f} s, expected at most {WANTED}")
+    expect(seconds < WANTED, f"{kind}: {seconds:.3f} s, expected at most {WANTED}")
     return {f"refused: {kind}": number for kind, number in counts.items()} | {
         "refused, of them all": f"{sum(counts.values())} of {count}",
         f"seconds for the slowest ({kind})": round(seconds, 4),
@@ -78,16 +79,14 @@ def checkpoints(folder, count, seed=0):
 
 
 def configs(folder, count, seed=0):
-    """Changes the sample's config anywhere; reads it, builds the run and traces its update.
+    """Mutates the sample's config anywhere; reads it, builds the run and traces its update.
 
     Returns:
-        {what was counted: number}
+        {name of a count: number}
     """
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded
     from hypothesis import strategies as st
-
-    from benchmarks.faults import ROOT, write_digits
 
     write_digits(folder / "data")
     sample = json.loads((ROOT / "config.json").read_text())
@@ -125,8 +124,8 @@ def mutated(values, draw):
     """Replaces a value of a config by any JSON, or gives it another key.
 
     Args:
-        values: the config, a dict; changed.
-        draw: hypothesis's, of a strategy.
+        values: the config, a dict; changed in place.
+        draw: hypothesis's function that draws from a strategy.
     """
     from hypothesis import strategies as st
 
@@ -151,22 +150,22 @@ def mutated(values, draw):
 
 
 def data(folder, count, seed=0):
-    """Corrupts IDX files and pictures, and reads them.
+    """Corrupts IDX files and images, and reads them.
 
     Returns:
-        {what was counted: number}
+        {name of a count: number}
     """
     from data_loader.idx import read_idx
     from data_loader.images import read_image
 
     chance, path, counts, slowest = random.Random(seed), folder / "x", {}, 0.0
-    pictures = np.random.default_rng(seed).integers(0, 256, (20, 9, 7), np.uint8)
-    header = bytes([0, 0, 8, 3]) + np.array(pictures.shape, ">u4").tobytes()
-    wholes = {"IDX": header + pictures.tobytes()}
+    images = np.random.default_rng(seed).integers(0, 256, (20, 9, 7), np.uint8)
+    header = bytes([0, 0, 8, 3]) + np.array(images.shape, ">u4").tobytes()
+    wholes = {"IDX": header + images.tobytes()}
     wholes["IDX, gzipped"] = gzip.compress(wholes["IDX"])
     for kind in ("PNG", "JPEG"):
         stream = io.BytesIO()
-        Image.fromarray(pictures[0]).resize((40, 30)).save(stream, kind)
+        Image.fromarray(images[0]).resize((40, 30)).save(stream, kind)
         wholes[kind] = stream.getvalue()
     for number in range(count):
         kind = list(wholes)[number % len(wholes)]
@@ -174,16 +173,16 @@ def data(folder, count, seed=0):
         began, outcome = time.perf_counter(), "refused"
         try:
             read_idx(path, 3) if kind.startswith("IDX") else read_image(path, (9, 7), "RGB")
-            outcome = "read"  # there are no checksums to tell a changed pixel by
+            outcome = "read"  # without checksums a changed pixel is not noticed
         except UserError as error:
-            _expect(str(path) in str(error), f"{error} does not name the file")
+            expect(str(path) in str(error), f"{error} does not name the file")
         counts[f"{kind}, {outcome}"] = counts.get(f"{kind}, {outcome}", 0) + 1
         slowest = max(slowest, time.perf_counter() - began)
     return counts | {"seconds for the slowest": round(slowest, 3)}
 
 
 def _state():
-    """A state as that of a small network with Adam."""
+    """Returns a state like that of a small network with Adam."""
     draw = np.random.default_rng(0).normal
     params = {
         f"layer{index}": {"kernel": draw(size=(30, 40)).astype(np.float32), "bias": np.zeros(40)}
@@ -192,15 +191,15 @@ def _state():
     return {"step": np.int32(24), "params": params, "optimizers": {"mu": params, "nu": params}}
 
 
-def _go_on_from(path, state):
-    """What `train.py --resume` does with a file."""
+def _resume_from(path, state):
+    """Does what `train.py --resume` does with a checkpoint."""
     arrays, meta = read(path)
     Progress.from_meta(meta, path)
     return restore(state, arrays, where=path)
 
 
 def _corruptions(chance, content, state, meta, payload):
-    """{kind: function without arguments that returns a file's bytes}"""
+    """Returns {kind: function without arguments that returns a file's bytes}."""
     scratch = payload.with_name("scratch.params")
 
     def saved(tree, meta=meta):
@@ -250,21 +249,21 @@ def _corruptions(chance, content, state, meta, payload):
     return {
         "bits flipped": flipped,
         "cut short": lambda: content[: chance.randrange(len(content))],
-        "stretches lost, doubled or overwritten": lambda: _damaged(chance, content),
+        "bytes lost, doubled or overwritten": lambda: _damaged(chance, content),
         "random bytes": lambda: chance.randbytes(chance.randrange(5000)),
-        "random bytes behind a right length": lambda: _with_header(
+        "random bytes after a correct length": lambda: _with_header(
             chance.randbytes(size := chance.randrange(5000)), size
         ),
         "other kinds of files": foreign,
-        "another shape or dtype, with right checksums": wrong_shape,
-        "another progress, with right checksums": wrong_meta,
-        "hostile headers, with right checksums": lambda: _hostile(chance),
+        "another shape or dtype, with correct checksums": wrong_shape,
+        "another progress, with correct checksums": wrong_meta,
+        "hostile headers, with correct checksums": lambda: _hostile(chance),
         "hostile JSON": lambda: _hostile_text(chance),
     }
 
 
 def _hostile(chance):
-    """A header that claims what is not so."""
+    """Returns a file whose header makes false claims."""
     huge = chance.choice([2**31, 2**40, 2**62, 2**63, 10**30, 10**400, -1, -(2**40), 1.5, "9"])
     shape = [chance.choice([huge, 1, 0, 2]) for _ in range(chance.choice([1, 2, 3, 60]))]
     offsets = [chance.choice([0, 4, huge]), chance.choice([0, 4, huge])]
@@ -278,7 +277,7 @@ def _hostile(chance):
 
 
 def _hostile_text(chance):
-    """A header that is much work to read: deep, long or wide, up to the largest that is read."""
+    """Returns a header that is slow to parse: deep, long or wide, up to the largest accepted."""
     size = chance.choice([1000, 10**5, 10**6, 2**22, 2**24])
     pieces = ["[", "[],", '{"a":', '"a":1,', "1", "{},", '"', " ", "1e5,", "\\u0041"]
     piece = chance.choice(pieces)
@@ -296,7 +295,7 @@ def _crc(words):
 
 
 def _damaged(chance, content):
-    """The bytes with stretches of them lost, doubled, moved or overwritten."""
+    """Returns the bytes with some of them lost, doubled, moved or overwritten."""
     changed = bytearray(content)
     for _ in range(chance.randint(1, 3)):
         at, length = chance.randrange(len(changed) + 1), chance.choice([1, 2, 8, 100])
@@ -306,7 +305,7 @@ def _damaged(chance, content):
 
 
 def _config_is_valid(values, path):
-    """Whether a run could be made of it; any error but the project's own goes on."""
+    """Returns whether a run could start with it; lets errors other than UserError through."""
     from training.config import read_config
     from training.engine.build import build
     from training.engine.initialize import dry_run
@@ -321,7 +320,7 @@ def _config_is_valid(values, path):
 
 
 def _places(value, path=()):
-    """Yields the path of everything in nested dicts and lists."""
+    """Yields the path of every value in nested dicts and lists."""
     yield path
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
@@ -329,12 +328,7 @@ def _places(value, path=()):
 
 
 def _peak_memory():
-    """The most memory this process has had, in MiB."""
+    """Returns the peak memory of this process in MiB."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _expect(true, otherwise):
-    if not true:
-        raise AssertionError(otherwise)

@@ -1,13 +1,13 @@
-"""Several devices and processes: the same training, what it survives, and what it costs.
+"""Several devices and processes: equal losses, recovery from kills, and the cost of a step.
 
-    python benchmarks/scale.py parity --count 200      losses against one device's, by step
+    python benchmarks/scale.py parity --count 200      compares losses with one device, step by step
     python benchmarks/scale.py steps --count 10000     on 8 emulated devices, without a deadlock
     python benchmarks/scale.py kills --count 30        of one of two processes; restored on one
     python benchmarks/scale.py signals --count 10      to one of two processes
     python benchmarks/scale.py cost                    time per step of 2 processes against 1
 
-All are real `train.py` processes on this machine, which talk over 127.0.0.1; devices are emulated
-where there are several in a process. Each command ends non-zero if anything was not as promised.
+All are real `train.py` processes on this machine, connected over 127.0.0.1; several devices in a
+process are emulated. Each command ends with a non-zero exit code if a promise is broken.
 """
 
 import argparse
@@ -24,27 +24,26 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import jax  # noqa: E402
+import jax
 
-from benchmarks.faults import COMMAND, Trial, expect  # noqa: E402
-from model.modules import Layers, batch_norm, dropout, linear  # noqa: E402
-from training.checkpoint.naming import latest  # noqa: E402
+from benchmarks.faults_common import COMMAND, ROOT, Trial, expect
+from model.modules import Layers, batch_norm, dropout, linear
+from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
 
 BATCHES = 10  # in an epoch of a Trial
 PATIENCE = 600  # seconds for what takes a few
-LOST, TOLD = 75, "another process was lost"  # exit code and message of one that lost another
+LOST, MESSAGE = 75, "another process was lost"  # of a process that lost another
 # (processes, devices of each, shards of the state)
 LAYOUTS = [
     (1, 4, 1), (1, 4, 4), (1, 8, 1), (1, 8, 8), (2, 1, 1), (2, 1, 2), (2, 2, 1), (2, 2, 4),
 ]  # fmt: skip
 TOLERANCE = 1e-6  # of a loss, relative
-# Where a gradient is zero but for rounding, as before a BatchNorm, Adam would divide rounding
-# errors by their own size and make them steps; two networks that play against each other magnify
-# them. Then two runs part whatever computes them; here a large eps and small steps prevent it.
+# Where a gradient is zero except for rounding, as before a BatchNorm, Adam divides rounding errors
+# by their own size and turns them into steps; two adversarial networks magnify them. Then any two
+# runs diverge, on one device too; a large eps and small steps prevent it here.
 ADAM = {"name": "adamw", "args": {"learning_rate": 1e-3, "eps": 1e-3}}
 ADAM_OF_GAN = {"name": "adam", "args": {"learning_rate": 1e-4, "b1": 0.5, "eps": 1.0}}
 GAN = {"noise_size": 8, "generator_features": 32, "discriminator_features": 8}
@@ -55,8 +54,8 @@ class Group(Trial):
 
     Args:
         folder, epochs, width, overrides: see `Trial`.
-        processes: how many.
-        devices: emulated in each.
+        processes: number of processes.
+        devices: number of emulated devices in each.
     """
 
     def __init__(self, folder, epochs, width=32, overrides=(), processes=2, devices=1):
@@ -64,12 +63,12 @@ class Group(Trial):
         self.processes, self.devices = processes, devices
 
     def start_all(self, processes=None, wait=60, heartbeat=30, own=None):
-        """Starts them, or so many of them; returns the processes.
+        """Starts the processes, or the first few; returns them.
 
         Args:
             processes: how many; None: all of the group.
             wait, heartbeat: seconds, see train.py's options.
-            own: {index: more words of the command line}.
+            own: {index: additional arguments of that process}.
         """
         count = self.processes if processes is None else processes
         environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(self.devices)}
@@ -90,15 +89,15 @@ class Group(Trial):
         return started
 
     def console_of(self, index):
-        """The file that a process writes to."""
+        """Returns the file that a process's output goes to."""
         return self.console if index == 0 else self.folder / f"console-{index}"
 
     def said(self, index):
-        """What a process has written."""
+        """Returns what a process has printed."""
         return self.console_of(index).read_text()
 
     def finish(self):
-        """Lets it train to its end, and returns the seconds that took."""
+        """Trains to the end, and returns the seconds that took."""
         began = time.perf_counter()
         for index, process in enumerate(self.start_all()):
             code = process.wait(PATIENCE)
@@ -106,7 +105,7 @@ class Group(Trial):
         return time.perf_counter() - began
 
     def lines(self):
-        """The run's metrics, line by line."""
+        """Returns the lines of the run's metrics.jsonl, as dicts."""
         return [json.loads(line) for line in (self.run / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -127,8 +126,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "cache")
         try:
-            for name, figure in command(Path(folder), options.count or count).items():
-                print(f"{name:<58} {figure}", flush=True)
+            for name, value in command(Path(folder), options.count or count).items():
+                print(f"{name:<58} {value}", flush=True)
         except AssertionError as broken:
             print(f"BROKEN: {broken}", file=sys.stderr)
             return 1
@@ -136,14 +135,14 @@ def main():
 
 
 def free_port():
-    """Returns a port nobody listens on."""
+    """Returns a free port."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
 
 
 def network(x, features=64, *, params=None, key=None, train=False):
-    """A network whose result depends on all rows of a batch, and on random numbers."""
+    """A network whose outputs depend on all rows of a batch, and on random numbers."""
     layer = Layers(params, key, train)
     y = layer("hidden", linear, x.reshape(len(x), -1), features)
     y = jax.nn.relu(layer("norm", batch_norm, y))
@@ -155,11 +154,11 @@ def network(x, features=64, *, params=None, key=None, train=False):
 
 
 def parity(folder, count, layouts=LAYOUTS, tasks=("network", "gan")):
-    """Holds the losses of each layout against those of one device, step by step.
+    """Compares the losses of each layout with those of one device, step by step.
 
     Args:
         folder: an empty folder.
-        count: steps.
+        count: number of steps.
         layouts: (processes, devices of each, shards).
         tasks: "network", with dropout, BatchNorm, an average of the weights and accumulation;
             "gan", with two optimizers.
@@ -168,9 +167,9 @@ def parity(folder, count, layouts=LAYOUTS, tasks=("network", "gan")):
         {task and layout: largest relative difference}
 
     Raises:
-        AssertionError: one is above TOLERANCE.
+        AssertionError: a difference is above TOLERANCE.
     """
-    figures = {}
+    largest = {}
     for task in tasks:
         expected = _losses(folder / task / "one", task, count, 1, 1, 1)
         for layout in layouts:
@@ -179,13 +178,13 @@ def parity(folder, count, layouts=LAYOUTS, tasks=("network", "gan")):
             differences = [
                 abs(loss - other) / abs(other) for loss, other in zip(losses, expected, strict=True)
             ]
-            figures[name] = f"{max(differences):.1e}"
-            expect(max(differences) <= TOLERANCE, f"{name}: {figures[name]}")
-    return figures
+            largest[name] = f"{max(differences):.1e}"
+            expect(max(differences) <= TOLERANCE, f"{name}: {largest[name]}")
+    return largest
 
 
 def _losses(folder, task, count, processes, devices, shards):
-    """The losses of every step and of every evaluation."""
+    """Returns the losses of every step and of every evaluation."""
     overrides = [f"devices.shards={shards}", "training.log_interval=1"]
     if task == "network":
         overrides += ["model.name=benchmarks.scale:network", 'model.args={"features": 64}']
@@ -203,13 +202,13 @@ def _losses(folder, task, count, processes, devices, shards):
 
 
 def _make_gan(group):
-    """Puts the example's config in the place of the group's, on its data."""
+    """Replaces the group's config by that of examples/gan, on the group's data."""
     values = json.loads((group.folder / "config.json").read_text())
     gan = json.loads((ROOT / "examples" / "gan" / "config.json").read_text())
     gan["model"]["args"] |= GAN
     gan["data_loader"] |= {split: values["data_loader"][split] for split in ("train", "test")}
-    for rule in gan["training"]["optimizer_groups"].values():
-        rule["optimizer"] = ADAM_OF_GAN
+    for optimizer_group in gan["training"]["optimizer_groups"].values():
+        optimizer_group["optimizer"] = ADAM_OF_GAN
     kept = ("epochs", "save_period", "keep", "log_interval", "ema")
     gan["training"] |= {key: values["training"][key] for key in kept}
     (group.folder / "config.json").write_text(json.dumps(gan))
@@ -219,10 +218,10 @@ def _make_gan(group):
 
 
 def steps(folder, count, devices=8):
-    """Trains so many steps on emulated devices.
+    """Trains `count` steps on emulated devices.
 
     Returns:
-        {what: number}
+        {name of a count: number}
     """
     epochs = -(-count // BATCHES)
     overrides = ["training.save_period=1000", "training.log_interval=10"]
@@ -236,21 +235,21 @@ def steps(folder, count, devices=8):
 
 
 def kills(folder, count, seed=0):
-    """Kills one of two processes at random moments; the other should leave, and say why.
+    """Kills one of two processes at random moments; the other must end, and say why.
 
-    Then the run goes on and finishes on one process; no checkpoint may be broken.
+    Then the run resumes and finishes on one process; no checkpoint may be broken.
 
     Returns:
-        {what was counted: number}
+        {name of a count: number}
     """
     counts, chance, delays = collections.Counter(), random.Random(seed), []
     Group(folder / "first", 12, 400).finish()
-    seconds = Group(folder / "timed", 12, 400).finish()  # by now the compiled functions are there
+    seconds = Group(folder / "timed", 12, 400).finish()  # the compiled functions are cached
     while counts["kills"] < count:
         group = Group(folder / str(counts["kills"]), 12, 400)
         processes = group.start_all()
         started = time.monotonic()
-        group.wait_for(lambda group=group: group.run, processes[0])  # by now they have met
+        group.wait_for(lambda group=group: group.run, processes[0])  # by now they are connected
         left = seconds - (time.monotonic() - started)
         time.sleep(chance.uniform(0, max(left, 1)))
         killed, saving = chance.randrange(2), bool(group.half_saved())
@@ -259,32 +258,32 @@ def kills(folder, count, seed=0):
         code = processes[1 - killed].wait(PATIENCE)
         delays.append(time.monotonic() - began)
         processes[killed].wait()
-        if code != 0:  # 0: it was over already
+        if code != 0:  # 0: it had already finished
             text = group.said(1 - killed)
             expect(code == LOST, f"exit code {code}, expected {LOST}: {text[-3000:]}")
-            expect(TOLD in text, text[-3000:])
+            expect(MESSAGE in text, text[-3000:])
         counts["kills"] += 1
-        counts["of them in mid-save"] += saving
+        counts["of them during a save"] += saving
         alone = Group(group.folder, 12, 400, processes=1)
         counts["of them before the first checkpoint"] += not (alone.run and latest(alone.run))
         alone.finish()
-        expect(not alone.half_written(), f"{alone.half_written()} stayed")
+        expect(not alone.half_written(), f"{alone.half_written()} left over")
         expect(int(read(latest(alone.run))[0]["step"]) == 12 * BATCHES, "steps are missing")
         counts["runs finished on one process"] += 1
     return counts | {
-        "the other left within a second": sum(delay <= 1 for delay in delays),
-        "s until the other left, median": round(statistics.median(delays), 2),
-        "s until the other left, most": round(max(delays), 2),
+        "the other ended within a second": sum(delay <= 1 for delay in delays),
+        "s until the other ended, median": round(statistics.median(delays), 2),
+        "s until the other ended, most": round(max(delays), 2),
     }
 
 
 def signals(folder, count, seed=0):
-    """Sends one of two processes a signal; both should stop at one step, with one checkpoint.
+    """Sends a signal to one of two processes; both must stop at the same step, with a checkpoint.
 
-    In the end the run should have the bits of one that was never stopped.
+    The finished run must have the bits of one that was never stopped.
 
     Returns:
-        {what was counted: number}
+        {name of a count: number}
     """
     epochs, chance, stops = 60 * count, random.Random(seed), []
     whole, group = Group(folder / "whole", epochs), Group(folder / "stopped", epochs)
@@ -313,14 +312,14 @@ def signals(folder, count, seed=0):
 
 
 def cost(folder, count, width=2048):
-    """Measures an epoch of two processes against one's, the batch and the network the same.
+    """Compares an epoch of two processes with one of one process, for the same batch and network.
 
-    Both have all cores of the machine between them, so that what is above 1 is the exchange, and
-    what is done twice: the optimizer's step. The sample computes much for each of its weights; the
-    MLP little, and has 6 million.
+    The two processes share all cores of the machine, so a ratio above 1 is the cost of the exchange
+    and of the work done twice, the optimizer's step. The sample computes much per weight; the MLP
+    little, and has 6 million weights.
 
     Returns:
-        {what: figure}
+        {network: milliseconds and ratio}
     """
     models = {
         "sample": {"name": "mnist_model", "args": {"feat_dims": [8, 16, 32]}},
@@ -330,7 +329,7 @@ def cost(folder, count, width=2048):
 
 
 def _cost(folder, count, model):
-    """Milliseconds for a step of one process and of two, and their ratio."""
+    """Returns the milliseconds of a step of one process and of two, and their ratio, as text."""
     overrides = ["training.log_interval=100", "training.save_period=1000"]
     overrides += [f"model={json.dumps(model)}"]
     medians = []

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train
-from benchmarks import faults, scale
+from benchmarks import faults_common, scale
 from data_loader.base import BaseDataLoader
 from tests.helpers.project import ROOT, same_arrays
 from training.checkpoint.naming import latest
@@ -198,7 +198,7 @@ def test_processes_with_different_data_say_so(tmp_path):
     group = scale.Group(tmp_path, 1)
     data = tmp_path / "elsewhere" / "data"
     data.parent.mkdir()
-    faults.write_digits(data)
+    faults_common.write_digits(data)
     pixels = bytearray((data / "train-images-idx3-ubyte").read_bytes())
     pixels[5000] ^= 1
     (data / "train-images-idx3-ubyte").write_bytes(pixels)

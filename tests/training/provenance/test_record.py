@@ -33,8 +33,8 @@ NETWORKS = {
 def test_runs_killed_at_random_and_in_mid_save_end_with_the_same_bits(tmp_path):
     counts = faults.kills(tmp_path, count=4, workers=1)
     assert counts["kills"] >= 4
-    assert counts["of them in mid-save"] >= 1
-    assert counts["checkpoints read, all whole"] >= 1
+    assert counts["of them during a save"] >= 1
+    assert counts["checkpoints read, all complete"] >= 1
 
 
 def test_a_run_interrupted_at_random_moments_ends_with_the_same_bits(tmp_path):
