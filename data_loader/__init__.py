@@ -1,1 +1,1 @@
-"""Where examples come from: data sets, loaders, and transforms that run on the device."""
+"""Data sets, the loader that reads them in batches, and transforms that run on the device."""

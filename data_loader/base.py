@@ -1,30 +1,28 @@
-"""Which examples, in which order, in which batch: the base class of every loader.
+"""The base class of every loader: which examples are in which batch, and in which order.
 
 A batch is a dict of NumPy arrays: "inputs", (batch, ...) or a dict of such; "targets",
 (batch, ...); "weight", (batch,) float32. The last batch of an epoch is padded with real examples of
 weight 0, so that every batch has one shape and nothing recompiles.
 
-The order of an epoch is a pure function of (seed, epoch): to resume, two integers are enough, the
-epoch and the number of batches that are done.
+The order of an epoch is a pure function of (seed, epoch). Two integers are enough to resume: the
+epoch, and the number of batches already done.
 """
 
 import copy
 import functools
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any, Self
 
 import numpy as np
 
+from data_loader.workers import read_ahead
 from utils import UserError
 
-SPLIT_EPOCH = 0  # epochs count from 1, so the shuffle of epoch 0 is free to draw the split
+SPLIT_EPOCH = 0  # epochs count from 1, so the shuffle of epoch 0 is free for the split
 
 
 class BaseDataLoader:
-    """Deals a data set out in batches; a subclass says how a batch is read.
+    """Divides a data set into batches; a subclass defines how a batch is read.
 
         class Squares(BaseDataLoader):
             def read(self, indices):
@@ -38,15 +36,16 @@ class BaseDataLoader:
         dataset: anything with a length.
         batch_size: examples in a batch.
         shuffle: whether every epoch has its own order.
-        seed: whole number that the orders and the split are drawn from.
-        validation_split: share (0.1) or number (5000) of the examples to hold out.
-        prefetch: batches that a background thread reads ahead; 0 reads in the foreground. None is
-            0 for a data set with `__getitems__`, whose reading is cheaper than a thread, else 2.
+        seed: whole number that determines the orders and the split.
+        validation_split: fraction (0.1) or number (5000) of the examples to hold out.
+        prefetch: batches that a background thread reads ahead; 0 reads in the foreground. None
+            means 0 for a data set with `__getitems__`, whose reading is cheaper than a thread,
+            and 2 otherwise.
 
     Attributes:
         examples: number of examples in an epoch, without those held out.
-        batch_size: as above, of all processes together.
-        shard: (index, count) if it reads only one of `count` equal parts of each batch.
+        batch_size: as above, over all processes.
+        shard: (index, count): this loader reads part `index` of `count` equal parts of each batch.
     """
 
     shard = (0, 1)
@@ -78,7 +77,7 @@ class BaseDataLoader:
     def read(self, indices: np.ndarray) -> dict[str, Any]:
         """Reads the examples `indices`, (batch,) int64, as {"inputs": ..., "targets": ...}.
 
-        The batch may bring a "weight" of its own, (batch,) or (batch, positions).
+        The batch may contain its own "weight", (batch,) or (batch, positions).
         """
         raise NotImplementedError(f"{self._name}: a loader needs read(self, indices)")
 
@@ -91,29 +90,29 @@ class BaseDataLoader:
 
         Args:
             epoch: number of the epoch, from 1.
-            start: number of batches to leave out at the front, for resuming.
+            start: number of batches to skip at the beginning, for resuming.
         """
         read = functools.partial(self._batch, self._order(epoch))
         numbers = range(start, len(self))
         if self.prefetch:
-            return _read_ahead(read, numbers, self.prefetch)
+            return read_ahead(read, numbers, self.prefetch)
         return (read(number) for number in numbers)
 
     def validation(self) -> Self | None:
-        """Returns a loader over the examples held out, in their own order, or None."""
+        """Returns a loader over the examples held out, never shuffled, or None."""
         if self._held_out is None:
             return None
-        other = copy.copy(self)
-        other._indices, other._held_out = self._held_out, None
-        other.examples, other.shuffle = len(self._held_out), False
-        return other
+        loader = copy.copy(self)
+        loader._indices, loader._held_out = self._held_out, None
+        loader.examples, loader.shuffle = len(self._held_out), False
+        return loader
 
     @property
     def _name(self):
         return f"{type(self).__name__}({type(self.dataset).__name__})"
 
     def _order(self, epoch):
-        """The examples of an epoch, (batches, batch_size), filled up from its own beginning."""
+        """Returns an epoch's indices, (batches, batch_size), padded from the epoch's beginning."""
         indices = self._indices
         if self.shuffle:
             indices = self._generator(epoch).permutation(indices)
@@ -124,24 +123,26 @@ class BaseDataLoader:
         index, count = self.shard
         rows = slice(*(part * self.batch_size // count for part in (index, index + 1)))
         batch = self.read(order[number, rows])
-        if not (isinstance(batch, dict) and {"inputs", "targets"} <= batch.keys()):
-            came = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
+        is_dict = isinstance(batch, dict)
+        if not (is_dict and {"inputs", "targets"} <= batch.keys()):
+            got = f"has the keys {sorted(batch)}" if is_dict else f"is a {type(batch).__name__}"
             raise UserError(
-                f"{self._name}: a batch came as {came}; expected a dict with the keys 'inputs' "
-                "and 'targets' (and 'weight', if it likes). Mend `collate` or `read`."
+                f"{self._name}: a batch {got}; expected a dict with the keys 'inputs' "
+                "and 'targets' (and optionally 'weight'). Fix `collate` or `read`."
             )
         position = np.arange(number * self.batch_size, (number + 1) * self.batch_size)
         real = (position[rows] < self.examples).astype(np.float32)
-        return {**batch, "weight": self._weigh(batch.get("weight"), real)}
+        return {**batch, "weight": self._combine_weights(batch.get("weight"), real)}
 
-    def _weigh(self, weight, real):
+    def _combine_weights(self, weight, real):
+        """Returns the batch's own weight, (batch, ...), set to 0 where an example is padding."""
         if weight is None:
             return real
         weight = np.asarray(weight, np.float32)
         if weight.shape[:1] != real.shape:
             raise UserError(
                 f"{self._name}: the weight of a batch has shape {weight.shape}; expected "
-                f"({len(real)},) or ({len(real)}, ...): one per example, or more."
+                f"({len(real)},) or ({len(real)}, ...): one or more per example."
             )
         return weight * real.reshape((-1,) + (1,) * (weight.ndim - 1))
 
@@ -149,7 +150,7 @@ class BaseDataLoader:
         if isinstance(self.dataset, type):
             raise UserError(
                 f"{type(self).__name__}: dataset is the class {self.dataset.__name__}; expected a "
-                'data set. Give its arguments, and it is made: {"name": ..., "args": {}}'
+                'data set. Give its arguments, so that it is created: {"name": ..., "args": {}}'
             )
         if not hasattr(self.dataset, "__len__"):
             raise UserError(
@@ -158,13 +159,13 @@ class BaseDataLoader:
             )
         return len(self.dataset)
 
-    def _split(self, examples, share):
-        """Parts the indices into those to read and those held out (None where there are none)."""
-        fraction = isinstance(share, float) and 0 <= share < 1
-        count = round(share * examples) if fraction else share
-        if not _is_whole(count) or not 0 <= count < max(examples, 1) or (share and not count):
+    def _split(self, examples, wanted):
+        """Returns the indices to read and those held out, which are None if none are."""
+        is_fraction = isinstance(wanted, float) and 0 <= wanted < 1
+        count = round(wanted * examples) if is_fraction else wanted
+        if not _is_whole(count) or not 0 <= count < max(examples, 1) or (wanted and not count):
             raise UserError(
-                f"{self._name}: validation_split is {share!r}; expected 0, a fraction between 0 "
+                f"{self._name}: validation_split is {wanted!r}; expected 0, a fraction between 0 "
                 f"and 1 or a whole number of examples, that leaves at least one of the {examples} "
                 "examples on either side."
             )
@@ -190,7 +191,7 @@ def collate(samples: list) -> dict[str, Any]:
 
     Args:
         samples: list of (input, target); an input or a target is a number, an array, or a dict of
-            those, and has one shape throughout.
+            those, and has the same shape in every sample.
 
     Returns:
         {"inputs": (batch, ...), "targets": (batch, ...)}
@@ -199,10 +200,10 @@ def collate(samples: list) -> dict[str, Any]:
         UserError: the shapes differ.
     """
     if not (isinstance(samples[0], tuple | list) and len(samples[0]) == 2):
-        came = type(samples[0]).__name__
-        came += f" of {len(samples[0])}" if isinstance(samples[0], tuple | list) else ""
+        got = type(samples[0]).__name__
+        got += f" of {len(samples[0])}" if isinstance(samples[0], tuple | list) else ""
         raise UserError(
-            f"collate: a sample is {came}; expected (input, target). Mend `__getitem__` of the "
+            f"collate: a sample is {got}; expected (input, target). Fix `__getitem__` of the "
             "data set, or name a `collate` that makes a batch of what it returns"
         )
     inputs, targets = zip(*samples, strict=True)
@@ -221,20 +222,6 @@ def _stack(name, values):
     if len(shapes) > 1:
         raise UserError(
             f"collate: the {name} of a batch have the shapes {shapes[0]} and {shapes[1]}; expected "
-            "one. Bring them to one size in the data set, or name a `collate` that pads them."
+            "one. Resize them in the data set, or name a `collate` that pads them."
         )
     return np.stack(arrays)
-
-
-def _read_ahead(read, numbers, count):
-    """Yields read(number) in order; one thread stays up to `count` ahead and ends with the loop."""
-    numbers = iter(numbers)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-    try:
-        waiting = deque(pool.submit(read, number) for number in islice(numbers, count))
-        while waiting:
-            batch = waiting.popleft().result()
-            waiting.extend(pool.submit(read, number) for number in islice(numbers, 1))
-            yield batch
-    finally:  # also when the loop around us is left early
-        pool.shutdown(cancel_futures=True)

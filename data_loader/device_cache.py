@@ -1,7 +1,7 @@
-"""Examples that lie on the device: a batch is but their indices (`data_loader.cache_on_device`).
+"""Keeps a data set in device memory: a batch is only indices (`data_loader.cache_on_device`).
 
-The order is the loader's own, and so is every bit: only the gathering moves, from the host into the
-update. On a CPU there is nothing to gain, as host and device share their memory.
+Order and values are exactly those of the loader; the update gathers the examples on the device
+instead of the loader on the host. A CPU gains nothing, as host and device share their memory.
 """
 
 import copy
@@ -14,18 +14,18 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from utils import UserError
 
-SHARE = 0.5  # of the device's free memory that "auto" gives to the data
+SHARE = 0.5  # of the device's free memory that "auto" may use
 
 
 class TableView(NamedTuple):
-    """Some examples of a table on the device; stands in a batch where else an array does."""
+    """Some examples of a table on the device; takes the place of an array in a batch."""
 
     table: Any  # (examples, ...)
-    indices: Any  # (batch,) or (batches, batch) which of them
+    indices: Any  # (batch,) or (batches, batch) int32, rows of the table
 
 
 def gather(tree):
-    """Returns the tree with its Rows taken from their tables; what is none stays as it is."""
+    """Returns the tree with each TableView replaced by the rows of its table."""
 
     def take(leaf):
         if not isinstance(leaf, TableView):
@@ -36,21 +36,22 @@ def gather(tree):
 
 
 def map_views(function, *trees):
-    """Returns `jax.tree.map(function, *trees)`, Rows being leaves."""
+    """Returns `jax.tree.map(function, *trees)`, with each TableView as a leaf."""
     return jax.tree.map(function, *trees, is_leaf=lambda leaf: isinstance(leaf, TableView))
 
 
 def cache_on_device(loaders, wanted, mesh, where):
-    """Returns the loaders, those that are to be resident with their data on the device.
+    """Returns the loaders, with the data of those chosen in device memory.
 
     Args:
         loaders: {split: loader}.
-        wanted: True, False, or "auto": on an accelerator, what is in memory anyway and fits.
-        mesh: of the devices, each of which gets all of it; None for a single one.
+        wanted: True, False, or "auto": on an accelerator, data sets that are in host memory
+            anyway, if they fit.
+        mesh: of the devices, each of which gets all data; None for a single device.
         where: the key's place in the config.
 
     Raises:
-        UserError: the data are wanted on the device and do not fit.
+        UserError: `wanted` is True, and the data do not fit or there are several processes.
     """
     if not wanted or (wanted == "auto" and jax.default_backend() == "cpu"):
         return loaders
@@ -59,30 +60,30 @@ def cache_on_device(loaders, wanted, mesh, where):
             raise UserError(f'{where}: true is for a single process; expected false or "auto"')
         return loaders
     chosen = {
-        # What is decoded or drawn at random as it is read may differ from one time to the next.
-        split: one
-        for split, one in loaders.items()
-        if wanted is True or getattr(one, "whole_batches", False)
+        # Samples that are decoded or random may differ each time they are read.
+        split: loader
+        for split, loader in loaders.items()
+        if wanted is True or getattr(loader, "whole_batches", False)
     }
-    needed = sum({id(one.dataset): _size(one) for one in chosen.values()}.values())
-    room = _free_memory(unknown=math.inf if wanted is True else 0)
-    if wanted == "auto" and needed > SHARE * room:
+    needed = sum({id(loader.dataset): _size(loader) for loader in chosen.values()}.values())
+    free = _free_memory(unknown=math.inf if wanted is True else 0)
+    if wanted == "auto" and needed > SHARE * free:
         return loaders
-    if needed > room:
+    if needed > free:
         raise UserError(
-            f"{where}: true, but the data take {needed:,} bytes and the device has {room:,} left; "
-            'expected false, or "auto", which keeps to what fits'
+            f"{where}: true, but the data take {needed:,} bytes and the device has {free:,} left; "
+            'expected false, or "auto", which caches only data that fit'
         )
-    tables = {}  # by data set: one that is split in two is there once
-    return loaders | {split: _resident(one, tables, mesh) for split, one in chosen.items()}
+    tables = {}  # by data set: training and validation share one
+    return loaders | {split: _cached(loader, tables, mesh) for split, loader in chosen.items()}
 
 
-def _resident(loader, tables, mesh):
-    """A loader like it, whose batches hold Rows in place of arrays."""
+def _cached(loader, tables, mesh):
+    """Returns a copy of the loader whose batches contain a TableView in place of each array."""
     key = id(loader.dataset)
     if key not in tables:
         whole = dict(loader.read(np.arange(len(loader.dataset))))
-        weight = whole.pop("weight", None)  # a loader's own stays where it weighs the padding
+        weight = whole.pop("weight", None)  # stays on the host, where it is combined with padding
         everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
         tables[key] = jax.device_put(whole, everywhere), weight
     table, weight = tables[key]
@@ -91,18 +92,18 @@ def _resident(loader, tables, mesh):
         rows = jax.tree.map(lambda leaf: TableView(leaf, indices.astype(np.int32)), table)
         return rows if weight is None else rows | {"weight": np.asarray(weight)[indices]}
 
-    resident = copy.copy(loader)
-    resident.read, resident.prefetch = read, 0
-    return resident
+    cached = copy.copy(loader)
+    cached.read, cached.prefetch = read, 0
+    return cached
 
 
 def _size(loader):
-    """Bytes of all examples, were each like the first."""
+    """Returns the bytes of all examples, assuming that each is as large as the first."""
     first = loader.read(np.arange(1))
     return len(loader.dataset) * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(first))
 
 
 def _free_memory(unknown):
-    """Bytes left on the device, or `unknown` where it does not say."""
+    """Returns the bytes left on the device, or `unknown` if it does not report them."""
     memory = jax.local_devices()[0].memory_stats() or {}
     return memory["bytes_limit"] - memory["bytes_in_use"] if "bytes_limit" in memory else unknown

@@ -1,7 +1,7 @@
-"""Changes to pictures on the device: pure functions to call inside the jitted update.
+"""Transforms of images on the device: pure functions that the jitted update calls.
 
-Pictures are (batch, channels, height, width), as the loader hands them over: uint8 until
-`normalize`, a quarter of the bytes to send and to shift.
+Images are (batch, channels, height, width), as the loader returns them: uint8 until `normalize`,
+a quarter of the bytes of float32 to send and to shift.
 """
 
 import jax
@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 
 def normalize(x: jax.Array, mean: float | list[float], std: float | list[float]) -> jax.Array:
-    """Converts pictures from 0 ... 255 to numbers around zero, (x / 255 - mean) / std.
+    """Converts images from 0 ... 255 to numbers around zero, (x / 255 - mean) / std.
 
     Args:
         x: (batch, channels, height, width) uint8.
-        mean, std: of the data set on the scale 0 ... 1; a number, or one per channel.
+        mean, std: of the data set's pixels, scaled to 0 ... 1; a number, or one per channel.
 
     Returns:
         (batch, channels, height, width) float32
@@ -22,7 +22,7 @@ def normalize(x: jax.Array, mean: float | list[float], std: float | list[float])
 
 
 def random_shift(x: jax.Array, pixels: int, *, key: jax.Array) -> jax.Array:
-    """Shifts every picture by its own random whole number of pixels, and fills up with zeros.
+    """Shifts every image by its own random whole number of pixels, and fills up with zeros.
 
     Args:
         x: (batch, channels, height, width), of any type.
@@ -30,11 +30,11 @@ def random_shift(x: jax.Array, pixels: int, *, key: jax.Array) -> jax.Array:
         key: key of the step.
 
     Returns:
-        shifted pictures, of the shape and type of x
+        the shifted images, of the shape and type of x
     """
     padded = jnp.pad(x, ((0, 0), (0, 0), (pixels, pixels), (pixels, pixels)))
     corners = jax.random.randint(key, (len(x), 2), 0, 2 * pixels + 1)
-    crop = jax.vmap(lambda picture, at: jax.lax.dynamic_slice(picture, (0, *at), x.shape[1:]))
+    crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (0, *at), x.shape[1:]))
     return crop(padded, corners)
 
 

@@ -1,3 +1,5 @@
+"""Data sets, loaders, image files and transforms."""
+
 import contextlib
 import functools
 import gc
@@ -47,7 +49,7 @@ def listed(batches):
 
 
 def real(batches):
-    """The examples with weight 1, in order."""
+    """Returns the examples of weight 1, in order."""
     return [
         int(x)
         for b in batches
@@ -63,7 +65,7 @@ def wait_until(true, seconds=10):
     return true()
 
 
-# ---- Which examples, in which order
+# ---- Order and splits
 
 
 @few(max_examples=60)
@@ -77,7 +79,7 @@ def wait_until(true, seconds=10):
     st.integers(0, 3),
     st.data(),
 )
-def test_an_epoch_brings_every_example_once_and_any_start_continues_it(
+def test_an_epoch_has_every_example_once_and_resumes_at_any_batch(
     examples, batch_size, shuffle, seed, epoch, dataset, prefetch, data
 ):
     batch_size = min(batch_size, examples)
@@ -108,7 +110,7 @@ def test_shuffles_differ_by_epoch_and_by_seed_and_repeat_otherwise():
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(1, 4)}) == 9
 
 
-def test_the_order_is_the_documented_one_in_another_process_too():
+def test_another_process_computes_the_documented_order():
     expected = np.random.Generator(np.random.Philox(key=[5, 3])).permutation(50).tolist()
     loader = DataLoader(WholeNumbers(50), 8, shuffle=True, seed=5)
     program = (
@@ -124,7 +126,7 @@ def test_the_order_is_the_documented_one_in_another_process_too():
 
 @few(max_examples=40)
 @given(st.integers(2, 80), st.data(), st.integers(0, 99), st.integers(1, 9))
-def test_training_and_validation_split_the_data_set_between_them(examples, data, seed, epoch):
+def test_training_and_validation_split_the_data_set(examples, data, seed, epoch):
     count = data.draw(st.integers(1, examples - 1))
     share = data.draw(st.sampled_from([count, count / examples]))
     batch_size = data.draw(st.integers(1, examples - count))
@@ -137,7 +139,7 @@ def test_training_and_validation_split_the_data_set_between_them(examples, data,
     assert {len(batch["weight"]) for batch in loader.validation().batches(1)} == {batch_size}
 
 
-def test_the_split_is_drawn_from_the_seed_and_there_is_none_unless_asked_for():
+def test_the_split_depends_on_the_seed_and_is_made_only_on_request():
     def held_out(seed):
         return real(DataLoader(Numbers(100), 5, True, seed, 0.1).validation().batches(1))
 
@@ -185,10 +187,10 @@ def test_workers_that_would_be_idle_are_refused():
         DataLoader(WholeNumbers(10), 2, workers=2)
 
 
-# ---- How a batch is read
+# ---- Reading a batch
 
 
-def test_a_loader_of_ones_own_needs_only_read():
+def test_a_custom_loader_needs_only_read():
     class Squares(BaseDataLoader):
         def read(self, indices):
             x = self.dataset[indices]
@@ -217,7 +219,7 @@ def test_whole_batches_equal_stacked_samples():
             assert one[name].dtype == other[name].dtype
 
 
-def test_collate_stacks_dicts_of_inputs_and_names_what_does_not_fit():
+def test_collate_stacks_dicts_of_inputs_and_names_those_of_different_shapes():
     batch = collate([({"tokens": [1, 2], "length": 2}, 0.5), ({"tokens": [3, 4], "length": 1}, 1)])
     assert batch["inputs"]["tokens"].tolist() == [[1, 2], [3, 4]]
     assert batch["inputs"]["length"].tolist() == [2, 1]
@@ -226,7 +228,7 @@ def test_collate_stacks_dicts_of_inputs_and_names_what_does_not_fit():
         collate([({"tokens": [1, 2]}, 0), ({"tokens": [3]}, 0)])
 
 
-def test_a_collate_of_ones_own_may_weigh_positions_and_padding_still_counts_nothing():
+def test_a_custom_collate_may_weigh_positions_and_padding_has_weight_0():
     def pad(samples):
         tokens = np.zeros((len(samples), 3))
         weight = np.zeros((len(samples), 3))
@@ -244,13 +246,16 @@ def test_a_collate_of_ones_own_may_weigh_positions_and_padding_still_counts_noth
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (lambda samples: samples, "a batch came as list"),
-        (lambda samples: {"input": 1, "targets": 2}, r"came as \['input', 'targets'\]"),
+        (lambda samples: samples, "a batch is a list"),
+        (
+            lambda samples: {"input": 1, "targets": 2},
+            r"a batch has the keys \['input', 'targets'\]",
+        ),
         (lambda samples: {**collate(samples), "weight": np.ones(3)}, r"weight .* \(3,\)"),
         (lambda samples: {**collate(samples), "weight": 1.0}, r"weight .* \(\)"),
     ],
 )
-def test_a_collate_that_makes_no_batch_is_told_what_is_expected(made, message):
+def test_a_collate_that_makes_no_batch_raises_an_error_with_what_is_expected(made, message):
     with pytest.raises(UserError, match=message):
         next(DataLoader(Numbers(4), 4, collate=made).batches(1))
 
@@ -267,7 +272,7 @@ def test_a_collate_that_makes_no_batch_is_told_what_is_expected(made, message):
         {"workers": 1, "prefetch": 0, "worker_kind": "process"},
     ],
 )
-def test_an_exception_while_reading_surfaces_in_its_batch_and_leaves_no_thread(arguments):
+def test_an_exception_while_reading_is_raised_at_its_batch_and_leaves_no_thread(arguments):
     before = set(threading.enumerate())
     loader = DataLoader(Failing(20), 4, **arguments)
     batches = loader.batches(1)
@@ -325,7 +330,7 @@ def test_workers_end_with_their_loader(kind):
         assert worker.exitcode == 0
 
 
-def test_workers_end_with_a_killed_parent_and_leave_interrupts_to_it(tmp_path):
+def test_workers_end_with_a_killed_parent_and_ignore_interrupts(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         "import multiprocessing, time\n"
@@ -374,7 +379,7 @@ def alive(pid):
         return False
 
 
-def test_a_worker_process_that_dies_is_a_clear_error():
+def test_a_worker_process_that_dies_raises_a_clear_error():
     with pytest.raises(UserError, match=r"DataLoader\(Dying\): a worker process died"):
         list(DataLoader(Dying(8), 4, workers=1, worker_kind="process").batches(1))
 
@@ -390,7 +395,7 @@ def test_a_data_set_that_cannot_be_sent_to_a_process_is_refused_at_once():
 
 
 def idx(array):
-    """The bytes of an IDX file, written independently of the reader."""
+    """Returns the bytes of an IDX file, written independently of the reader."""
     header = struct.pack(">BBBB", 0, 0, 8, array.ndim) + struct.pack(
         f">{array.ndim}I", *array.shape
     )
@@ -407,16 +412,16 @@ def write_pair(folder, images, labels, start="train-", packed=False):
         (folder / (name + packed * ".gz")).write_bytes(gzip.compress(data) if packed else data)
 
 
-PICTURES = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("name", idx_files.CHECKSUMS["mnist"])
-def test_the_mnist_files_that_come_along_have_the_published_checksums(name):
+def test_the_mnist_files_in_data_have_the_published_checksums(name):
     content = gzip.decompress((ROOT / "data" / f"{name}.gz").read_bytes())
     assert hashlib.md5(content).hexdigest() == idx_files.CHECKSUMS["mnist"][name]
 
 
-def test_mnist_is_read_as_it_is():
+def test_mnist_has_its_known_values():
     train, test = IdxImages(ROOT / "data", "train", "mnist"), IdxImages(ROOT / "data", "test")
     assert (len(train), len(test)) == (60000, 10000)
     assert train.images.shape == (60000, 1, 28, 28)
@@ -424,7 +429,7 @@ def test_mnist_is_read_as_it_is():
     assert train.labels.dtype == np.int32
     assert train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert train.classes == list("0123456789")
-    assert train.images.mean() / 255 == pytest.approx(0.1307, abs=1e-4)  # the well-known figure
+    assert train.images.mean() / 255 == pytest.approx(0.1307, abs=1e-4)  # the well-known value
     images, labels = train.__getitems__(np.array([3, 1]))
     np.testing.assert_array_equal(images[0], train[3][0])
     assert labels.tolist() == [1, 0]
@@ -441,23 +446,25 @@ def test_mnist_is_read_as_it_is():
         ("my_train-", "train"),
     ],
 )
-def test_any_folder_of_idx_files_will_do(tmp_path, start, split, packed):
-    write_pair(tmp_path, PICTURES, [0, 3, 2, 0, 1], start, packed)
-    dataset = IdxImages(tmp_path, split, download="mnist")  # nothing is missing: nothing is fetched
-    np.testing.assert_array_equal(dataset.images[:, 0], PICTURES)
+def test_idx_files_may_have_any_prefix_and_be_gzipped(tmp_path, start, split, packed):
+    write_pair(tmp_path, IMAGES, [0, 3, 2, 0, 1], start, packed)
+    dataset = IdxImages(
+        tmp_path, split, download="mnist"
+    )  # nothing is missing to download
+    np.testing.assert_array_equal(dataset.images[:, 0], IMAGES)
     assert dataset.labels.tolist() == [0, 3, 2, 0, 1]
     assert dataset.classes == ["0", "1", "2", "3"]
 
 
-def test_a_folder_may_hold_a_file_both_gzipped_and_not(tmp_path):
+def test_a_folder_may_contain_a_file_both_gzipped_and_not(tmp_path):
     for packed in (False, True):
-        write_pair(tmp_path, PICTURES, range(5), packed=packed)
+        write_pair(tmp_path, IMAGES, range(5), packed=packed)
     assert len(IdxImages(tmp_path, "train")) == 5
 
 
-def test_several_sets_in_one_folder_are_an_error_that_names_them(tmp_path):
+def test_several_data_sets_in_one_folder_raise_an_error_that_names_them(tmp_path):
     for start in ("emnist-letters-train-", "emnist-digits-train-"):
-        write_pair(tmp_path, PICTURES, range(5), start)
+        write_pair(tmp_path, IMAGES, range(5), start)
     with pytest.raises(UserError, match=r"emnist-digits-train-images.* and emnist-letters-train"):
         IdxImages(tmp_path, "train")
 
@@ -469,12 +476,12 @@ def test_several_sets_in_one_folder_are_an_error_that_names_them(tmp_path):
         (lambda d: d.mkdir(), "has no train-images-idx3-ubyte and train-labels-idx1-ubyte"),
         (lambda d: d.write_text("a file"), "no such folder"),
         (
-            lambda d: (write_pair(d, PICTURES, range(5)), (d / PAIR[1]).unlink()),
+            lambda d: (write_pair(d, IMAGES, range(5)), (d / PAIR[1]).unlink()),
             "has no train-labels-idx1-ubyte; expected",
         ),
-        (lambda d: write_pair(d, PICTURES, range(4)), "4 labels for the 5 pictures in"),
-        (lambda d: write_pair(d, PICTURES[0], range(4)), "bytes 00000802; expected 00000803"),
-        (lambda d: write_pair(d, PICTURES[:0], []), r"shape \(0, 4, 3\)"),
+        (lambda d: write_pair(d, IMAGES, range(4)), "4 labels for the 5 images in"),
+        (lambda d: write_pair(d, IMAGES[0], range(4)), "bytes 00000802; expected 00000803"),
+        (lambda d: write_pair(d, IMAGES[:0], []), r"shape \(0, 4, 3\)"),
     ],
 )
 @pytest.mark.parametrize("named", [str, Path])
@@ -494,7 +501,7 @@ def test_unknown_splits_and_sources_are_refused(split, download):
         IdxImages(ROOT / "data", split, download)
 
 
-GOOD = idx(PICTURES)
+GOOD = idx(IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -503,10 +510,10 @@ GOOD = idx(PICTURES)
         (b"", r"bytes \(none\); expected 00000803"),
         (b"\x1f\x8b", "cannot be read"),
         (GOOD[:10], "whole header"),
-        (GOOD[:-1], r"claims the shape \(5, 4, 3\), and other than 60 bytes follow"),
-        (GOOD + b"\0", "other than 60 bytes"),
-        (gzip.compress(GOOD[:-1]), "other than 60 bytes"),
-        (gzip.compress(GOOD + b"\0"), "other than 60 bytes"),
+        (GOOD[:-1], r"claims the shape \(5, 4, 3\), but not 60 bytes follow"),
+        (GOOD + b"\0", "but not 60 bytes"),
+        (gzip.compress(GOOD[:-1]), "but not 60 bytes"),
+        (gzip.compress(GOOD + b"\0"), "but not 60 bytes"),
         (gzip.compress(GOOD)[:-9], "cannot be read"),
         (gzip.compress(GOOD)[:-8] + bytes(8), "CRC"),
         (gzip.compress(GOOD) + b"more", "cannot be read"),
@@ -517,7 +524,7 @@ GOOD = idx(PICTURES)
         (gzip.compress(GOOD[:4] + struct.pack(">3I", 100, 100, 10)), "claims the shape"),
     ],
 )
-def test_a_broken_idx_file_says_what_is_wrong_with_it(tmp_path, content, message):
+def test_a_broken_idx_file_raises_an_error_with_the_reason(tmp_path, content, message):
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as error:
@@ -527,7 +534,7 @@ def test_a_broken_idx_file_says_what_is_wrong_with_it(tmp_path, content, message
 
 @few(max_examples=300)
 @given(st.data(), st.booleans(), st.booleans())
-def test_a_mutated_idx_file_is_read_or_refused_and_nothing_else(tmp_path, data, packed, repacked):
+def test_a_mutated_idx_file_is_read_or_refused(tmp_path, data, packed, repacked):
     content = bytearray(gzip.compress(GOOD) if packed else GOOD)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content)))
@@ -562,11 +569,11 @@ def test_a_gzip_bomb_takes_no_memory(tmp_path, claim):
         tracemalloc.stop()
 
 
-# ---- Fetching
+# ---- Downloads
 
 
 class Mirror(http.server.SimpleHTTPRequestHandler):
-    """Serves `folder`; counts what is asked of it."""
+    """Serves `folder`; records the requested paths in `asked`."""
 
     folder, asked = None, None
 
@@ -583,7 +590,7 @@ class Mirror(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """Starts real servers on folders, and makes them the only mirrors there are."""
+    """Starts real servers on folders, and makes them the only mirrors."""
     servers = []
 
     def start(*folders):
@@ -605,7 +612,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def test_missing_files_are_fetched_once_whole_and_only_for_the_split(tmp_path, mirror):
+def test_missing_files_are_downloaded_once_and_only_for_the_split(tmp_path, mirror):
     (asked,) = mirror(ROOT / "data")
     for _ in range(2):
         dataset = IdxImages(tmp_path / "new" / "data", "test", download="mnist")
@@ -617,7 +624,7 @@ def test_missing_files_are_fetched_once_whole_and_only_for_the_split(tmp_path, m
     assert len(fetched) == 2
 
 
-def test_a_mirror_that_lacks_a_file_or_has_it_wrong_gives_way_to_the_next(tmp_path, mirror):
+def test_the_next_mirror_is_used_if_one_lacks_a_file_or_has_a_wrong_one(tmp_path, mirror):
     wrong = tmp_path / "wrong"
     wrong.mkdir()
     (wrong / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"something else"))
@@ -632,14 +639,14 @@ ORIGINAL = (ROOT / "data" / "t10k-images-idx3-ubyte.gz").read_bytes()
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (gzip.compress(idx(PICTURES)), "expected 2646ac647ad5339dbf082846283269ea"),
+        (gzip.compress(idx(IMAGES)), "expected 2646ac647ad5339dbf082846283269ea"),
         (b"<html>Sign in to the network</html>", "expected 2646ac647ad5339dbf082846283269ea"),
         (ORIGINAL[:-1000], "ended before"),
         (ORIGINAL[:5000] + b"????" + ORIGINAL[5004:], "cannot be read|MD5"),
         (bytes(2**24 + 1), "more than 16777216 bytes"),
     ],
 )
-def test_a_download_that_is_not_the_original_is_refused_and_nothing_stays(
+def test_a_download_that_is_not_the_original_is_refused_and_leaves_no_file(
     tmp_path, mirror, content, reason
 ):
     served = tmp_path / "served"
@@ -675,11 +682,11 @@ def test_without_a_network_the_error_names_the_files_and_the_folder(tmp_path, mo
         (b"220 a mail server\r\n", b"", "220 a mail server"),
     ],
 )
-def test_a_mirror_that_stalls_or_drips_or_babbles_is_given_up(
+def test_a_mirror_that_is_too_slow_or_speaks_another_protocol_is_given_up(
     tmp_path, monkeypatch, begin, drip, reason
 ):
-    monkeypatch.setattr(idx_files, "SILENCE", 0.2)
-    monkeypatch.setattr(idx_files, "PATIENCE", 0.5)
+    monkeypatch.setattr(idx_files, "READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(idx_files, "DOWNLOAD_TIMEOUT", 0.5)
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -705,11 +712,11 @@ def test_a_mirror_that_stalls_or_drips_or_babbles_is_given_up(
 
 def test_half_of_another_data_set_is_not_completed_with_mnist(tmp_path, mirror):
     (asked,) = mirror(ROOT / "data")
-    write_pair(tmp_path, PICTURES, range(5), packed=True)
+    write_pair(tmp_path, IMAGES, range(5), packed=True)
     (tmp_path / f"{PAIR[1]}.gz").unlink()
     with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz: is not the file of mnist"):
         IdxImages(tmp_path, "train", download="mnist")
-    write_pair(tmp_path / "emnist", PICTURES, range(5), "emnist-train-")
+    write_pair(tmp_path / "emnist", IMAGES, range(5), "emnist-train-")
     (tmp_path / "emnist" / "emnist-train-labels-idx1-ubyte").unlink()
     with pytest.raises(UserError, match="has no emnist-train-labels-idx1-ubyte"):
         IdxImages(tmp_path / "emnist", "train", download="mnist")
@@ -723,41 +730,41 @@ def test_half_of_mnist_is_completed(tmp_path, mirror):
     assert asked == ["/t10k-labels-idx1-ubyte.gz"]
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path, mirror):
+def test_a_folder_that_cannot_be_created_is_named(tmp_path, mirror):
     mirror(ROOT / "data")
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match=r"file.own: .* missing, and no download"):
+    with pytest.raises(UserError, match=r"file.own: .* missing, and the download failed"):
         IdxImages(tmp_path / "file" / "own", "train", download="mnist")
 
 
-# ---- Folders of pictures
+# ---- Folders of images
 
 
 def paint(root, height=6, width=5, per_class=3, ending="png"):
-    """Writes pictures of two classes with Pillow, and returns what was painted."""
+    """Writes images of two classes with Pillow, and returns their pixels."""
     painted = np.random.default_rng(1).integers(0, 256, (2, per_class, height, width, 3), np.uint8)
-    for name, pictures in zip(["dog", "cat"], painted, strict=True):
+    for name, images in zip(["dog", "cat"], painted, strict=True):
         (root / name).mkdir(parents=True)
-        for number, picture in enumerate(pictures):
-            Image.fromarray(picture).save(root / name / f"{number}.{ending}")
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(root / name / f"{number}.{ending}")
     return painted
 
 
-def test_pictures_come_by_class_channels_first_and_pixel_by_pixel(tmp_path):
+def test_images_are_read_by_class_channels_first_and_pixel_by_pixel(tmp_path):
     dogs, cats = paint(tmp_path)
     (tmp_path / "dog" / "notes.txt").write_text("not a picture")
     (tmp_path / ".cache").mkdir()
     dataset = ImageFolder(tmp_path, [6, 5], "RGB")
     assert dataset.classes == ["cat", "dog"]
     assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    for number, picture in enumerate(np.concatenate([cats, dogs])):
+    for number, image in enumerate(np.concatenate([cats, dogs])):
         read, label = dataset[number]
-        np.testing.assert_array_equal(read, picture.transpose(2, 0, 1))
+        np.testing.assert_array_equal(read, image.transpose(2, 0, 1))
         assert read.dtype == np.uint8
         assert label == number // 3
 
 
-def test_grey_pictures_have_one_channel(tmp_path):
+def test_grey_images_have_one_channel(tmp_path):
     dogs, _ = paint(tmp_path)
     read, _ = ImageFolder(str(tmp_path), (6, 5))[3]
     luma = dogs[0] @ [0.299, 0.587, 0.114]  # ITU-R 601, which Pillow follows
@@ -766,7 +773,7 @@ def test_grey_pictures_have_one_channel(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "JPEG"])
-def test_pictures_are_brought_to_size(tmp_path, ending):
+def test_images_are_resized(tmp_path, ending):
     ramp = np.linspace(0, 255, 640).astype(np.uint8)
     (tmp_path / "a").mkdir()
     Image.fromarray(np.tile(ramp, (480, 1))).save(tmp_path / "a" / f"ramp.{ending}")
@@ -776,7 +783,7 @@ def test_pictures_are_brought_to_size(tmp_path, ending):
     np.testing.assert_allclose(read, np.broadcast_to(expected, (3, 12, 16)), atol=4)
 
 
-def test_pictures_of_16_bits_keep_their_shades(tmp_path):
+def test_images_of_16_bits_keep_their_shades(tmp_path):
     (tmp_path / "a").mkdir()
     shades = np.arange(0, 2**16, 2**10, dtype=np.uint16).reshape(8, 8)
     Image.fromarray(shades).save(tmp_path / "a" / "x.png")
@@ -790,7 +797,7 @@ def test_named_classes_keep_their_labels_in_a_split_that_lacks_one(tmp_path):
     assert dataset.labels.tolist() == [1, 1, 1, 2, 2, 2]
 
 
-def test_shares_of_one_folder_part_the_pictures_of_each_class(tmp_path):
+def test_shares_of_one_folder_split_the_images_of_each_class(tmp_path):
     paint(tmp_path, per_class=10)
     whole, training, test = (
         ImageFolder(tmp_path, [6, 5], share=share) for share in (None, [0, 0.7], [0.7, 1])
@@ -803,21 +810,21 @@ def test_shares_of_one_folder_part_the_pictures_of_each_class(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.8, [0.8], [0.8, 0.2], [0, 1.5], ["0", "1"], [0, 0.5, 1]])
-def test_a_share_must_be_from_and_to(tmp_path, share):
+def test_a_share_is_from_and_to(tmp_path, share):
     paint(tmp_path)
     with pytest.raises(UserError, match=r"share is .*; expected \[from, to\]"):
         ImageFolder(tmp_path, [6, 5], share=share)
 
 
 @pytest.mark.parametrize("arguments", [{"workers": 3}, {"workers": 1, "worker_kind": "process"}])
-def test_pictures_decoded_in_parallel_are_the_same(tmp_path, arguments):
+def test_images_decoded_in_parallel_are_the_same(tmp_path, arguments):
     paint(tmp_path, ending="jpg")
     dataset = ImageFolder(tmp_path, [8, 8], "RGB")
     expected = DataLoader(dataset, 4, True, prefetch=0).batches(1)
     assert listed(DataLoader(dataset, 4, True, **arguments).batches(1)) == listed(expected)
 
 
-def test_a_broken_picture_is_named_also_from_a_worker(tmp_path):
+def test_a_broken_image_is_named_also_from_a_worker(tmp_path):
     paint(tmp_path)
     broken = tmp_path / "dog" / "1.png"
     broken.write_bytes(broken.read_bytes()[:60])
@@ -829,7 +836,7 @@ def test_a_broken_picture_is_named_also_from_a_worker(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"plain text", b"GIF89a" + bytes(50), b"\xff\xd8\xff\xe0"]
 )
-def test_what_is_no_picture_is_named(tmp_path, content):
+def test_a_file_that_is_no_image_is_named(tmp_path, content):
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(UserError, match=r"x\.png: cannot be read as a picture .*Replace or delete"):
         image_files.read_image(tmp_path / "x.png", (8, 8), "L")
@@ -837,22 +844,22 @@ def test_what_is_no_picture_is_named(tmp_path, content):
 
 @few(max_examples=150)
 @given(st.data(), st.sampled_from(["PNG", "JPEG"]), st.sampled_from(["L", "RGB"]))
-def test_a_mutated_picture_is_read_or_refused_and_nothing_else(tmp_path, data, kind, mode):
+def test_a_mutated_image_is_read_or_refused(tmp_path, data, kind, mode):
     stream = io.BytesIO()
-    Image.fromarray(PICTURES[0]).resize((20, 20)).save(stream, kind)
+    Image.fromarray(IMAGES[0]).resize((20, 20)).save(stream, kind)
     content = bytearray(stream.getvalue())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content)))
         content[at : at + data.draw(st.integers(0, 6))] = data.draw(st.binary(max_size=6))
     (tmp_path / "x").write_bytes(content)
     try:
-        picture = image_files.read_image(tmp_path / "x", (9, 7), mode)
+        image = image_files.read_image(tmp_path / "x", (9, 7), mode)
     except UserError as error:
-        picture, message = None, str(error)
-    if picture is None:
+        image, message = None, str(error)
+    if image is None:
         assert str(tmp_path / "x") in message
     else:
-        assert picture.shape == (1 if mode == "L" else 3, 9, 7)
+        assert image.shape == (1 if mode == "L" else 3, 9, 7)
 
 
 @pytest.mark.parametrize(
@@ -872,19 +879,19 @@ def test_folders_that_are_missing_or_empty_are_named(tmp_path, make, message):
     assert str(folder) in str(error.value)
 
 
-def test_a_folder_that_is_no_named_class_is_an_error(tmp_path):
+def test_a_folder_that_is_not_in_classes_raises_an_error(tmp_path):
     paint(tmp_path)
     with pytest.raises(UserError, match=r"the folders \['dog'\], not in `classes`"):
         ImageFolder(tmp_path, [8, 8], classes=["cat"])
 
 
 @pytest.mark.parametrize("size", [8, [8], [8, 0], [8.0, 8], "88", [1, 2, 3], None])
-def test_a_size_must_be_height_and_width(tmp_path, size):
+def test_a_size_is_height_and_width(tmp_path, size):
     with pytest.raises(UserError, match=r"size is .*; expected \[height, width\]"):
         ImageFolder(tmp_path, size)
 
 
-def test_a_mode_must_be_grey_or_colour(tmp_path):
+def test_a_mode_is_grey_or_colour(tmp_path):
     with pytest.raises(UserError, match="mode is 'CMYK'; expected 'L' or 'RGB'"):
         ImageFolder(tmp_path, [8, 8], "CMYK")
 
@@ -904,17 +911,17 @@ def test_normalize_equals_numpy(channels, per_channel):
     np.testing.assert_allclose(y, (x / 255.0 - columns[0]) / columns[1], rtol=1e-5, atol=1e-6)
 
 
-def shifted(picture, down, right):
-    """What NumPy makes of it: rolled, and what came round is blackened."""
-    rows, columns = np.indices(picture.shape[1:])
+def shifted(image, down, right):
+    """Returns the image shifted by NumPy: rolled, with the pixels rolled in set to 0."""
+    rows, columns = np.indices(image.shape[1:])
     inside = (rows >= down) & (columns >= right)
-    inside &= (rows < picture.shape[1] + down) & (columns < picture.shape[2] + right)
-    return np.where(inside, np.roll(picture, (down, right), (1, 2)), 0)
+    inside &= (rows < image.shape[1] + down) & (columns < image.shape[2] + right)
+    return np.where(inside, np.roll(image, (down, right), (1, 2)), 0)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_random_shift_brings_every_shift_numpy_knows_and_no_other(channels, dtype):
+def test_random_shift_makes_every_shift_up_to_the_largest_and_no_other(channels, dtype):
     pixels = 2
     x = np.random.default_rng(0).integers(1, 256, (400, channels, 9, 7)).astype(dtype)
     y = np.asarray(jax.jit(random_shift, static_argnums=1)(x, pixels, key=jax.random.key(0)))
