@@ -448,9 +448,7 @@ def test_mnist_has_its_known_values():
 )
 def test_idx_files_may_have_any_prefix_and_be_gzipped(tmp_path, start, split, packed):
     write_pair(tmp_path, IMAGES, [0, 3, 2, 0, 1], start, packed)
-    dataset = IdxImages(
-        tmp_path, split, download="mnist"
-    )  # nothing is missing to download
+    dataset = IdxImages(tmp_path, split, download="mnist")  # nothing is missing to download
     np.testing.assert_array_equal(dataset.images[:, 0], IMAGES)
     assert dataset.labels.tolist() == [0, 3, 2, 0, 1]
     assert dataset.classes == ["0", "1", "2", "3"]
