@@ -1,150 +1,242 @@
-"""Figures in the real Weights & Biases (offline) and in real TensorBoard event files."""
+"""Several trackers at once, one's own among them, and the files that every run writes."""
 
 import json
-import os
-import struct
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event
 
+from tests.helpers.tracking import json_lines, recorded, scalar_events, wandb_history
+from training.common.records import read_lines
+from training.config import read_config
+from training.tracking.jsonl import LinesFile
+from training.tracking.trackers import Trackers
+from utils import UserError
 
-def lines(path):
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+RECORDER = "tests.helpers.tracking:Recorder"
+FAILING = "tests.helpers.tracking:Failing"
 
 
 @pytest.fixture
-def offline(config, monkeypatch, tmp_path):
-    for folder in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(folder, str(tmp_path / "wandb"))
-    config["wandb"] = {"enabled": True, "mode": "offline", "project": "tests", "group": "a group"}
-    return config
+def start(config, write_config, tmp_path):
+    """Starts the trackers of a config alone, in an empty folder."""
+
+    def start(*named, sizes=None):
+        config["training"]["trackers"] = list(named)
+        (tmp_path / "run").mkdir(exist_ok=True)
+        return Trackers(read_config(write_config(config)), tmp_path / "run", sizes or {})
+
+    return start
 
 
-def test_wandb_without_a_login_is_one_message(offline, write_config, script, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if "WANDB_API" not in name}
-    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
-    file = write_config(offline)
-    done = script("train.py", "-c", file, "wandb.mode=online", env=environment)
-    assert done.returncode == 1
-    assert "error: Weights & Biases does not start: " in done.stderr
-    assert "wandb.mode=offline" in done.stderr
-    assert "Traceback" not in done.stderr
+# ---- a tracker of one's own ----
 
 
-def log_records(data, block=32768):
-    """The records of a file in LevelDB's log format, behind W&B's own header of 7 bytes.
-
-    https://github.com/google/leveldb/blob/main/doc/log_format.md
-    """
-    position, experiment = 7, b""
-    while position + 7 <= len(data):
-        if block - position % block < 7:  # the rest of a block is too short for a header
-            position += block - position % block
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        experiment += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield experiment
-            experiment = b""
-
-
-def records(folder):
-    """The records of a run's offline W&B files."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    files = sorted(folder.rglob("run-*.wandb"))
-    return [Record.FromString(data) for file in files for data in log_records(file.read_bytes())]
-
-
-def history(folder):
-    """Every figure that W&B was handed: [{name: value}]."""
-    return [
-        {
-            (item.key or "/".join(item.nested_key)): json.loads(item.value_json)
-            for item in record.history.item
-        }
-        for record in records(folder)
-        if record.WhichOneof("record_type") == "history"
-    ]
-
-
-def test_wandb_gets_config_figures_and_the_last_checkpoint(run, offline):
+def test_a_tracker_of_ones_own_gets_all_that_a_run_records(run, config):
+    named = {"name": RECORDER, "args": {"notes": "from the config"}}
+    config["training"]["trackers"] = ["jsonl", named, "tensorboard"]
     code, folder = run()
     assert code == 0
-    found = records(folder)
-    (started, *_) = [record.run for record in found if record.WhichOneof("record_type") == "run"]
-    assert folder.name == started.run_id
-    assert started.project == "tests"
-    assert started.run_group == "a group"
-    assert json.loads((folder / "config.json").read_text())["wandb"]["id"] == folder.name
-    logged = history(folder)
-    expected = lines(folder / "metrics.jsonl")
-    for line in expected:
-        (row,) = [row for row in logged if line.items() - {("step", line["step"])} <= row.items()]
-        assert row["_step"] == line["step"]
-    artifacts = [
-        record.request.log_artifact.artifact
-        for record in found
-        if record.WhichOneof("record_type") == "request"
-        and record.request.WhichOneof("request_type") == "log_artifact"
-    ] + [record.artifact for record in found if record.WhichOneof("record_type") == "artifact"]
-    (artifact,) = artifacts
-    assert [entry.path for entry in artifact.manifest.contents] == ["checkpoint-epoch_2.params"]
+    first, *scalars, artifact, last = recorded(folder)
+    assert first == ["start", "MNIST_Sample", "from the config"]
+    lines = json_lines(folder / "metrics.jsonl")
+    assert scalars == [["scalars", line.pop("step"), line] for line in lines]
+    assert artifact == ["artifact", str(folder / "checkpoint-epoch_2.params")]
+    assert last == ["close"]
+    assert scalar_events(folder).keys() >= {("test_accuracy", 8), ("test_accuracy", 16)}
 
 
-def test_wandb_disabled_is_called_but_keeps_nothing(run, offline):
-    code, folder = run("wandb.mode=disabled")
-    assert code == 0
-    assert not list(folder.rglob("*.wandb"))
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("tensorbord", "config.json: training.trackers.0.name: no tracker 'tensorbord' in "
+         "training/tracking/backends.py; did you mean 'tensorboard'?"),
+        ("nowhere:Tracker", "training.trackers.0.name: 'nowhere:Tracker': no module 'nowhere'"),
+        ("tests.helpers.tracking:Recordr", "did you mean 'Recorder'?"),
+        ({"name": RECORDER, "args": {"note": 1}},
+         "training.trackers.0.args: Recorder takes no argument 'note'; did you mean 'notes'?"),
+        ({"name": "tensorboard", "args": {"logdir": "x"}}, "no argument 'logdir'; it takes none"),
+        ({"name": FAILING, "args": {}}, "missing a required argument: 'method'"),
+    ],
+)  # fmt: skip
+def test_a_tracker_that_does_not_fit_is_refused_before_there_is_a_run(
+    run, config, capsys, named, words
+):
+    config["training"]["trackers"] = [named]
+    code, folder = run()
+    assert (code, folder) == (1, None)
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
 
 
-def test_a_resumed_run_stays_the_same_run_of_wandb(run, offline):
-    _, folder = run("training.epochs=1")
-    code, again = run("--resume", str(folder), "training.epochs=2")
-    assert (code, again) == (0, folder)
-    ids = {r.run.run_id for r in records(folder) if r.WhichOneof("record_type") == "run"}
-    assert ids == {folder.name}
-    assert {row["epoch"] for row in history(folder)} == {1, 2}
+def test_a_tracker_without_one_of_the_methods_is_refused(start):
+    with pytest.raises(UserError, match="WithoutImage has no method 'image'; expected scalars, "):
+        start("tests.helpers.tracking:WithoutImage")
 
 
-def test_wandb_has_every_figure_once_after_an_interrupt(run, offline, mnist, monkeypatch):
+def test_an_error_in_a_tracker_stops_the_run_and_says_which_and_where(run, config, capsys):
+    failing = {"name": FAILING, "args": {"method": "scalars"}}
+    config["training"]["trackers"] = [RECORDER, failing]
+    code, folder = run()
+    assert code == 1
+    error = capsys.readouterr().err
+    assert "training.trackers.1: the tracker Failing failed: KeyError: 'a key of the tr" in error
+    assert "tests/helpers/tracking.py:" in error
+    assert 'raise KeyError("a key of the tracker")' in error
+    assert recorded(folder)[-1] == ["close"]
+
+
+@pytest.mark.parametrize("method", ["image", "artifact", "close"])
+def test_an_error_in_any_method_names_the_tracker(start, method):
+    image = np.zeros((2, 2), np.uint8)
+
+    def call_all():
+        with start({"name": FAILING, "args": {"method": method}}) as trackers:
+            trackers.image(1, "x", image)
+            trackers.artifact(Path("x"))
+
+    with pytest.raises(UserError, match=r"trackers\.0: the tracker Failing failed: KeyError"):
+        call_all()
+
+
+def test_all_trackers_are_closed_and_the_first_error_is_kept(start, tmp_path):
+    closing = {"name": FAILING, "args": {"method": "close"}}
+    with pytest.raises(RuntimeError, match="in training"), start(closing, RECORDER):
+        raise RuntimeError("in training")
+    assert recorded(tmp_path / "run")[-1] == ["close"]
+
+
+def test_trackers_already_started_are_closed_if_another_does_not_start(start, tmp_path):
+    with pytest.raises(UserError, match=f"the tracker {FAILING} failed: Type"):
+        start(RECORDER, {"name": FAILING, "args": {"method": 3}})
+    assert recorded(tmp_path / "run")[-1] == ["close"]
+
+
+# ---- images ----
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (1, 4, 5), (4, 5, 3), (3, 4, 5), (4, 5, 4)])
+def test_an_image_reaches_trackers_as_height_width_channels(start, tmp_path, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    with start(RECORDER) as trackers:
+        trackers.image(3, "filters", image)
+    (call,) = [call for call in recorded(tmp_path / "run") if call[0] == "image"]
+    assert call[1:3] == [3, "filters"]
+    expected = np.moveaxis(image, 0, -1) if shape[1:] == (4, 5) else image.reshape(4, 5, -1)
+    np.testing.assert_array_equal(call[3], expected)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("array", [np.zeros((4, 5)), np.zeros((5, 5, 2), np.uint8), np.uint8(0)])
+def test_what_is_no_image_is_refused(start, array):
+    with start() as trackers, pytest.raises(UserError, match=r"image 'x': got .* expected uint8"):
+        trackers.image(1, "x", array)
+
+
+# ---- resuming ----
+
+
+def test_a_resumed_run_repeats_every_trackers_metrics_exactly(run, config, mnist, monkeypatch):
+    for folder in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(folder, str(mnist / "wandb"))
+    config["wandb"] = {"mode": "offline"}
+    config["training"]["trackers"] = [RECORDER, "tensorboard", "wandb"]
     dataset = {
         "name": "tests.helpers.networks:Signalling",
         "args": {"root": str(mnist), "split": "train"},
     }
-    offline["data_loader"]["train"]["args"]["dataset"] = dataset
-    monkeypatch.setenv("SIGNAL_AT", "SIGINT@12")  # in the second epoch
+    config["data_loader"]["train"]["args"]["dataset"] = dataset
+    _, whole = run()
+    monkeypatch.setenv("SIGNAL_AT", "SIGTERM@12")  # in the second epoch
     code, folder = run()
-    assert code == 130
+    assert code == 143
     monkeypatch.delenv("SIGNAL_AT")
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 99}\n')  # by a run that was killed later
     assert run("--resume", str(folder)) == (0, folder)
-    expected = [(line["step"], line["epoch"]) for line in lines(folder / "metrics.jsonl")]
-    logged = [(row["_step"], row["epoch"]) for row in history(folder)]
-    assert sorted(logged) == sorted(set(expected))
+
+    assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert scalar_events(folder) == scalar_events(whole)
+
+    def scalars(calls):
+        return [call for call in calls if call[0] == "scalars"]
+
+    def values(rows):
+        return [{n: v for n, v in row.items() if n == "_step" or n[0] != "_"} for row in rows]
+
+    assert scalars(recorded(folder)) == scalars(recorded(whole))
+    assert sum(call[0] == "start" for call in recorded(folder)) == 2
+    assert values(wandb_history(folder)) == values(wandb_history(whole))
 
 
-def events(folder):
-    """The scalars of the event files: {(name, step): value}; framing as TFRecord has it."""
-    found = {}
-    for file in folder.glob("events.out.tfevents.*"):
-        data = file.read_bytes()
-        while data:
-            (length,) = struct.unpack("<Q", data[:8])
-            event = Event.FromString(data[12 : 12 + length])
-            data = data[16 + length :]
-            for value in event.summary.value:
-                found[value.tag, event.step] = value.simple_value
-    return found
+# ---- the files ----
 
 
-def test_tensorboard_gets_the_figures_of_metrics_jsonl(run, config):
-    config["training"]["tensorboard"] = True
-    code, folder = run()
-    assert code == 0
-    found = events(folder)
-    for line in lines(folder / "metrics.jsonl"):
-        for name, value in line.items():
-            if name != "step":
-                assert found[name, line["step"]] == pytest.approx(value, rel=1e-6)
+def test_metrics_jsonl_has_no_clock_times_and_no_matrices(start, tmp_path):
+    began = time.time()
+    with start() as trackers:
+        trackers.log({"step": 8, "epoch": 1, "loss": 0.5, "confusion_matrix": np.eye(2)})
+        trackers.time({"epoch": 1, "seconds": time.time() - began})
+        sizes = trackers.sizes()
+    metrics, timing = tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "timing.jsonl"
+    assert metrics.read_text() == '{"step": 8, "epoch": 1, "loss": 0.5}\n'
+    assert json_lines(timing)[0].keys() == {"epoch", "seconds"}
+    assert sizes == {one.name: one.stat().st_size for one in (metrics, timing)}
+
+
+def test_the_files_are_cut_back_to_their_sizes_in_the_checkpoint(start, tmp_path, caplog):
+    with start() as trackers:
+        trackers.log({"step": 1, "loss": 0.5})
+        trackers.time({"epoch": 1})
+        sizes = trackers.sizes()
+        trackers.log({"step": 2, "loss": 0.25})
+        trackers.time({"epoch": 2})
+    with start(sizes=sizes) as trackers:
+        trackers.log({"step": 3, "loss": 0.125})
+    assert [line["step"] for line in json_lines(tmp_path / "run" / "metrics.jsonl")] == [1, 3]
+    assert json_lines(tmp_path / "run" / "timing.jsonl") == [{"epoch": 1}]
+    assert not caplog.records
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    with start(sizes=sizes):
+        pass
+    assert "metrics.jsonl: 25 bytes of metrics are missing" in caplog.text
+
+
+def test_lines_that_a_full_disk_refuses_wait_in_memory(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    path.symlink_to("/dev/full")
+    lines = LinesFile(path, 0)
+    lines.append({"step": 1})
+    lines.append({"step": 2})
+    assert lines.size() == 2 * len('{"step": 1}\n')
+    (warning,) = [record.message for record in caplog.records]
+    assert "NOT WRITTEN: " in warning
+    assert "No space left on device" in warning
+    lines._file.close()
+    path.unlink()
+    lines._file = open(path, "ab", buffering=0)  # noqa: SIM115 # the disk has space again
+    lines.append({"step": 3})
+    lines.close()
+    assert json_lines(path) == [{"step": 1}, {"step": 2}, {"step": 3}]
+
+
+def test_a_process_that_writes_nothing_has_no_trackers(config, write_config):
+    config["training"]["trackers"] = [RECORDER]
+    with Trackers(read_config(write_config(config)), None, {}) as trackers:
+        trackers.log({"step": 1, "loss": 0.5})
+        trackers.time({"epoch": 1})
+        trackers.artifact(Path("x"))
+        trackers.image(1, "x", np.zeros((2, 2), np.uint8))
+        assert trackers.sizes() == {}
+
+
+def test_a_reader_gets_todays_names_from_the_files_of_older_runs(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    old = {"step": 8, "test_loss": 0.5, "test_loss_spread": 0.125}
+    path.write_text(json.dumps(old) + '\n{"step": 16, "test_loss_std": 0.0625}\n{"step": 2')
+    assert read_lines(path) == [
+        {"step": 8, "test_loss": 0.5, "test_loss_std": 0.125},
+        {"step": 16, "test_loss_std": 0.0625},
+    ]

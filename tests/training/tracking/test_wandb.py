@@ -1,0 +1,144 @@
+"""Metrics in the real Weights & Biases, offline."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from tests.helpers.tracking import json_lines, wandb_history, wandb_records
+from training.config import read_config
+from training.tracking.trackers import Trackers, with_wandb_id
+
+
+@pytest.fixture
+def offline(config, monkeypatch, tmp_path):
+    for folder in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(folder, str(tmp_path / "wandb"))
+    config["wandb"] = {"enabled": True, "mode": "offline", "project": "tests", "group": "a group"}
+    return config
+
+
+def of_kind(folder, kind):
+    """The records of a kind."""
+    found = wandb_records(folder)
+    return [getattr(one, kind) for one in found if one.WhichOneof("record_type") == kind]
+
+
+def test_wandb_without_a_login_is_one_message(offline, write_config, script, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if "WANDB_API" not in name}
+    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
+    file = write_config(offline)
+    done = script("train.py", "-c", file, "wandb.mode=online", env=environment)
+    assert done.returncode == 1
+    assert "error: Weights & Biases does not start: " in done.stderr
+    assert "wandb.mode=offline" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wandb_gets_config_metrics_and_the_last_checkpoint(run, offline):
+    code, folder = run()
+    assert code == 0
+    started = of_kind(folder, "run")[0]
+    assert folder.name == started.run_id
+    assert started.project == "tests"
+    assert started.run_group == "a group"
+    assert json.loads((folder / "config.json").read_text())["wandb"]["id"] == folder.name
+    logged = wandb_history(folder)
+    for line in json_lines(folder / "metrics.jsonl"):
+        (row,) = [row for row in logged if line.items() - {("step", line["step"])} <= row.items()]
+        assert row["_step"] == line["step"]
+    requests = of_kind(folder, "request")
+    artifacts = [
+        request.log_artifact.artifact
+        for request in requests
+        if request.WhichOneof("request_type") == "log_artifact"
+    ] + of_kind(folder, "artifact")
+    (artifact,) = artifacts
+    assert [entry.path for entry in artifact.manifest.contents] == ["checkpoint-epoch_2.params"]
+    assert [one.exit_code for one in of_kind(folder, "exit")] == [0]
+
+
+def test_wandb_disabled_is_called_but_keeps_nothing(run, offline):
+    code, folder = run("wandb.mode=disabled")
+    assert code == 0
+    assert not list(folder.rglob("*.wandb"))
+
+
+def test_a_resumed_run_stays_the_same_run_of_wandb(run, offline):
+    _, folder = run("training.epochs=1")
+    code, again = run("--resume", str(folder), "training.epochs=2")
+    assert (code, again) == (0, folder)
+    assert {one.run_id for one in of_kind(folder, "run")} == {folder.name}
+    assert {row["epoch"] for row in wandb_history(folder)} == {1, 2}
+
+
+def test_wandb_has_every_metric_once_after_an_interrupt(run, offline, mnist, monkeypatch):
+    dataset = {
+        "name": "tests.helpers.networks:Signalling",
+        "args": {"root": str(mnist), "split": "train"},
+    }
+    offline["data_loader"]["train"]["args"]["dataset"] = dataset
+    monkeypatch.setenv("SIGNAL_AT", "SIGINT@12")  # in the second epoch
+    code, folder = run()
+    assert code == 130
+    monkeypatch.delenv("SIGNAL_AT")
+    assert run("--resume", str(folder)) == (0, folder)
+    expected = [(line["step"], line["epoch"]) for line in json_lines(folder / "metrics.jsonl")]
+    logged = [(row["_step"], row["epoch"]) for row in wandb_history(folder)]
+    assert sorted(logged) == sorted(set(expected))
+
+
+@pytest.fixture
+def trackers(offline, write_config, tmp_path):
+    """Starts Weights & Biases alone, as a tracker with an argument of `wandb.init`."""
+    offline["wandb"] |= {"enabled": False, "id": "an-id"}
+    offline["training"]["trackers"] = [{"name": "wandb", "args": {"tags": ["a tag"]}}]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return lambda: Trackers(read_config(write_config(offline)), folder, {}), folder
+
+
+def test_wandb_as_a_tracker_takes_arguments_of_its_init_and_images(trackers):
+    start, folder = trackers
+    image = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    with start() as running:
+        running.log({"step": 3, "loss": 0.5})
+        running.image(4, "first layer", image)
+    (started,) = of_kind(folder, "run")
+    assert list(started.tags) == ["a tag"]
+    assert started.run_id == "an-id"
+    numbers, images = wandb_history(folder)
+    assert (numbers["_step"], numbers["loss"]) == (3, 0.5)
+    assert (images["_step"], images["first layer/height"], images["first layer/width"]) == (4, 4, 5)
+
+
+def test_a_run_that_an_error_ended_has_failed_at_wandb(trackers):
+    start, folder = trackers
+
+    def fail():
+        with start():
+            raise RuntimeError("in training")
+
+    with pytest.raises(RuntimeError, match="in training"):
+        fail()
+    assert [one.exit_code for one in of_kind(folder, "exit")] == [1]
+
+
+def test_an_error_handled_around_a_run_does_not_make_it_fail_at_wandb(trackers):
+    start, folder = trackers
+    try:
+        raise RuntimeError("an earlier run")
+    except RuntimeError:
+        assert sys.exception() is not None
+        with start():
+            pass
+    assert [one.exit_code for one in of_kind(folder, "exit")] == [0]
+
+
+@pytest.mark.parametrize("key", ["wandb.enabled=true", 'training.trackers=["wandb"]'])
+def test_only_a_run_tracked_by_wandb_gets_an_id(config, write_config, key):
+    file = write_config(config)
+    assert with_wandb_id(read_config(file)) == read_config(file)
+    assert len(with_wandb_id(read_config(file, [key])).wandb.id) == 8
