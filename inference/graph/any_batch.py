@@ -1,14 +1,14 @@
-"""From two .tflite files of one network, for 2 and for 3 examples, to one for any number.
+"""Merges two .tflite files of one network, for 2 and for 3 examples, into one for any number.
 
-TensorFlow's converter can carry an unknown batch size along, but fills the graph with arithmetic
-on shapes, 2 to 40 times as slow. So it converts the network twice, and what differs between the
-two graphs is what depends on the batch:
+TensorFlow's converter can keep the batch size unknown, but then fills the graph with arithmetic on
+shapes, which is 2 to 40 times as slow. So it converts the network twice, and whatever differs
+between the two graphs depends on the batch:
 
     a dimension     becomes -1
     a constant of   becomes -1 where its operator takes that for "the rest", else
     sizes           slope * batch + offset, computed from the shape of an input
-    a constant with becomes its first row, spread over the batch where that does not happen by
-    a row for each  itself
+    a constant with becomes its first row, broadcast over the batch where the operator does not
+    a row for each  broadcast by itself
     anything else   is an error: the examples of a batch would depend on each other
 """
 
@@ -30,22 +30,22 @@ class BatchDependent(UserError):
     def __str__(self):
         return (
             f"the network does not treat the examples of a batch one by one: {self.args[0]}. "
-            "Mend that, or export it for one batch size: --static"
+            "Fix that, or export it for one batch size: --static"
         )
 
 
 def merge(two, three):
-    """Returns the model for any batch size; `two` becomes it.
+    """Returns the model for any batch size; changes `two` in place.
 
     Args:
         two: the model for 2 examples.
         three: the same network's for 3.
 
     Raises:
-        BatchDependent: they differ in more than the batch size.
+        BatchDependent: the models differ in more than the batch size.
     """
     if len(two.subgraphs) != len(three.subgraphs):
-        raise BatchDependent("its graph has other parts for another batch size")
+        raise BatchDependent("its graph has other subgraphs for another batch size")
     for first, second in zip(two.subgraphs, three.subgraphs, strict=True):
         _merge_graphs(Graph(two, first), Graph(three, second))
     return two
@@ -62,15 +62,15 @@ def _merge_graphs(two, three):
         shapes = two.shape(index), three.shape(index)
         values = _values(two, index), _values(three, index)
         if (values[0] is None) != (values[1] is None) or len(shapes[0]) != len(shapes[1]):
-            raise BatchDependent(f"{_name(two, index)} is another thing for another batch size")
+            raise BatchDependent(f"{_name(two, index)} is of another kind for another batch size")
         if values[0] is None:
             any_size = tuple(a if a == b else -1 for a, b in zip(*shapes, strict=True))
             if any_size != shapes[0]:
                 two.set_shape(index, any_size)
-                batch.found(index, shapes)
+                batch.note_input(index, shapes)
         elif shapes[0] != shapes[1] or values[0].tobytes() != values[1].tobytes():
             batch.constants.append((index, *values))
-    batch.settle()
+    batch.rewrite()
 
 
 def _compare_operators(kind, one, other):
@@ -78,28 +78,28 @@ def _compare_operators(kind, one, other):
         if list(getattr(one, field)) != list(getattr(other, field)):
             raise BatchDependent(f"{kind} is wired differently for another batch size")
     if kind == "RESHAPE":
-        one.builtinOptions = None  # a second copy of the shape, which is an input too
+        one.builtinOptions = None  # a copy of the shape, which is an input as well
         one.builtinOptionsType = schema.BuiltinOptions.NONE
     elif _plain(one.builtinOptions) != _plain(other.builtinOptions):
         raise BatchDependent(f"{kind} has other settings for another batch size")
 
 
 class _Batch:
-    """The constants of a graph that depend on the batch size, and what they become."""
+    """The constants of a graph that depend on the batch size, and their replacements."""
 
     def __init__(self, graph):
         self.graph, self.constants = graph, []
         self._source, self._size = None, None
 
-    def found(self, index, shapes):
-        """Notes an input of the graph whose dimension is the batch size itself."""
+    def note_input(self, index, shapes):
+        """Remembers the first input of the graph that has the batch size as a dimension."""
         if self._source is None and index in self.graph.subgraph.inputs:
             pairs = list(zip(*shapes, strict=True))
             if SIZES in pairs:
                 self._source = index, pairs.index(SIZES)
 
-    def settle(self):
-        """Mends every constant that was noted."""
+    def rewrite(self):
+        """Replaces every constant in the list."""
         for index, two, three in self.constants:
             if two.shape == three.shape and two.dtype.kind == "i":
                 self._sizes(index, two, three)
@@ -109,11 +109,11 @@ class _Batch:
                 raise BatchDependent(f"the constant {_name(self.graph, index)} depends on its size")
 
     def _sizes(self, index, two, three):
-        """A constant of sizes: -1 where that will do, else computed."""
+        """Replaces a constant of sizes by -1 where its operators take that, else by a formula."""
         users = {
             (self.graph.kind(one), list(one.inputs).index(index)) for one in self.graph.users(index)
         }
-        if users <= {("BROADCAST_TO", 1)}:  # which takes either kind of integer
+        if users <= {("BROADCAST_TO", 1)}:  # it takes either type of integer
             two, three = two.astype(np.int32), three.astype(np.int32)
         varying = two != three
         if users <= {("RESHAPE", 1), ("SLICE", 2)} and varying.sum() == 1 and two.ndim == 1:
@@ -123,7 +123,7 @@ class _Batch:
             self.graph.replace(index, self._computed(two, three))
 
     def _rows(self, index, two, three):
-        """A constant with a row for each example: its first row, if they are all the same."""
+        """Replaces a constant with a row for each example by its first row, if all are the same."""
         axis = next(at for at, (a, b) in enumerate(zip(two.shape, three.shape)) if a != b)  # noqa: B905
         row = two.take([0], axis)
         same = all((value == row).all() for value in (two, three))
@@ -137,29 +137,29 @@ class _Batch:
         if not all(self.graph.kind(one) in BROADCASTING for one in self.graph.users(index)):
             sizes = (np.asarray(value.shape, np.int32) for value in (two, three))
             shape = tuple(-1 if at == axis else size for at, size in enumerate(two.shape))
-            spread = self.graph.add_tensor("rows", two.dtype, shape)
+            broadcast = self.graph.add_tensor("rows", two.dtype, shape)
             computed = self._computed(*sizes)
-            operator = self.graph.make("BROADCAST_TO", [new, computed], [spread])
+            operator = self.graph.make("BROADCAST_TO", [new, computed], [broadcast])
             self._insert(operator)
-            new = spread
+            new = broadcast
         self.graph.replace(index, new)
 
     def _computed(self, two, three):
-        """The tensor slope * batch + offset that is `two` for 2 examples and `three` for 3."""
+        """Adds the tensor slope * batch + offset that is `two` for 2 examples and `three` for 3."""
         slope = three - two
         offset = two - SIZES[0] * slope
         product = self.graph.add_tensor("sizes", two.dtype, two.shape)
         total = self.graph.add_tensor("sizes", two.dtype, two.shape)
         batch = self._batch_size()
         if two.dtype != np.int32:
-            raise BatchDependent(f"sizes came as {two.dtype}, expected int32")
+            raise BatchDependent(f"sizes are {two.dtype}, expected int32")
         slope, offset = (self.graph.add_constant("sizes", value) for value in (slope, offset))
         self._insert(self.graph.make("MUL", [batch, slope], [product], schema.MulOptionsT()))
         self._insert(self.graph.make("ADD", [product, offset], [total], schema.AddOptionsT()))
         return total
 
     def _batch_size(self):
-        """The tensor (1,) that holds the batch size; its operators are made at first."""
+        """The tensor (1,) that holds the batch size; the first call adds its operators."""
         if self._size is None:
             if self._source is None:
                 raise BatchDependent("no input has the batch as a dimension of its own")
@@ -179,13 +179,13 @@ class _Batch:
         return self._size
 
     def _insert(self, operator):
-        """Puts an operator before all that were there, behind those inserted earlier."""
+        """Puts an operator before the original ones, behind those inserted earlier."""
         self.graph.operators.insert(self._made, operator)
         self._made += 1
 
 
 def _values(graph, index):
-    """A constant's value; raw bytes for the types that hold no sizes."""
+    """A constant's value; its raw bytes if it is of a type that sizes do not have."""
     tensor = graph.tensor(index)
     data = graph.model.buffers[tensor.buffer].data
     if data is None:
@@ -199,7 +199,7 @@ def _name(graph, index):
 
 
 def _plain(options):
-    """Options as nested plain values, to be compared."""
+    """Options as nested plain values, for a comparison."""
     if hasattr(options, "__dict__"):
         return {name: _plain(value) for name, value in vars(options).items()}
     return options.tolist() if isinstance(options, np.ndarray) else options

@@ -1,9 +1,9 @@
-"""The network as JAX sees it, made ready for TensorFlow's converter.
+"""Rewrites of the jaxpr: primitives that TensorFlow's converter cannot read are replaced.
 
-A network is traced to a jaxpr, JAX's list of primitive operations. A few of them the converter
-cannot read or gets wrong though others would do the same; those are rewritten here, by running the
-jaxpr anew with a substitute in their place. What has no substitute is refused by the name of the
-layer that brought it.
+A network is traced to a jaxpr, JAX's list of primitive operations. The converter cannot read a few
+of them, or converts them wrongly. Where other primitives compute the same, they are substituted
+while the jaxpr is evaluated again. A primitive without a substitute is refused with the name of its
+layer.
 """
 
 import math
@@ -17,9 +17,9 @@ from jax.extend.source_info_util import current_name_stack, summarize, user_cont
 from inference.graph.tflite_graph import EXACT_GELU
 from utils import UserError
 
-INLINED = ("jit", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")  # calls, no more
+INLINED = ("jit", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")  # plain calls
 
-# Primitives without a counterpart, and what does the same or serves the same end.
+# Primitives without a counterpart in TFLite, and what to do instead.
 REFUSED = {
     "sort": "keep what needs an order outside the network; for the largest use max or argmax",
     "top_k": "return the logits and choose outside the network; for the largest use argmax",
@@ -49,7 +49,7 @@ def exportable(function, *inputs):
         inputs: arrays, or their shapes and dtypes as jax.ShapeDtypeStruct.
 
     Raises:
-        UserError: it uses what no converter takes; names the layer, the line and what to do.
+        UserError: it uses what no converter takes; names the layer, its line and a remedy.
     """
     closed = jax.make_jaxpr(function)(*inputs)
     faults = list(dict.fromkeys(_refusals(closed.jaxpr)))
@@ -69,7 +69,7 @@ def erf(x):
 
 
 def operations(jaxpr, layer="", line=""):
-    """Yields every operation of a jaxpr, those of loops and inner functions included.
+    """Yields every operation of a jaxpr, including those of loops and inner functions.
 
     Yields:
         (equation, layer, line): line as "model/model.py:42:9 (network)"; both "" if unknown.
@@ -95,7 +95,7 @@ def _refusals(jaxpr):
 
 
 def _ends(jaxpr):
-    """The variables that are a jaxpr's outputs, by themselves or as copies."""
+    """The variables that are a jaxpr's outputs, directly or through copies."""
     ends = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
     for equation in reversed(jaxpr.eqns):
         if equation.primitive.name == "copy" and equation.outvars[0] in ends:
@@ -104,11 +104,11 @@ def _ends(jaxpr):
 
 
 def _run(jaxpr, consts, inputs, unnamed=()):
-    """Evaluates a jaxpr as JAX would, with substitutes for some primitives.
+    """Evaluates a jaxpr as JAX does, with substitutes for some primitives.
 
     Args:
         jaxpr, consts, inputs: as jax.core.eval_jaxpr has them.
-        unnamed: variables that become the file's outputs: no scope would mark a GELU there.
+        unnamed: variables that become the file's outputs, where a scope cannot mark a GELU.
     """
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *inputs), strict=True))
     makers = {}
@@ -155,7 +155,7 @@ def _apply(equation, inputs):
 
 
 def _rewritten(closed):
-    """A body of a loop or a branch, rewritten as the whole is."""
+    """The body of a loop or a branch, rewritten like the whole."""
 
     def function(*inputs):
         return _run(closed.jaxpr, closed.consts, inputs)
@@ -164,7 +164,7 @@ def _rewritten(closed):
 
 
 def _exact_gelu(equation, makers):
-    """The x of x / 2 * erfc(-x / sqrt(2)), as jax.nn.gelu(x, approximate=False) has it, or None."""
+    """The x of x / 2 * erfc(-x / sqrt(2)), which is jax.nn.gelu(x, approximate=False), or None."""
 
     def parts(atom, name):
         maker = None if isinstance(atom, Literal) else makers.get(atom)
@@ -186,7 +186,7 @@ def _exact_gelu(equation, makers):
 
 
 def _inner(equation):
-    """The functions inside an equation, by the parameter that holds them; those of a tuple too."""
+    """{name of the parameter: function, or tuple of functions} inside an equation."""
     found = {}
     for key, param in equation.params.items():
         if isinstance(param, ClosedJaxpr):
@@ -199,14 +199,14 @@ def _inner(equation):
 
 
 def _transposed_convolution(x, kernel, params):
-    """A convolution of x with zeros between its pixels: the zeros are put in beforehand."""
+    """A convolution of x with zeros between its pixels: first inserts the zeros."""
     numbers = params["dimension_numbers"]
     widths = [(0, 0, 0)] * x.ndim
     for axis, (low, high), dilation in zip(
         numbers.lhs_spec[2:], params["padding"], params["lhs_dilation"], strict=True
     ):
         widths[axis] = (low, high, 0)
-        x = _spread(x, axis, dilation)
+        x = _dilated(x, axis, dilation)
     return jax.lax.conv_general_dilated(
         jax.lax.pad(x, jnp.zeros((), x.dtype), widths),
         kernel,
@@ -214,8 +214,8 @@ def _transposed_convolution(x, kernel, params):
     )
 
 
-def _spread(x, axis, step):
-    """Puts zeros between the elements of an axis; ONNX has no padding inside."""
+def _dilated(x, axis, step):
+    """Inserts zeros between the elements of an axis; ONNX cannot pad inside an array."""
     if step == 1:
         return x
     widths = [(0, 0)] * (x.ndim + 1)

@@ -1,8 +1,8 @@
 """Rewrites of the ONNX graph that tf2onnx makes: the operators a person would have written.
 
 tf2onnx translates operator by operator. TFLite has no layer normalisation, and its convolutions
-have channels last where ONNX has them first; so nine operators stand for one, and every
-convolution between two transpositions. Each rule below says what it looks for and what it leaves.
+have channels last where ONNX has them first. So tf2onnx writes nine operators in place of one, and
+two transpositions around every convolution. Each rule below names a pattern and its replacement.
 """
 
 import json
@@ -17,9 +17,9 @@ from onnxscript import optimizer
 from onnxscript.rewriter import RewritePass, RewriteRuleClassBase
 from onnxscript.rewriter.rules.common import matmul_add_to_gemm_rule, transpose_transpose_rule
 
+from inference.graph import METADATA
 from inference.graph.onnx_loops import simplify_loops
 from inference.graph.onnx_recurrent import recognise_recurrent
-from inference.verify.runtimes import METADATA
 
 OPSET = 20  # of the files; the first with Gelu
 BATCH = "batch"  # name of the dimension
@@ -31,10 +31,12 @@ def finish(raw, names, metadata=None):
 
     Args:
         raw: bytes of ONNX from `converter.to_raw_onnx`.
-        names: (names of the inputs, names of the outputs), in the order they are to have.
-        metadata: dict that JSON can hold, to be put into the file.
+        names: (names of the inputs, names of the outputs), in the function's order.
+        metadata: dict of JSON values, written into the file.
     """
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of the shapes it leaves out
+    logging.getLogger("onnx_ir").setLevel(
+        logging.ERROR
+    )  # it warns of shapes that it does not infer
     model = ir.from_proto(onnx.load_from_string(raw))
     model.opset_imports[""] = OPSET
     RewritePass([Gelu.rule()])(model)  # first, as no shape is inferred behind unknown operators
@@ -47,7 +49,7 @@ def finish(raw, names, metadata=None):
         _fold(model)
     _name(model.graph.inputs, names[0])
     _name(model.graph.outputs, names[1])
-    OutputFixPass()(model)  # a loop may end in one value twice, or in what it began with
+    OutputFixPass()(model)  # a loop may return one value twice, or its own input
     model = ir.to_proto(model)
     if metadata:
         onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})
@@ -55,7 +57,7 @@ def finish(raw, names, metadata=None):
 
 
 class Gelu(RewriteRuleClassBase):
-    """TFL_GELU(x), which tf2onnx leaves as it is -> Gelu(x)."""
+    """TFL_GELU(x), which tf2onnx does not translate -> Gelu(x)."""
 
     def pattern(self, op, x):
         return op.TFL_GELU(x, _allow_other_attributes=True, _outputs=["y"])
@@ -66,17 +68,17 @@ class Gelu(RewriteRuleClassBase):
 
 
 class UpdateSlice(RewriteRuleClassBase):
-    """TFL_DYNAMIC_UPDATE_SLICE(x, part, start), as tf2onnx leaves it -> Where(inside, part, x)."""
+    """TFL_DYNAMIC_UPDATE_SLICE(x, part, start), not translated either -> Where(inside, part, x)."""
 
     def pattern(self, op, x, part, start):
         return op.TFL_DYNAMIC_UPDATE_SLICE(x, part, start, _allow_other_attributes=True)
 
     def rewrite(self, op, x, part, start):
         size = op.Shape(part)
-        room = op.Sub(op.Shape(x), size)
+        last = op.Sub(op.Shape(x), size)
         first = op.Max(op.Cast(start, to=ir.DataType.INT64), op.Constant(value_ints=[0]))
-        before = op.Min(first, room)  # as XLA has it
-        around = op.Concat(before, op.Sub(room, before), axis=0)
+        before = op.Min(first, last)  # as XLA does
+        around = op.Concat(before, op.Sub(last, before), axis=0)
         inside = op.Pad(op.Expand(op.Constant(value=ir.tensor(np.array(True))), size), around)
         return op.Where(inside, op.Pad(part, around), x)
 
@@ -84,7 +86,7 @@ class UpdateSlice(RewriteRuleClassBase):
 class BatchSizes(RewriteRuleClassBase):
     """slope * batch + offset, one of several sizes being the batch -> Concat(sizes, batch, sizes).
 
-    That is what any_batch.py puts in, with the casts that tf2onnx puts around it.
+    any_batch.py adds this pattern, and tf2onnx the casts around it.
     """
 
     def pattern(self, op, x, begin, end, slope, offset):
@@ -106,8 +108,8 @@ class BatchSizes(RewriteRuleClassBase):
 
 
 class Standardise(RewriteRuleClassBase):
-    """(x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) over the last axis, as nine operators
-    have it -> LayerNormalization(x, 1)."""
+    """(x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) over the last axis, in nine operators
+    -> LayerNormalization(x, 1)."""
 
     def pattern(self, op, x, mean_axes, variance_axes, epsilon):
         mean = op.ReduceMean(x, mean_axes, keepdims=1, _allow_other_attributes=True)
@@ -128,7 +130,7 @@ class Standardise(RewriteRuleClassBase):
 
 
 class StandardiseBySquares(Standardise):
-    """The same with the variance as max(0, mean(x^2) - mean(x)^2), as Flax has it.
+    """The same with the variance as max(0, mean(x^2) - mean(x)^2), as in Flax.
 
     That loses digits where the mean is far from 0; LayerNormalization does not.
     """
@@ -142,8 +144,8 @@ class StandardiseBySquares(Standardise):
 
 
 class ScaleLast(RewriteRuleClassBase):
-    """(x - mean) * (1 / deviation * scale) -> (x - mean) * 1 / deviation * scale, so that the
-    rules above and below find it; Flax and Haiku have the former."""
+    """(x - mean) * (1 / deviation * scale), as in Flax and Haiku -> (x - mean) * 1 / deviation
+    * scale, which the rules above and below match."""
 
     def pattern(self, op, centred, deviation, scale):
         return op.Mul(centred, op.Mul(op.Reciprocal(deviation), scale))
@@ -187,7 +189,7 @@ class Shift(RewriteRuleClassBase):
 
 
 class PixelwiseConvolution(RewriteRuleClassBase):
-    """A 1 x 1 convolution between transpositions -> MatMul, which needs none."""
+    """A 1 x 1 convolution between transpositions -> MatMul, without transpositions."""
 
     def pattern(self, op, x, kernel):
         x = op.Transpose(x, perm=TO_CHANNELS_FIRST)
@@ -223,7 +225,7 @@ class BiasedPixelwiseConvolution(PixelwiseConvolution):
 
 
 class SinkTransposition(RewriteRuleClassBase):
-    """f(Transpose(x)) -> Transpose(f(x)) for f on each element, so that transpositions meet."""
+    """f(Transpose(x)) -> Transpose(f(x)) for elementwise f, so that transpositions meet."""
 
     def __init__(self, kind):
         super().__init__(f"SinkTransposition{kind}")
@@ -257,7 +259,7 @@ LAYOUT = [
 
 
 def _name(values, names):
-    """Puts a graph's inputs or outputs in order, and calls what varies in their shape the batch."""
+    """Orders and names a graph's inputs or outputs, and the varying dimension of their shapes."""
     values.sort(key=lambda value: names.index(value.name.removesuffix(":0")))
     for value, name in zip(values, names, strict=True):
         value.name = name
@@ -266,12 +268,12 @@ def _name(values, names):
 
 
 def _fold(model):
-    """Computes what is constant, whatever its size, and infers shapes."""
+    """Computes constants of any size, and infers shapes."""
     optimizer.optimize(model, input_size_limit=sys.maxsize, output_size_limit=sys.maxsize)
 
 
 def _numbers(value):
-    """A constant's elements as a list; none if it is no constant."""
+    """A constant's elements as a list; an empty one for a value that is no constant."""
     return [] if value.const_value is None else value.const_value.numpy().reshape(-1).tolist()
 
 

@@ -1,12 +1,12 @@
-"""Loops of an ONNX graph whose turns are counted, said as what they are.
+"""Rewrites of counted loops of an ONNX graph: -> Scan, or Loop with a number of iterations.
 
-TFLite has one kind of loop, "while": a JAX scan comes as a Loop that carries its counter, the
-arrays that it reads its rows from and those that it writes its results into, and compares the
-counter with a number at the end of each turn. ONNX has words for each of these:
+TFLite has one kind of loop, "while". So tf2onnx writes a JAX scan as a Loop whose states are its
+counter, the arrays that it reads rows from and those that it writes rows into; at the end of each
+iteration it compares the counter with a number. ONNX has a form for each of these:
 
-    i = 0; while i < n: ...; i = i + 1    n turns
-    a state that no turn changes          a value from outside of the loop
-    x[i] or x[n - 1 - i], n rows          an input of Scan, which goes through its rows
+    i = 0; while i < n: ...; i = i + 1    n iterations
+    a state that no iteration changes     a value from outside the loop
+    x[i] or x[n - 1 - i], n rows          an input of Scan, which iterates over its rows
     y[i] = row, n rows                    an output of Scan or Loop, which stack the rows
 """
 
@@ -15,68 +15,68 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-FORWARD, BACKWARD = 0, 1  # as Scan calls them
+FORWARD, BACKWARD = 0, 1  # the directions of Scan
 
 
 class State(NamedTuple):
-    """What a loop carries from turn to turn."""
+    """A value that a loop carries from one iteration to the next."""
 
     initial: ir.Value
-    inside: ir.Value  # as a turn finds it
-    new: ir.Value  # as a turn leaves it
+    inside: ir.Value  # at the start of an iteration
+    new: ir.Value  # at the end of an iteration
     final: ir.Value
 
 
 class Row(NamedTuple):
-    """What a turn reads from an array, or writes into one."""
+    """A row that an iteration reads from an array, or writes into one."""
 
-    whole: ir.Value  # the array, outside of the loop
+    whole: ir.Value  # the array, outside the loop
     inside: ir.Value
     direction: int
 
 
 def simplify_loops(model):
-    """Rewrites every Loop of a model whose turns are counted, those inside of others first."""
+    """Rewrites every Loop of a model that counts its iterations, inner ones first."""
     for node in reversed(list(model.graph.all_nodes())):
         if node.op_type == "Loop":
             states = _states(node)
-            counter, turns = _counter(node, states)
+            counter, count = _counter(node, states)
             if counter is not None:
-                _rewrite(node, states, counter, turns)
+                _rewrite(node, states, counter, count)
 
 
 def number(value):
-    """Returns the number that a value is, or None."""
+    """Returns the number of a constant with one element, or None."""
     constant = None if value is None else value.const_value
     return constant.numpy().item() if constant is not None and constant.size == 1 else None
 
 
 def remove_unused(graph):
-    """Removes what a graph computes for nothing."""
+    """Removes the nodes of a graph whose outputs nothing uses."""
     for node in reversed(list(graph)):
         if not any(one.uses() or one.is_graph_output() for one in node.outputs):
             graph.remove(node, safe=True)
 
 
-def _rewrite(node, states, counter, turns):
+def _rewrite(node, states, counter, count):
     body = node.attributes["body"].as_graph()
     states.remove(counter)
     for state in [one for one in states if _is_unchanged(one)]:
         states.remove(state)
         state.inside.replace_all_uses_with(state.initial)
         state.final.replace_all_uses_with(state.initial, replace_graph_outputs=True)
-    reads = _take_reads(body, counter.inside, turns)
-    writes = _take_writes(body, states, counter.inside, turns, both_ways=bool(reads))
-    ends = [one.new for one in states] + [one.inside for one in writes]
-    body.outputs[:] = [*ends, counter.new]
+    reads = _take_reads(body, counter.inside, count)
+    writes = _take_writes(body, states, counter.inside, count, both_ways=bool(reads))
+    results = [one.new for one in states] + [one.inside for one in writes]
+    body.outputs[:] = [*results, counter.new]
     remove_unused(body)
     step = counter.new.producer()
     if counter.new.uses() or any(use.node is not step for use in counter.inside.uses()):
-        states, ends = [counter, *states], [counter.new, *ends]
+        states, results = [counter, *states], [counter.new, *results]
     else:
-        body.outputs[:] = ends
+        body.outputs[:] = results
         body.remove(step, safe=True)
-    new = (_scan if reads else _loop)(node, states, reads, writes, ends, turns)
+    new = (_scan if reads else _loop)(node, states, reads, writes, results, count)
     finals = [one.final for one in states] + [one.whole for one in writes]
     for old, value in zip(finals, new.outputs, strict=True):
         value.name, value.type, value.shape = old.name, old.type, old.shape
@@ -84,32 +84,32 @@ def _rewrite(node, states, counter, turns):
     node.graph.remove(node, safe=True)
 
 
-def _scan(node, states, reads, writes, ends, turns):
-    """The Scan in place of a Loop."""
+def _scan(node, states, reads, writes, results, count):
+    """Inserts the Scan that replaces a Loop."""
     attributes = {"body": node.attributes["body"], "num_scan_inputs": len(reads)}
     for name, rows in (("input", reads), ("output", writes)):
         if rows:
             attributes[f"scan_{name}_directions"] = [one.direction for one in rows]
     body = attributes["body"].as_graph()
     body.inputs[:] = [one.inside for one in (*states, *reads)]
-    body.outputs[:] = ends
+    body.outputs[:] = results
     inputs = [one.initial for one in states] + [one.whole for one in reads]
-    scan = ir.node("Scan", inputs, attributes, num_outputs=len(ends))
+    scan = ir.node("Scan", inputs, attributes, num_outputs=len(results))
     node.prepend(scan)
     return scan
 
 
-def _loop(node, states, reads, writes, ends, turns):
-    """The Loop that takes a number of turns, in place of one that compares."""
+def _loop(node, states, reads, writes, results, count):
+    """Inserts the Loop with a number of iterations that replaces one with a comparison."""
     body = node.attributes["body"].as_graph()
-    going = ir.node("Identity", [body.inputs[1]])
-    body.append(going)
+    condition = ir.node("Identity", [body.inputs[1]])
+    body.append(condition)
     body.inputs[:] = [*body.inputs[:2], *(one.inside for one in states)]
-    body.outputs[:] = [going.outputs[0], *ends]
-    count = ir.node("Constant", [], {"value": ir.tensor(np.int64(turns))})
-    inputs = [count.outputs[0], node.inputs[1], *(one.initial for one in states)]
-    loop = ir.node("Loop", inputs, {"body": node.attributes["body"]}, num_outputs=len(ends))
-    node.prepend([count, loop])
+    body.outputs[:] = [condition.outputs[0], *results]
+    constant = ir.node("Constant", [], {"value": ir.tensor(np.int64(count))})
+    inputs = [constant.outputs[0], node.inputs[1], *(one.initial for one in states)]
+    loop = ir.node("Loop", inputs, {"body": node.attributes["body"]}, num_outputs=len(results))
+    node.prepend([constant, loop])
     return loop
 
 
@@ -120,7 +120,7 @@ def _states(node):
 
 
 def _counter(node, states):
-    """The State that counts from 0 until it reaches a number, and the number; or None, None."""
+    """The State that counts from 0 up to a number, and the number; or None, None."""
     compared = node.attributes["body"].as_graph().outputs[0].producer()
     if compared is not None and compared.op_type == "Less" and number(node.inputs[1]) is True:
         limit = number(compared.inputs[1])
@@ -140,15 +140,15 @@ def _is_unchanged(state):
     return state.inside in (state.new, producer.inputs[0] if copies else None)
 
 
-def _take_reads(body, counter, turns):
-    """The rows that turns read from arrays outside; what looked them up is left without use."""
+def _take_reads(body, counter, count):
+    """The rows that iterations read from arrays outside; leaves their lookups unused."""
     rows = []
     for node in list(body):
         if node.op_type != "Gather" or node.attributes.get_int("axis", 0):
             continue
         whole, index = node.inputs
-        direction = _direction(index, counter, turns)
-        known = whole.graph is not body and whole.shape is not None and whole.shape[0] == turns
+        direction = _direction(index, counter, count)
+        known = whole.graph is not body and whole.shape is not None and whole.shape[0] == count
         if known and direction is not None:
             (old,) = node.outputs
             row = ir.Value(name=old.name, shape=ir.Shape(whole.shape[1:]), type=whole.type)
@@ -158,17 +158,17 @@ def _take_reads(body, counter, turns):
     return rows
 
 
-def _take_writes(body, states, counter, turns, both_ways):
-    """The rows that turns write; the states that hold them whole are taken out of the list."""
+def _take_writes(body, states, counter, count, both_ways):
+    """The rows that iterations write; removes the states of the whole arrays from the list."""
     rows = []
     for state in list(states):
         node = state.new.producer()
         if node is None or node.op_type != "TFL_DYNAMIC_UPDATE_SLICE":
             continue
         whole, update, start = node.inputs
-        direction = _direction(_first(start), counter, turns)
+        direction = _direction(_first(start), counter, count)
         shape = state.inside.shape
-        rowwise = shape is not None and shape[0] == turns and update.shape[0] == 1
+        rowwise = shape is not None and shape[0] == count and update.shape[0] == 1
         alone = whole is state.inside and len(whole.uses()) == 1 and not state.new.uses()
         if rowwise and alone and direction in ((FORWARD, BACKWARD) if both_ways else (FORWARD,)):
             rows.append(Row(state.final, _row(node, update), direction))
@@ -191,18 +191,18 @@ def _row(node, update):
     return squeeze.outputs[0]
 
 
-def _direction(index, counter, turns):
-    """How an index goes through the rows, each once; None if it does not."""
+def _direction(index, counter, count):
+    """The direction in which an index visits each row once; None if it does not."""
     node = None if index is None else index.producer()
-    if node is not None and node.op_type == "Clip":  # into the array, where it is anyway
-        if [number(one) for one in node.inputs[1:]] != [0, turns - 1]:
+    if node is not None and node.op_type == "Clip":  # to the array's rows, where it is in any case
+        if [number(one) for one in node.inputs[1:]] != [0, count - 1]:
             return None
         index = node.inputs[0]
-    return {(1, 0): FORWARD, (-1, turns - 1): BACKWARD}.get(_line(index, counter))
+    return {(1, 0): FORWARD, (-1, count - 1): BACKWARD}.get(_line(index, counter))
 
 
 def _first(start):
-    """The i of a start (i, 0, 0, ...); None if it is none."""
+    """The i of a start (i, 0, 0, ...); None if it is of another form."""
     node = start.producer()
     parts = list(node.inputs) if node is not None and node.op_type == "Concat" else [start]
     node = parts[0].producer()

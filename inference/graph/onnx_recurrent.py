@@ -1,8 +1,7 @@
-"""Scans of an ONNX graph that are a well-known recurrent layer -> GRU or LSTM.
+"""Rewrites of Scans of an ONNX graph that are a standard recurrent layer: -> GRU or LSTM.
 
-The nonlinear part of a turn is compared with the patterns below. The gates in front of it may be
-written in any way: `linear` finds the x A + h B + b that each comes to. A Scan of anything else
-stays one.
+The nonlinear part of a step is compared with the patterns below. The gates before it may be written
+in any way: `linear` finds the x A + h B + b that each one computes. Any other Scan is unchanged.
 """
 
 import numpy as np
@@ -20,7 +19,7 @@ def gru(op, update, new, state):
 
 
 def reset(op, reset, product):
-    """r * (h B + b), a term of n, as cuDNN and Flax have it; the article has r * h."""
+    """r * (h B + b), a term of n, as in cuDNN and Flax; the article has r * h."""
     return op.Mul(op.Sigmoid(reset), product)
 
 
@@ -32,17 +31,17 @@ def lstm(op, enter, leave, forget, new, memory):
 
 
 def recognise_recurrent(model):
-    """Rewrites every Scan of a model that is one of them."""
+    """Rewrites every Scan of a model that is a GRU or LSTM."""
     patterns = {one: RewriteRule(one, lambda op, **_: None).commute() for one in (gru, reset, lstm)}
     for node in list(model.graph.all_nodes()):
         if node.op_type == "Scan" and node.attributes.get_int("num_scan_inputs") == 1:
-            layer = _Turn(model, node, patterns).read()
+            layer = _Step(model, node, patterns).read()
             if layer is not None:
                 _replace(node, *layer)
 
 
 def linear(value):
-    """Returns what a value is a sum of: {source: matrix}, and its constant part under None.
+    """Returns a value as a sum of products: {source: matrix}, and its constant part under None.
 
     A value that is neither a sum nor a product with a matrix is a source itself.
     """
@@ -70,11 +69,11 @@ def linear(value):
     return {value: np.eye(size)}
 
 
-class _Turn:
-    """A turn of a Scan, to be compared with recurrent layers.
+class _Step:
+    """The step of a Scan, to be compared with recurrent layers.
 
-    What `read_gru` and `read_lstm` return is the number of the state h, and the gates in the
-    operator's order, each (A, a, B, b) of x A + a + h B + b; or None if the turn is no such thing.
+    `read_gru` and `read_lstm` return the number of the state h, and the gates in the operator's
+    order, each (A, a, B, b) of x A + a + h B + b; or None if the step is another one.
     """
 
     def __init__(self, model, node, patterns):
@@ -85,7 +84,7 @@ class _Turn:
         self.new, self.rows = outputs[: len(self.states)], outputs[len(self.states) :]
 
     def read(self):
-        """Reads what the number of states lets hope for."""
+        """Reads the layer that the number of states suggests."""
         known = {1: self.read_gru, 2: self.read_lstm}
         plain = len(self.row.shape) == 2 and isinstance(self.row.shape[1], int)
         return known[len(self.states)]() if plain and len(self.states) in known else None
@@ -119,7 +118,7 @@ class _Turn:
         return None
 
     def _match(self, pattern, value):
-        """What the names in a pattern stand for if it computes this value; else None."""
+        """{name in a pattern: value} if the pattern computes this value; else None."""
         node = value.producer()
         if node is None or node.graph is not self.body:
             return None
@@ -130,9 +129,12 @@ class _Turn:
         return None
 
     def _gate(self, outer, state, inner=None):
-        """(A, a, B, b) of the terms of x A + a and of h B + b; None if there are others.
+        """Returns (A, a, B, b) of x A + a + h B + b; None if there are other terms.
 
-        inner: the terms of h B + b; None if they are among the others, b in a then.
+        Args:
+            outer: {source: matrix} of x A + a.
+            state: h.
+            inner: {source: matrix} of h B + b; None if outer includes it, with b as part of a.
         """
         if inner is None:
             inner = {state: outer.pop(state)} if state in outer else {}
@@ -148,7 +150,7 @@ class _Turn:
 
 
 def _replace(node, hidden, gates):
-    """Puts the operator in the place of a Scan, with its states in a row of their own before it."""
+    """Replaces a Scan by the operator, whose states have a leading axis of size 1."""
     tape, count = Tape(), len(node.inputs) - 1
     x, projection, offset = _before_projection(tape, node.inputs[-1])
     a_x, a, b_h, b = (np.concatenate(one, axis=1) for one in zip(*gates, strict=True))
@@ -162,7 +164,7 @@ def _replace(node, hidden, gates):
     axis = [tape.op("Constant", [], {"value_ints": [one]}) for one in (0, 1)]
     inputs += [None] + [tape.op("Unsqueeze", [node.inputs[one], axis[0]]) for one in order]
     if all(_is_zero(node.inputs[one]) for one in order):
-        inputs = inputs[:4]  # that is how they begin by themselves
+        inputs = inputs[:4]  # zeros are the default
     kind = "GRU" if count == 1 else "LSTM"
     attributes = {"hidden_size": b_h.shape[0]}
     attributes |= {"linear_before_reset": 1} if kind == "GRU" else {}
@@ -177,12 +179,12 @@ def _replace(node, hidden, gates):
     node.prepend(tape.nodes)
     body = node.attributes["body"].as_graph()
     body.outputs.clear()
-    remove_unused(body)  # the body, too, uses values from outside
+    remove_unused(body)  # the body uses values from outside as well
     node.graph.remove(node, safe=True)
 
 
 def _before_projection(tape, x):
-    """(y, matrix, row) so that x is y @ matrix + row; the operator computes that as well."""
+    """(y, matrix, row) so that x is y @ matrix + row, which becomes part of the operator."""
     node = x.producer()
     turned = node is not None and node.op_type == "Transpose"
     order = list(node.attributes.get_ints("perm", [])) if turned else None
@@ -198,7 +200,7 @@ def _before_projection(tape, x):
 
 
 def _is_zero(value):
-    """Whether a value is zeros, of whatever number of rows."""
+    """Whether a value is zeros, of any number of rows."""
     node = value.producer()
     if node is not None and node.op_type == "Expand":
         return _is_zero(node.inputs[0])
@@ -219,7 +221,7 @@ def _is_as_wide(value, size):
 
 
 def _is_plain_product(node):
-    """Whether an operator is x @ matrix, + bias or not."""
+    """Whether an operator is x @ matrix, with or without a bias."""
     attributes, matrix = node.attributes, node.inputs[1].const_value
     plain = not attributes.get_int("transA", 0) and not attributes.get_int("transB", 0)
     whole = attributes.get_float("alpha", 1.0) == attributes.get_float("beta", 1.0) == 1

@@ -1,4 +1,4 @@
-"""A .tflite file as a graph that can be read and mended.
+"""A .tflite file as a graph that can be read and changed.
 
 The schema (https://github.com/google-ai-edge/LiteRT, `schema.fbs`): a model holds subgraphs and
 buffers; a subgraph holds tensors, and operators in the order they run; a tensor whose buffer has
@@ -13,7 +13,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-EXACT_GELU = "exact_gelu"  # the scope in which jax_graph.py puts exact GELU
+EXACT_GELU = "exact_gelu"  # the scope that jax_graph.py gives to exact GELU
 KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 DTYPES = {
     schema.TensorType.FLOAT32: np.float32,
@@ -29,14 +29,14 @@ def load(content):
     """Returns the model of a file's bytes."""
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     for subgraph in model.subgraphs:
-        for operator in subgraph.operators:  # plain integers are found faster than NumPy's
+        for operator in subgraph.operators:  # comparing plain integers is faster
             operator.inputs = [int(index) for index in operator.inputs]
             operator.outputs = [int(index) for index in operator.outputs]
     return model
 
 
 def dump(model):
-    """Returns the bytes of a model, without what nothing uses any more."""
+    """Returns the bytes of a model, without tensors and buffers that nothing uses."""
     _drop_unused(model)
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
@@ -68,7 +68,7 @@ class Graph:
         return self.subgraph.tensors[index]
 
     def shape(self, index):
-        """Returns a tensor's shape, -1 where any size goes."""
+        """Returns a tensor's shape, -1 where any size is allowed."""
         tensor = self.tensor(index)
         signature = tensor.shapeSignature if tensor.shapeSignature is not None else tensor.shape
         return tuple(int(size) for size in ([] if signature is None else signature))
@@ -82,19 +82,19 @@ class Graph:
         return np.frombuffer(bytes(data), DTYPES[tensor.type]).reshape(self.shape(index))
 
     def users(self, index):
-        """Returns the operators that a tensor goes into."""
+        """Returns the operators that have a tensor as input."""
         return [one for one in self.operators if index in one.inputs]
 
     def maker(self, index):
-        """Returns the operator that a tensor comes from, or None."""
+        """Returns the operator that has a tensor as output, or None."""
         return next((one for one in self.operators if index in one.outputs), None)
 
     def has_one_user(self, index):
-        """Whether a tensor goes into one operator and is no output of the graph."""
+        """Whether one operator uses a tensor, which is no output of the graph."""
         return len(self.users(index)) == 1 and index not in self.subgraph.outputs
 
     def set_shape(self, index, shape):
-        """Gives a tensor a shape, -1 where any size goes."""
+        """Sets a tensor's shape, -1 where any size is allowed."""
         tensor = self.tensor(index)
         tensor.shape = [1 if size == -1 else size for size in shape]
         tensor.shapeSignature = list(shape) if -1 in shape else None
@@ -102,7 +102,7 @@ class Graph:
     def add_tensor(self, name, dtype, shape, value=None):
         """Adds a tensor, a constant if it has a value; returns its index."""
         tensor = schema.TensorT()
-        # Readers of the format take a name for one tensor's alone.
+        # Readers of the format expect each name once.
         tensor.name = f"{name}_{len(self.subgraph.tensors)}".encode()
         tensor.type = TENSOR_TYPES[np.dtype(dtype)]
         tensor.buffer = 0  # the empty one
@@ -144,7 +144,7 @@ class Graph:
         return len(self.model.operatorCodes) - 1
 
     def replace(self, old, new):
-        """Lets every operator, and the graph's outputs, take the tensor `new` for `old`."""
+        """Replaces the tensor `old` by `new` in every operator and in the graph's outputs."""
         for operator in self.operators:
             operator.inputs = [new if index == old else index for index in operator.inputs]
         self.subgraph.outputs = [new if index == old else index for index in self.subgraph.outputs]
@@ -154,11 +154,11 @@ class Graph:
                     output.tensorIndex = new if output.tensorIndex == old else output.tensorIndex
 
     def remove(self, operator):
-        """Takes an operator out."""
+        """Removes an operator."""
         self.subgraph.operators = [one for one in self.operators if one is not operator]
 
     def remove_unused(self, *operators):
-        """Takes operators out that nothing uses, then those that only they used."""
+        """Removes operators that nothing uses, then those that only they used."""
         for operator in operators:
             outputs = operator.outputs
             used = any(self.users(one) or one in self.subgraph.outputs for one in outputs)
@@ -169,20 +169,20 @@ class Graph:
 
 
 def apply(graph, rules):
-    """Applies rules, `(graph, operator) -> whether it changed something`, until none does."""
+    """Applies rules, `(graph, operator) -> whether it changed the graph`, until none does."""
     changed = True
     while changed:
         changed = False
         for rule in rules:
             for operator in list(graph.operators):
-                if operator in graph.operators:  # and not removed since
+                if operator in graph.operators:  # and not removed in the meantime
                     changed |= rule(graph, operator)
 
 
 def layer_of(graph, operator):
-    """Returns the layer an operator comes from ("stage0/norm"), by the scopes in its name.
+    """Returns the layer of an operator ("stage0/norm"), by the scopes in its name.
 
-    Where the converter left it no name of its own, it is that of the operator before it.
+    Where the converter gave it no name, the layer is that of the operator before it.
     """
     while operator is not None:
         name = graph.tensor(operator.outputs[0]).name.decode().split(";")[0]
@@ -194,9 +194,9 @@ def layer_of(graph, operator):
 
 
 def mark_exact_gelu(model):
-    """Lets the GELU operators that `jax_graph` marked compute the exact function.
+    """Makes the GELU operators exact that `jax_graph` marked.
 
-    The converter knows GELU by its approximation with tanh only, and keeps its scopes as names.
+    The converter recognises only the approximation with tanh, and keeps scopes as names.
     """
     for graph in graphs(model):
         for operator in graph.operators:
@@ -208,9 +208,9 @@ def mark_exact_gelu(model):
 
 
 def unfold_clipping(model):
-    """RELU_N1_TO_1, by itself or inside of another operator, -> MINIMUM(MAXIMUM(x, -1), 1).
+    """RELU_N1_TO_1, by itself or fused into another operator -> MINIMUM(MAXIMUM(x, -1), 1).
 
-    The converter makes it of jnp.clip(x, -1, 1), and tf2onnx does not know it.
+    The converter writes jnp.clip(x, -1, 1) in this way, and tf2onnx does not know it.
     """
     clipping = schema.ActivationFunctionType.RELU_N1_TO_1
     for graph in graphs(model):
@@ -236,20 +236,20 @@ def unfold_clipping(model):
 
 
 def rename(model, inputs, outputs):
-    """Names the inputs and outputs, whose order is that of the network's arguments.
+    """Names the inputs and outputs, in the order of the network's arguments.
 
     Args:
-        model: from TensorFlow's converter, which calls them "args_0", "output_0", ...
+        model: of TensorFlow's converter, which names them "args_0", "output_0", ...
         inputs: list of names.
         outputs: list of names.
     """
     (signature,) = model.signatureDefs
     graph = Graph(model, model.subgraphs[signature.subgraphIndex])
-    taken = {entry.tensorIndex for entry in signature.inputs}
+    used = {entry.tensorIndex for entry in signature.inputs}
     for entry in signature.outputs:
-        if entry.tensorIndex in taken:  # by another output, or it is an input
+        if entry.tensorIndex in used:  # it is an input, or another output as well
             entry.tensorIndex = _copied(graph, entry.tensorIndex)
-        taken.add(entry.tensorIndex)
+        used.add(entry.tensorIndex)
     for one, names in ((signature.inputs, inputs), (signature.outputs, outputs)):
         one.sort(key=lambda entry: int(re.search(rb"(\d*)$", entry.name)[1] or 0))
         for entry, name in zip(one, names, strict=True):
@@ -260,7 +260,7 @@ def rename(model, inputs, outputs):
 
 
 def restore_interface(model, original):
-    """Gives inputs and outputs the names and shapes again that they had in the original model."""
+    """Restores the names and shapes of inputs and outputs from the original model."""
     (signature,), (first,) = model.signatureDefs, original.signatureDefs
     graph, other = graphs(model)[0], graphs(original)[0]
     shapes = {one.name: other.shape(one.tensorIndex) for one in (*first.inputs, *first.outputs)}
@@ -270,7 +270,7 @@ def restore_interface(model, original):
 
 
 def write_metadata(model, name, metadata):
-    """Puts a JSON object into the model, under a name."""
+    """Writes a JSON object into the model, under a name."""
     entry, buffer = schema.MetadataT(), schema.BufferT()
     buffer.data = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
     entry.name, entry.buffer = name.encode(), len(model.buffers)
@@ -279,7 +279,7 @@ def write_metadata(model, name, metadata):
 
 
 def read_metadata(model, name):
-    """Returns the JSON object under a name; an empty one if there is none."""
+    """Returns the JSON object under a name; {} if the model has none."""
     for entry in model.metadata or []:
         if entry.name == name.encode():
             return json.loads(bytes(model.buffers[entry.buffer].data))
@@ -287,7 +287,7 @@ def read_metadata(model, name):
 
 
 def _copied(graph, index):
-    """A tensor of the same values, made at the end of the graph; returns its index."""
+    """Adds a copy of a tensor at the end of the graph; returns its index."""
     tensor = copy.copy(graph.tensor(index))
     tensor.buffer = 0
     graph.subgraph.tensors.append(tensor)
@@ -314,7 +314,7 @@ def _drop_unused(model):
             if model.subgraphs[signature.subgraphIndex] is subgraph:
                 for one in (*signature.inputs, *signature.outputs):
                     one.tensorIndex = renumbered[one.tensorIndex]
-    # Buffer 0 is empty by convention: it belongs to every tensor that is no constant.
+    # Buffer 0 is empty by convention: every tensor that is no constant has it.
     owners = [tensor for subgraph in model.subgraphs for tensor in subgraph.tensors]
     owners += model.metadata or []
     kept = sorted({0} | {owner.buffer for owner in owners})

@@ -1,10 +1,10 @@
-"""Transpositions of a .tflite graph, moved towards its end, where they meet and cancel.
+"""Rewrites of transpositions of a .tflite graph: moved towards its end, where they meet and cancel.
 
-TFLite's convolutions have channels last. A network that has them first comes with a transposition
-before and behind each; but what stands between two convolutions seldom cares for the order of the
-axes. So each operator changes places with the transposition before it:
+TFLite's convolutions have channels last. A network with channels first has a transposition before
+and behind each of them; but most operators between two convolutions do not depend on the order of
+the axes. So each of these swaps places with the transposition before it:
 
-    f(TRANSPOSE(x)) -> TRANSPOSE(f(x))      f on each element, or a mean over some axes
+    f(TRANSPOSE(x)) -> TRANSPOSE(f(x))      f elementwise, or a mean over some axes
     TRANSPOSE(TRANSPOSE(x)) -> x
 """
 
@@ -22,7 +22,7 @@ MOVES = {"RESHAPE", "TRANSPOSE"}
 
 
 def sink_transpositions(model):
-    """Returns the model with fewer transpositions, or as it was if there would be none fewer."""
+    """Returns the model with fewer transpositions, or the unchanged one if there are no fewer."""
     trial = copy.deepcopy(model)
     rules = (from_reshape, meet, pass_one, pass_two, pass_reduction)
     for graph in graphs(trial):
@@ -74,7 +74,7 @@ def meet(graph, operator):
 
 
 def drop(graph, operator):
-    """TRANSPOSE(x) that leaves every axis where it is -> x."""
+    """TRANSPOSE(x) that moves no axis -> x."""
     order, target = _order(graph, operator), operator.outputs[0]
     if order is None or order != sorted(order) or target in graph.subgraph.outputs:
         return False
@@ -84,7 +84,7 @@ def drop(graph, operator):
 
 
 def pass_one(graph, operator):
-    """f(TRANSPOSE(x)) -> TRANSPOSE(f(x)) for f on each element."""
+    """f(TRANSPOSE(x)) -> TRANSPOSE(f(x)) for elementwise f."""
     before = graph.maker(operator.inputs[0]) if graph.kind(operator) in ON_ONE else None
     order = _order(graph, before)
     if order is None:
@@ -93,9 +93,9 @@ def pass_one(graph, operator):
 
 
 def pass_two(graph, operator):
-    """f(TRANSPOSE(x), TRANSPOSE(y)) -> TRANSPOSE(f(x, y)); y may be a constant, turned beforehand.
+    """f(TRANSPOSE(x), TRANSPOSE(y)) -> TRANSPOSE(f(x, y)); a constant y is transposed at once.
 
-    Operands of different ranks, and transpositions in different orders, are left.
+    Operands of different ranks, and transpositions in different orders, are left unchanged.
     """
     if graph.kind(operator) not in ON_TWO:
         return False
@@ -110,7 +110,7 @@ def pass_two(graph, operator):
         if own == order:
             sources.append(maker.inputs[0])
         elif constant is not None and constant.ndim == len(order):
-            sources.append(graph.add_constant("turned", constant.transpose(np.argsort(order))))
+            sources.append(graph.add_constant("transposed", constant.transpose(np.argsort(order))))
         elif constant is not None and constant.size == 1:
             sources.append(index)
         else:
@@ -119,7 +119,7 @@ def pass_two(graph, operator):
 
 
 def pass_reduction(graph, operator):
-    """MEAN(TRANSPOSE(x), axes) -> TRANSPOSE(MEAN(x, the same axes where they were))."""
+    """MEAN(TRANSPOSE(x), axes) -> TRANSPOSE(MEAN(x, the same axes before the transposition))."""
     before = graph.maker(operator.inputs[0]) if graph.kind(operator) in REDUCTIONS else None
     order, axes = _order(graph, before), None
     if order is not None:
@@ -135,10 +135,10 @@ def pass_reduction(graph, operator):
 
 
 def _pass(graph, operator, makers, inputs, order):
-    """Lets an operator take `inputs` instead, and puts the transposition behind it."""
+    """Gives an operator other inputs, and puts the transposition behind it."""
     target = operator.outputs[0]
     shape = [graph.shape(target)[at] for at in np.argsort(order)]
-    inner = graph.add_tensor("turned", DTYPES[graph.tensor(target).type], shape)
+    inner = graph.add_tensor("transposed", DTYPES[graph.tensor(target).type], shape)
     operator.inputs, operator.outputs = inputs, [inner]
     at = graph.operators.index(operator) + 1
     graph.operators.insert(at, _transpose(graph, inner, order, target))
@@ -147,7 +147,7 @@ def _pass(graph, operator, makers, inputs, order):
 
 
 def _order(graph, operator):
-    """The order that an operator brings axes into, as a list; None if it does no such thing."""
+    """The order of axes after a TRANSPOSE, as a list; None for another operator."""
     if operator is None or graph.kind(operator) != "TRANSPOSE":
         return None
     order = graph.constant(operator.inputs[1])

@@ -1,15 +1,15 @@
 """Small rewrites of a .tflite graph: fewer operators, the same values to the last few bits.
 
-XLA knows a sum without the axes it runs over; NumPy-like code wants a mean with them. So what was
-`x.mean(-1, keepdims=True)` comes as SUM, MUL by 1/n and RESHAPE: three operators for one, and no
-reader of the file sees a mean in them. Each rule below says what it looks for and what it leaves.
+XLA's sums drop the axes that they run over. So the converter writes `x.mean(-1, keepdims=True)` as
+SUM, MUL by 1/n and RESHAPE: three operators in place of one, in which a reader of the file does not
+recognise a mean. Each rule below names a pattern and its replacement.
 """
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from inference.graph.tflite_layout import sink_transpositions
 from inference.graph.tflite_graph import apply, graphs
+from inference.graph.tflite_layout import sink_transpositions
 
 ELEMENTWISE = {"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "POW"}  # with a single number
 UNARY = {"RSQRT", "SQRT", "EXP", "LOG", "NEG", "ABS"}
@@ -17,14 +17,14 @@ REDUCTIONS = {"SUM", "MEAN", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"}
 
 
 def simplify(model):
-    """Returns the model with every rule applied until none finds anything."""
+    """Returns the model with every rule applied until none matches."""
     rules = (
         merge_reshapes,
         drop_reshape,
         drop_relu_of_squares,
         sum_to_mean,
         keep_reduced_axes,
-        drop_index_guard,
+        drop_index_check,
         gather_rows,
         gather_step,
         split,
@@ -59,7 +59,7 @@ def drop_reshape(graph, operator):
 
 
 def sum_to_mean(graph, operator):
-    """MUL(SUM(x), 1/n), n being how many are summed -> MEAN(x)."""
+    """MUL(SUM(x), 1/n), where n elements are summed -> MEAN(x)."""
     if graph.kind(operator) != "MUL" or operator.builtinOptions.fusedActivationFunction:
         return False
     before = graph.maker(operator.inputs[0])
@@ -76,7 +76,7 @@ def sum_to_mean(graph, operator):
 
 
 def drop_relu_of_squares(graph, operator):
-    """RELU(MUL(SUM(MUL(x, x)), 1/n)) -> MUL(SUM(MUL(x, x)), 1/n), which is not negative anyway."""
+    """RELU(MUL(SUM(MUL(x, x)), 1/n)) -> MUL(SUM(MUL(x, x)), 1/n), which is never negative."""
     functions = schema.ActivationFunctionType
     if graph.kind(operator) != "MUL":
         return False
@@ -92,10 +92,10 @@ def drop_relu_of_squares(graph, operator):
 
 
 def keep_reduced_axes(graph, operator):
-    """RESHAPE(f(MEAN(x), ...)), which only brings the axes back -> f(MEAN(x, keep_dims), ...).
+    """RESHAPE(f(MEAN(x), ...)), which only restores the axes -> f(MEAN(x, keep_dims), ...).
 
-    f: any operators on each element of reductions and of single numbers. Whatever else uses their
-    results is among them, or brings the axes back as well.
+    f: any elementwise operators of reductions and of single numbers. All other users of their
+    results are among these operators, or restore the axes as well.
     """
     if graph.kind(operator) != "RESHAPE":
         return False
@@ -113,17 +113,19 @@ def keep_reduced_axes(graph, operator):
             one.builtinOptions.keepDims = True
     for reshape in reshapes:
         source, target = reshape.inputs[0], reshape.outputs[0]
-        graph.maker(source).outputs = [target]  # which may be the network's, with its name
+        graph.maker(source).outputs = [
+            target
+        ]  # which may be an output of the network, with its name
         graph.remove(reshape)
         graph.replace(source, target)
     return True
 
 
-def drop_index_guard(graph, operator):
+def drop_index_check(graph, operator):
     """SELECT_V2(0 <= x <= rows - 1, GATHER_ND(table, x), NaN) -> GATHER_ND(table, x).
 
-    That is how jnp.take looks rows up. The runtimes check an index themselves: one out of range is
-    an error there, where JAX gives NaN.
+    jnp.take looks rows up in this way. The runtimes check indices themselves: one out of range is
+    an error there, and NaN in JAX.
     """
     if graph.kind(operator) != "SELECT_V2" or not _is_nan(graph, operator.inputs[2]):
         return False
@@ -141,32 +143,32 @@ def drop_index_guard(graph, operator):
         graph, high, "LESS_EQUAL", index, last
     ):
         return False
-    guard = graph.maker(operator.inputs[0])
+    check = graph.maker(operator.inputs[0])
     graph.remove(operator)
-    gather.outputs = operator.outputs  # which may be the network's, with its name
-    graph.remove_unused(guard)
+    gather.outputs = operator.outputs  # which may be an output of the network, with its name
+    graph.remove_unused(check)
     return True
 
 
 def gather_rows(graph, operator):
     """SELECT_V2(x >= 0, GATHER_ND(table, where(x < 0, x + rows, x)), NaN) -> GATHER(table, x).
 
-    That is how `model.modules.embedding` looks rows up, the guard of jnp.take being gone. A
-    negative index, NaN in JAX, is an index from the end to onnxruntime. Without
-    the comparison in front, negative indices count from the end, and the lookup is left as it is.
+    `model.modules.embedding` looks rows up in this way, after `drop_index_check`. A negative index,
+    NaN in JAX, counts from the end in onnxruntime. Without the comparison, negative indices count
+    from the end in JAX as well, and the lookup is left unchanged.
     """
     if graph.kind(operator) != "SELECT_V2" or not _is_nan(graph, operator.inputs[2]):
         return False
     gather = graph.maker(operator.inputs[1])
-    guard = _behind_reshape(graph, operator.inputs[0])
+    check = _behind_reshape(graph, operator.inputs[0])
     wrapped = _behind_reshape(graph, gather.inputs[1]) if _is_gather(graph, gather) else None
-    if guard is None or wrapped is None or graph.kind(wrapped) not in ("SELECT", "SELECT_V2"):
+    if check is None or wrapped is None or graph.kind(wrapped) not in ("SELECT", "SELECT_V2"):
         return False
     negative, added, index = (int(one) for one in wrapped.inputs)
     table = gather.inputs[0]
     added = _made_by(graph, added, "ADD")
     fits = (
-        _compares(graph, guard, "GREATER_EQUAL", index, 0)
+        _compares(graph, check, "GREATER_EQUAL", index, 0)
         and _compares(graph, graph.maker(negative), "LESS", index, 0)
         and added is not None
         and added.inputs[0] == index
@@ -184,10 +186,10 @@ def gather_rows(graph, operator):
 
 
 def gather_step(graph, operator):
-    """SLICE(x, (i, 0, ...), (1, all, ...)) of which the first axis is dropped -> GATHER(x, i).
+    """SLICE(x, (i, 0, ...), (1, all, ...)) whose first axis is dropped -> GATHER(x, i).
 
-    That is how a scan takes its step's part of an array. A RESHAPE drops the axis, or a
-    FULLY_CONNECTED, to which all axes but the last are one.
+    A scan reads the row of its step in this way. A RESHAPE drops the axis, or a FULLY_CONNECTED,
+    which merges all axes but the last.
     """
     packed = _made_by(graph, operator.inputs[1], "PACK") if _is(graph, operator, "SLICE") else None
     if packed is None:
@@ -201,7 +203,7 @@ def gather_step(graph, operator):
         used &= _is(graph, one, "FULLY_CONNECTED") or reshaped == graph.shape(part)[1:]
     if not (whole and from_start and used):
         return False
-    graph.set_shape(part, graph.shape(part)[1:])  # the RESHAPE is none any more: `drop_reshape`
+    graph.set_shape(part, graph.shape(part)[1:])  # the RESHAPE then changes nothing: `drop_reshape`
     options = schema.GatherOptionsT()
     options.axis = 0
     new = graph.make("GATHER", [source, step], [part], options)
@@ -211,7 +213,7 @@ def gather_step(graph, operator):
 
 
 def split(graph, operator):
-    """SLICEs that part a tensor along its last axis into equal pieces, in order -> SPLIT."""
+    """SLICEs that divide a tensor along its last axis into equal pieces, in order -> SPLIT."""
     if graph.kind(operator) != "SLICE":
         return False
     source = operator.inputs[0]
@@ -243,9 +245,9 @@ def _axes(graph, reduction):
 
 
 def _from_reductions(graph, index, kept):
-    """The operators on each element that a tensor comes from, reductions to this shape at first.
+    """The elementwise operators that make a tensor from reductions to this shape, and these.
 
-    None if there is anything else before it.
+    None if the tensor depends on anything else.
     """
     operator = graph.maker(index)
     kind = None if operator is None else graph.kind(operator)
@@ -272,13 +274,13 @@ def _is(graph, operator, kind):
 
 
 def _made_by(graph, index, kind):
-    """The operator of this kind that a tensor comes from, or None."""
+    """The operator that makes a tensor if it is of this kind, or None."""
     maker = graph.maker(index)
     return maker if maker is not None and graph.kind(maker) == kind else None
 
 
 def _behind_reshape(graph, index):
-    """The operator that a tensor comes from, a RESHAPE between them or not."""
+    """The operator that makes a tensor, directly or through a RESHAPE."""
     maker = graph.maker(index)
     reshaped = maker is not None and graph.kind(maker) == "RESHAPE"
     return graph.maker(maker.inputs[0]) if reshaped else maker
