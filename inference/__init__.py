@@ -1,1 +1,1 @@
-"""Trained networks as files that other software runs."""
+"""Exports trained networks to files that other software runs, and uses these files."""

@@ -1,4 +1,4 @@
-"""Classifies pictures with an exported network, without what it was trained with.
+"""Classifies pictures with an exported network, without the code that trained it.
 
 python inference/predict.py --name jax_mnist 7.png
 python inference/predict.py --name jax_mnist 7.png 8.png --top 2 --runtime tflite
@@ -6,7 +6,7 @@ python inference/predict.py --name jax_mnist digits/           a folder, or "dig
 python inference/predict.py --name jax_mnist 7.png 8.png --out digits.csv
 python inference/predict.py --name inference/jax_mnist/jax_mnist.int8.tflite 7.png
 
-Neither TensorFlow nor, unless it is the runtime, JAX is imported.
+It imports neither TensorFlow nor, unless it is the runtime, JAX.
 """
 
 import argparse
@@ -22,10 +22,8 @@ import numpy as np
 
 from data_loader.images import IMAGE_ENDINGS
 from inference.serving.classifier import classify, load
-from utils import UserError, nearest
-
-HOME = Path(__file__).resolve().parent  # of the exports that a name is enough for
-SUFFIXES = {"onnx": ".onnx", "tflite": ".tflite", "jax": ".stablehlo"}  # of the runtimes' files
+from inference.serving.exports import SUFFIXES, find_export
+from utils import UserError
 
 
 def main(argv=None):
@@ -44,7 +42,7 @@ def parse_arguments(argv):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURE", help="PNG or JPEG files, folders, patterns"
+        "images", nargs="+", metavar="PICTURE", help="PNG or JPEG files, folders, patterns"
     )
     parser.add_argument(
         "--name", required=True, help="an export in inference/, the path of one, or a file of it"
@@ -52,7 +50,7 @@ def parse_arguments(argv):
     parser.add_argument("--runtime", choices=SUFFIXES, help="onnx unless --name is a file")
     parser.add_argument(
         "--top", type=_at_least_one, default=3, metavar="K",
-        help="how many classes to print, the likeliest first (3)",
+        help="number of classes to print, the likeliest first (3)",
     )  # fmt: skip
     parser.add_argument(
         "--out", metavar="FILE",
@@ -63,8 +61,8 @@ def parse_arguments(argv):
 
 
 def predict(options):
-    """Prints or writes what the network makes of each picture; returns the exit code."""
-    paths, many = find_images(options.pictures)
+    """Prints or writes the prediction for each image; returns the exit code."""
+    paths, many = find_images(options.images)
     classifier = load(find_export(options.name, options.runtime))
     faults = []
 
@@ -83,10 +81,13 @@ def predict(options):
 
 
 def find_images(arguments):
-    """Returns the paths that files, folders and patterns stand for, and whether one is no file.
+    """Returns the paths of all images, and whether an argument is a folder or a pattern.
+
+    Args:
+        arguments: list of files, folders and patterns.
 
     Raises:
-        UserError: there is no picture where an argument points.
+        UserError: there is no image where an argument points.
     """
     paths, many = [], False
     for argument in arguments:
@@ -98,47 +99,16 @@ def find_images(arguments):
             raise UserError(f"{argument}: no such file; expected a picture, or a folder of them")
         pattern = os.path.join(glob.escape(argument), "**", "*") if folder else argument
         found = sorted(glob.iglob(pattern, recursive=True))
-        pictures = [path for path in found if path.lower().endswith(IMAGE_ENDINGS)]
-        if not pictures:
+        images = [path for path in found if path.lower().endswith(IMAGE_ENDINGS)]
+        if not images:
             endings = ", ".join(IMAGE_ENDINGS)
             raise UserError(f"{argument}: no picture; expected files ending in {endings}")
-        paths, many = paths + pictures, True
+        paths, many = paths + images, True
     return paths, many
 
 
-def find_export(name, runtime=None):
-    """Returns the path of an exported file.
-
-    Args:
-        name: the file, the folder of its export, or the name of one in inference/.
-        runtime: key of SUFFIXES; None for that of the file, and ONNX for a folder.
-
-    Raises:
-        UserError: it is not there; says what is.
-    """
-    path, suffix = Path(name), SUFFIXES[runtime or "onnx"]
-    if path.is_file():
-        if runtime and path.suffix != suffix:
-            raise UserError(f"--name {name}: --runtime {runtime} takes a file ending in {suffix}")
-        return path
-    for folder in (path.resolve(), HOME / path):
-        there = sorted(file.name for file in folder.glob(f"{glob.escape(folder.name)}.*"))
-        if (wanted := folder.name + suffix) in there:
-            return folder / wanted
-        if there:
-            raise UserError(
-                f"{folder}: no {wanted}; there is {', '.join(there)}. "
-                "Name one of them by its path, or export the network again"
-            )
-    known = [report.parent.name for report in HOME.glob("*/report.json")]
-    raise UserError(
-        f"--name {name}: no such export, here or in {HOME}; inference/convert_tflite.py makes one"
-        f"{nearest(name, known)}"
-    )
-
-
 def write_csv(path, results, classes):
-    """Writes a line for each picture: path,prediction,probability,p_<class>,...
+    """Writes a line for each image: path,prediction,probability,p_<class>,...
 
     Args:
         path: the file.
@@ -149,31 +119,31 @@ def write_csv(path, results, classes):
         UserError: it cannot be written.
     """
     try:
-        # A path that is no text is written as the bytes it is.
+        # A path that is not valid text is written as its bytes.
         with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             names = [f"p_{name}" for name in classes]
             writer.writerow(["path", "prediction", "probability", *names])
-            for picture, chances in results:
-                row, guess = [f"{chance:.6g}" for chance in chances], chances.argmax()
-                writer.writerow([picture, classes[guess], row[guess], *row])
+            for image, probabilities in results:
+                row, guess = [f"{one:.6g}" for one in probabilities], probabilities.argmax()
+                writer.writerow([image, classes[guess], row[guess], *row])
     except OSError as error:
         raise UserError(f"{path}: cannot write predictions there: {error.strerror}") from None
 
 
 def print_lines(results, classes, top, width):
-    """Prints a line for each picture: its path, then classes and their probabilities.
+    """Prints a line for each image: its path, then classes and their probabilities.
 
     Args:
         results: what `classify` yields.
         classes: their names.
-        top: how many of them to print, the likeliest first.
+        top: number of classes to print, the likeliest first.
         width: characters of the longest path.
     """
     widest = max(map(len, classes))
-    for path, chances in results:
-        likeliest = np.argsort(-chances, kind="stable")[:top]
-        cells = [f"{classes[index]:<{widest}} {chances[index]:7.2%}" for index in likeliest]
+    for path, probabilities in results:
+        likeliest = np.argsort(-probabilities, kind="stable")[:top]
+        cells = [f"{classes[index]:<{widest}} {probabilities[index]:7.2%}" for index in likeliest]
         print("   ".join([f"{path:<{width}}", *cells]))
 
 

@@ -1,30 +1,29 @@
-"""The part of an export that needs TensorFlow, to be called in a Worker.
+"""The steps of an export that need TensorFlow; they are called in a Worker.
 
-TensorFlow takes 15 s and 670 MB to import, writes to the console at will, and can crash; so its
-process starts first, writes into a log file, and may die without taking anything along.
+TensorFlow takes 15 s and 670 MB to import, writes to the console, and can crash. So it runs in a
+process of its own, which starts first and writes into a log file; a crash of it is one message.
 
     with Worker(log, import_tensorflow) as worker:
         tflite = worker.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
 
     StableHLO for 2 and for 3 examples -> jax2tf -> TensorFlow Lite's converter -> one .tflite
-    file for any batch (any_batch.py, simplify.py) -> tf2onnx -> .onnx (onnx_graph.py)
+    file for any batch (any_batch.py, tflite_simplify.py) -> tf2onnx -> .onnx (onnx_graph.py)
 """
 
 import re
 import sys
 import tempfile
 
-from inference.graph import tflite_graph
-from inference.verify.runtimes import METADATA
+from inference.graph import METADATA, tflite_graph
 from utils import UserError
 
-OPSET_OF_TF2ONNX = 18  # the newest it writes; onnx_graph.py goes on from there
-FAULT = re.compile(r"(?:^|[\s.])(?P<place>[^\s:'\"(]+:\d+:\d+): error: (?P<what>[^\n]+)")
+OPSET_OF_TF2ONNX = 18  # the newest it writes; onnx_graph.py raises it
+FAULT = re.compile(r"(?:^|[\s.])(?P<place>[^\s:'\"(]+:\d+:\d+): error: (?P<message>[^\n]+)")
 
 
 def import_tensorflow():
-    """Imports what the other functions need, while another process builds the network."""
-    sys.modules.setdefault("sklearn", None)  # which Keras would import where it is: 5 s for nothing
+    """Imports TensorFlow and tf2onnx, while the parent process builds the network."""
+    sys.modules.setdefault("sklearn", None)  # Keras would import it, which takes 5 s
     import tensorflow  # noqa: F401
     import tf2onnx  # noqa: F401
 
@@ -33,10 +32,10 @@ def to_tflite(lowered, names, metadata=None):
     """Converts a network to the bytes of a .tflite file.
 
     Args:
-        lowered: bytes of jax.export's serialised StableHLO: for 2 and for 3 examples, which gives
-            a file for any number; or one alone, which gives a file for that number.
+        lowered: list of jax.export's serialised StableHLO, as bytes: two, for 2 and for 3 examples,
+            give a file for any batch size; one gives a file for its own batch size.
         names: (names of the inputs, names of the outputs), in the function's order.
-        metadata: dict that JSON can hold, to be put into the file.
+        metadata: dict of JSON values, written into the file.
 
     Raises:
         UserError: an operation has no counterpart, or depends on the batch size.
@@ -55,7 +54,7 @@ def to_tflite(lowered, names, metadata=None):
 
 
 def to_raw_onnx(tflite):
-    """Translates the bytes of a .tflite file to ONNX as tf2onnx has it; see `onnx_graph.finish`.
+    """Translates the bytes of a .tflite file to ONNX with tf2onnx, for `onnx_graph.finish`.
 
     Raises:
         UserError: an operation has no counterpart.
@@ -72,7 +71,7 @@ def to_raw_onnx(tflite):
         file.flush()
         try:
             graph = process_tf_graph(None, tflite_path=file.name, opset=OPSET_OF_TF2ONNX)
-        except Exception as error:  # tf2onnx raises whatever came up
+        except Exception as error:  # tf2onnx raises any type of error
             raise UserError(f"tf2onnx cannot convert the .tflite file: {_short(error)}") from None
     model = graph.make_model("network")
     left = set(_kinds(model.graph)) - {"TFL_GELU", "TFL_DYNAMIC_UPDATE_SLICE"}
@@ -81,7 +80,7 @@ def to_raw_onnx(tflite):
 
 
 def _kinds(graph):
-    """Yields the kind of every operator of an ONNX graph, those inside of loops included."""
+    """Yields the kind of every operator of an ONNX graph, those inside loops included."""
     for node in graph.node:
         yield node.op_type
         for attribute in node.attribute:
@@ -89,7 +88,7 @@ def _kinds(graph):
 
 
 def _refuse(tflite, unknown):
-    """Raises UserError if operators of a .tflite file are of a kind that is unknown to ONNX."""
+    """Raises UserError if a .tflite file has operators of a kind that ONNX does not know."""
     faults = [
         f"{graph.kind(operator)} (layer {tflite_graph.layer_of(graph, operator)})"
         for graph in tflite_graph.graphs(tflite_graph.load(tflite))
@@ -99,12 +98,12 @@ def _refuse(tflite, unknown):
     if faults:
         raise UserError(
             f"ONNX, or tf2onnx, has no counterpart for {', '.join(dict.fromkeys(faults))}; "
-            "say it with other functions, or deploy the .tflite file"
+            "write it with other functions, or deploy the .tflite file"
         )
 
 
 def _convert(lowered):
-    """Returns the bytes of a .tflite file for the batch size that was lowered for."""
+    """Returns the bytes of a .tflite file for one batch size."""
     import jax
     import tensorflow as tf
     from jax.experimental import jax2tf
@@ -121,21 +120,21 @@ def _convert(lowered):
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
     try:
         return converter.convert()
-    except Exception as error:  # the converter's own, and TensorFlow's
+    except Exception as error:  # of the converter's own types, and of TensorFlow's
         raise UserError(_explain(str(error))) from None
 
 
 def _explain(message):
-    """The first thing that TensorFlow's converter could not do, and where it stands."""
+    """Explains an error of TensorFlow's converter: the first fault, and that line of the model."""
     fault = FAULT.search(message)
     if fault is None:
         return f"TensorFlow's converter refused the network: {_short(message)}"
-    operation = re.search(r"'(?:vhlo|stablehlo|chlo|tf|tfl)\.(\w+?)(?:_v\d)?'", fault["what"])
+    operation = re.search(r"'(?:vhlo|stablehlo|chlo|tf|tfl)\.(\w+?)(?:_v\d)?'", fault["message"])
     named = f" ({operation[1]})" if operation and operation[1] != "XlaCallModule" else ""
     return (
-        f"{fault['place']}: what stands there{named} has no counterpart in a TFLite file; say it "
-        "with other functions, or leave it out of the network. TensorFlow says: "
-        f"{_short(fault['what'])}"
+        f"{fault['place']}: the operation there{named} has no counterpart in a TFLite file; write "
+        "it with other functions, or leave it out of the network. TensorFlow says: "
+        f"{_short(fault['message'])}"
     )
 
 

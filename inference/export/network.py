@@ -1,8 +1,8 @@
-"""What is exported: a run's network as a function of arrays, with all that a file should say of it.
+"""The network that is exported, as a function of arrays, with the metadata that its files carry.
 
-The parameters are part of the function. For the converters, convolutions and pooling are XLA's own
-operators, which they know by sight (`model.modules.plain_operators`); the .stablehlo file stays
-with JAX, and keeps the forms that are fastest on each platform.
+The parameters are constants of the function. For the converters, convolutions and pooling are XLA's
+own operators, which the converters recognise (`model.modules.plain_operators`); the .stablehlo file
+stays with JAX, and keeps the forms that are fastest on each platform.
 """
 
 from collections.abc import Callable
@@ -32,22 +32,29 @@ class Network(NamedTuple):
     function: Callable  # (*inputs) -> tuple of outputs
     inputs: list[Array]
     outputs: list[Array]
-    metadata: dict[str, Any]  # what the files say of it; JSON can hold it
+    metadata: dict[str, Any]  # of JSON values; written into the files
 
     @property
     def names(self):
         """The names of the inputs and those of the outputs."""
         return [one.name for one in self.inputs], [one.name for one in self.outputs]
 
+    @property
+    def summary(self):
+        """The number of parameters, and the inputs and outputs, in one line."""
+        inputs, outputs = map(_words, (self.inputs, self.outputs))
+        return f"network of {self.metadata['parameters']} parameters: {inputs} -> {outputs}"
 
-def describe(function, inputs, output_names=None, metadata=None):
-    """Returns the Network of a function; its outputs are found by tracing.
+
+def describe(function, inputs, output_names=None, metadata=None, batch=None):
+    """Returns the Network of a function; traces the function to find its outputs.
 
     Args:
         function: `(*inputs) -> a tree of outputs`.
         inputs: list of Array.
         output_names: a name for each output; None: a dict's keys, or "output".
-        metadata: dict that JSON can hold.
+        metadata: dict of JSON values; the shapes and dtypes of inputs and outputs are added.
+        batch: the batch size that the metadata name; None: any.
 
     Raises:
         UserError: the function does not take these inputs, or an output lacks the batch.
@@ -56,8 +63,7 @@ def describe(function, inputs, output_names=None, metadata=None):
     try:
         tree = jax.eval_shape(function, *arrays)
     except (TypeError, ValueError) as error:
-        came = ", ".join(f"{one.name} {one.dtype} (batch, {_sizes(one)})" for one in inputs)
-        raise UserError(f"the network does not take the input {came}: {error}") from None
+        raise UserError(f"the network does not take the input {_words(inputs)}: {error}") from None
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     names = output_names or [_output_name(path) for path, _ in leaves]
     for name, (_, leaf) in zip(names, leaves, strict=True):
@@ -72,7 +78,7 @@ def describe(function, inputs, output_names=None, metadata=None):
     ]
     shapes = {
         kind: {
-            one.name: {"shape": ["batch", *one.shape], "dtype": str(np.dtype(one.dtype))}
+            one.name: {"shape": [batch or "batch", *one.shape], "dtype": str(np.dtype(one.dtype))}
             for one in arrays
         }
         for kind, arrays in (("inputs", inputs), ("outputs", outputs))
@@ -88,7 +94,7 @@ def lower(network, batch):
     """Returns the network for one batch size as bytes of StableHLO that the converter can read.
 
     Raises:
-        UserError: it uses what no converter takes.
+        UserError: it uses an operation that no converter takes.
     """
     arrays = [_example(one, batch) for one in network.inputs]
     with plain_operators():
@@ -102,6 +108,9 @@ def stablehlo(network, static=None):
     Args:
         network: Network.
         static: a batch size to fix, or None for any.
+
+    Raises:
+        UserError: the network needs a fixed batch size.
     """
     (batch,) = (static,) if static else jax.export.symbolic_shape("batch")
     arrays = [_example(one, batch) for one in network.inputs]
@@ -113,7 +122,7 @@ def stablehlo(network, static=None):
         if "_DimExpr" not in str(error):
             raise
         raise UserError(
-            "a .stablehlo file for any batch needs a network that does not take the batch for a "
+            "a .stablehlo file for any batch needs a network that does not use the batch size as a "
             "plain number: write x.shape[0] in place of len(x), or fix it with --static"
         ) from None
     finally:
@@ -125,8 +134,10 @@ def _example(array, batch):
     return jax.ShapeDtypeStruct((batch, *array.shape), array.dtype)
 
 
-def _sizes(array):
-    return ", ".join(map(str, array.shape))
+def _words(arrays):
+    return ", ".join(
+        f"{one.name} {one.dtype} ({', '.join(map(str, ('batch', *one.shape)))})" for one in arrays
+    )
 
 
 def _output_name(path):

@@ -1,12 +1,12 @@
 """Smaller .tflite files: half-precision weights, 8-bit weights, or 8-bit arithmetic throughout.
 
-By Google's AI Edge Quantizer (https://github.com/google-ai-edge/ai-edge-quantizer), which works on
-the float file itself, any batch size and all, in a process of its own that may crash.
+Google's AI Edge Quantizer (https://github.com/google-ai-edge/ai-edge-quantizer) rewrites the float
+file, for any batch size, in a process of its own, because it may crash.
 
     float16  weights in half precision; computed in float32
-    dynamic  weights in 8 bits, activations quantised as they come
+    dynamic  weights in 8 bits, activations quantised at run time
     int8     weights and activations in 8 bits, their ranges measured on training examples;
-             floats go in and come out
+             inputs and outputs stay floats
 """
 
 import contextlib
@@ -26,7 +26,7 @@ def quantize(tflite, kind, examples, log):
         tflite: path of the float32 file.
         kind: "float16", "dynamic" or "int8".
         examples: list of batches {input: array}, for int8.
-        log: file that takes what is printed.
+        log: file that receives what the quantizer prints.
 
     Raises:
         UserError: an operator cannot be quantised, or the process died.

@@ -1,4 +1,4 @@
-"""A process of its own for what is slow to import, talks to the console, or may crash."""
+"""A separate process for libraries that are slow to import, write to the console, or may crash."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ class Worker:
             content = worker.run(to_tflite, lowered, names)
 
     Args:
-        log: file that takes what the process prints.
-        first: function to call there at once, while this process goes on; None for nothing.
+        log: file that receives what the process prints.
+        first: function to call in the process at once, while this process continues; or None.
     """
 
     def __init__(self, log, first=None):
@@ -33,10 +33,10 @@ class Worker:
         self._process.join()
 
     def run(self, function, *arguments):
-        """Returns what a function at the top of a module returns, called in the process.
+        """Calls a function, defined at the top of a module, in the process; returns its result.
 
         Raises:
-            UserError: it raised one; it raised anything else; or the process died.
+            UserError: the function raised an error, or the process died.
         """
         self._idle = False
         try:
@@ -47,7 +47,7 @@ class Worker:
             death = _death(self._process.exitcode)
             self._start()
             raise UserError(
-                f"{function.__name__}: its process {death}; what it said last is in {self.log}. "
+                f"{function.__name__}: its process {death}; its last output is in {self.log}. "
                 "Is there enough memory? If so, this network is too much for that library"
             ) from None
         self._idle = True
@@ -57,20 +57,20 @@ class Worker:
 
     def _start(self):
         context = get_context("spawn")  # a fork would inherit JAX's threads
-        self._connection, theirs = context.Pipe()
-        arguments = theirs, str(self.log), self.first
+        self._connection, other_end = context.Pipe()
+        arguments = other_end, str(self.log), self.first
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
-        theirs.close()
+        other_end.close()
         self._idle = self.first is None
 
 
 def _serve(connection, log, first):
-    """The other process: everything that is printed goes into the log, accelerators are hidden."""
+    """Runs in the other process: prints into the log, hides accelerators, answers calls."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(file, stream)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the other process's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     os.environ |= {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "CUDA_VISIBLE_DEVICES": "-1",
@@ -87,7 +87,7 @@ def _serve(connection, log, first):
             answer = True, function(*arguments)
         except UserError as error:
             answer = False, str(error)
-        except Exception as error:  # whatever it is, the other process has to hear of it
+        except Exception as error:  # any error is reported to the parent process
             traceback.print_exc()
             answer = False, f"{function.__name__}: {type(error).__name__}: {error}; see {log}"
         connection.send(answer)

@@ -1,1 +1,1 @@
-"""Exported files in use: reading inputs, running a file, and the demo's page."""
+"""What predict.py and demo.py share: finding an export, reading images, running files."""

@@ -1,4 +1,4 @@
-"""An exported network that tells pictures apart, used as its metadata says, with NumPy alone."""
+"""An exported classifier of images, used as its metadata says, with NumPy only."""
 
 import json
 from collections.abc import Callable
@@ -12,37 +12,38 @@ from inference.verify import runtimes
 from utils import UserError, check_arguments
 
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
-LARGEST_BATCH = 64  # pictures at a time, where the file leaves that open
-NORMALIZE = ("normalize", "data_loader.transforms:normalize")  # what a config may call it
+LARGEST_BATCH = 64  # images at a time, where the file takes any number
+NORMALIZE = ("normalize", "data_loader.transforms:normalize")  # its names in a config
 
 
 class Classifier(NamedTuple):
-    """What an exported file is to somebody who has pictures."""
+    """An exported file as a classifier of images."""
 
     run: Callable  # (batch, channels, height, width) uint8 -> (batch, classes) logits
     shape: tuple  # (channels, height, width)
     batch: int | None  # the batch size; None for any
     classes: list[str]
-    metadata: dict  # what the file says of itself, see network.py
+    metadata: dict  # of the file, see export/network.py
 
 
 def load(path, threads=None):
-    """Loads an exported network that takes pictures and gives a logit for each class.
+    """Loads an exported network that takes images and returns a logit for each class.
 
     Args:
-        path: .onnx, .tflite or .stablehlo file; the last one with its export's report.json beside.
+        path: .onnx, .tflite or .stablehlo file; the last one needs report.json of its export
+            beside it.
         threads: number of threads to compute with; None for the runtime's own choice.
 
     Raises:
-        UserError: it cannot be loaded, or does something else.
+        UserError: it cannot be loaded, or is no such network.
     """
     path = Path(path)
     network = runtimes.load(path, threads)
     metadata = network.metadata or _report(path)
     outputs = network.outputs
-    if not network.metadata:  # StableHLO has no names, only an order
+    if not network.metadata:  # StableHLO has an order of outputs, but no names
         outputs = dict(zip(metadata["outputs"], outputs.values(), strict=True))
-    name, (batch, *shape), dtype = _picture(path, network.inputs)
+    name, (batch, *shape), dtype = _image_input(path, network.inputs)
     position, classes = _classes(path, outputs, metadata.get("classes"))
     prepare = _preprocessing(path, metadata.get("preprocess"))
 
@@ -55,28 +56,28 @@ def load(path, threads=None):
 
 
 def classify(classifier, paths, report):
-    """Yields (path, (classes,) probabilities) for the pictures at the paths, in their order.
+    """Yields (path, (classes,) probabilities) for the images at the paths, in their order.
 
     Args:
         classifier: Classifier.
-        paths: list of the pictures' paths.
-        report: called with the UserError of each picture that cannot be read and is left out.
+        paths: list of the images' paths.
+        report: called with the UserError of each image that cannot be read; it is left out.
     """
     channels, *size = classifier.shape
     most = classifier.batch or min(LARGEST_BATCH, len(paths))
-    pictures = []
+    images = []
     for index, path in enumerate(paths, start=1):
         try:
-            pictures.append((path, read_image(path, tuple(size), MODES[channels])))
+            images.append((path, read_image(path, tuple(size), MODES[channels])))
         except UserError as error:
             report(error)
-        if pictures and (len(pictures) == most or index == len(paths)):
-            yield from _classify_batch(classifier.run, pictures, most)
-            pictures = []
+        if images and (len(images) == most or index == len(paths)):
+            yield from _classify_batch(classifier.run, images, most)
+            images = []
 
 
 def normalize(pixels, mean, std):
-    """Does in NumPy what data_loader/transforms.py does in JAX: (pixels / 255 - mean) / std.
+    """Computes (pixels / 255 - mean) / std in NumPy, as data_loader/transforms.py does in JAX.
 
     Args:
         pixels: (batch, channels, height, width) uint8.
@@ -92,20 +93,20 @@ def normalize(pixels, mean, std):
 def softmax(logits):
     """Returns the probabilities of (..., classes) logits, however large those are."""
     logits = np.asarray(logits, np.float64)
-    with np.errstate(invalid="ignore"):  # a network that diverged says NaN, and so do we
-        chances = np.exp(logits - logits.max(-1, keepdims=True))
-        return chances / chances.sum(-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # NaN of a network that diverged stays NaN
+        powers = np.exp(logits - logits.max(-1, keepdims=True))
+        return powers / powers.sum(-1, keepdims=True)
 
 
-def _classify_batch(run, pictures, size):
-    """Fills a batch up to its size, since another shape is work for some runtimes."""
-    paths, pixels = zip(*pictures, strict=True)
+def _classify_batch(run, images, size):
+    """Classifies a batch filled up to its size, since some runtimes prepare for each new shape."""
+    paths, pixels = zip(*images, strict=True)
     filled = np.stack([*pixels, *pixels[-1:] * (size - len(pixels))])
     return zip(paths, softmax(run(filled))[: len(paths)], strict=True)
 
 
 def _report(path):
-    """The metadata in the report of an export, for a file that has none itself."""
+    """The metadata in an export's report.json, for a file that has none itself."""
     report = path.parent / "report.json"
     try:
         metadata = json.loads(report.read_text(encoding="utf-8"))["metadata"]
@@ -113,14 +114,14 @@ def _report(path):
         metadata = None
     if not isinstance(metadata, dict) or "outputs" not in metadata:
         raise UserError(
-            f"{path}: how to use it is said neither in the file nor in {report}; expected what "
+            f"{path}: neither the file nor {report} says how to use it; expected what "
             "inference/convert_tflite.py writes there. Export it again"
         )
     return metadata
 
 
-def _picture(path, inputs):
-    """The name, shape and dtype of the one input, which must be a picture."""
+def _image_input(path, inputs):
+    """The name, shape and dtype of the single input, which must be an image."""
     for name, (shape, dtype) in inputs.items():
         sizes = len(shape) == 4 and all(isinstance(size, int) for size in shape[1:])
         if len(inputs) == 1 and sizes and shape[1] in MODES:
@@ -159,13 +160,13 @@ def _describe(arrays):
 
 
 def _preprocessing(path, preprocess):
-    """What is to be done to pictures before they go into the file: a function of uint8 arrays."""
+    """The preprocessing of images that the file leaves to its user: a function of uint8 arrays."""
     if not preprocess or preprocess["where"] == "inside":
         return lambda pixels: pixels
     if preprocess["name"] not in NORMALIZE:
         raise UserError(
-            f"{path}: wants its input preprocessed by {preprocess['name']}, of which this program "
-            "knows nothing; it does normalize. Export the network with --preprocess inside"
+            f"{path}: wants its input preprocessed by {preprocess['name']}, unknown to this "
+            "program; it knows normalize. Export the network with --preprocess inside"
         )
     args = preprocess["args"]
     named = args if isinstance(args, dict) else dict(zip(("mean", "std"), args, strict=False))

@@ -10,14 +10,14 @@ const copy = new OffscreenCanvas(side, side).getContext("2d", { willReadFrequent
 
 // Questions ---------------------------------------------------------------------------------------
 
-let asked = 0; // questions
-let shown = 0; // the latest question of which the answer is shown, or not wanted any more
+let asked = 0; // number of questions
+let shown = 0; // number of the latest question whose answer is shown, or no longer wanted
 let asking = 0; // questions not yet answered
-let later = false; // whether there is more ink than was asked about
-let pictured = false; // whether a picture is shown and not a drawing
+let later = false; // whether ink was added since the latest question
+let showsImage = false; // whether an image is shown and not a drawing
 
-// Asks for an answer and shows it, unless that to a later question is there already.
-// `since` is when a stroke ended, or null while it is drawn.
+// Asks for an answer and shows it, unless a later question has been answered already.
+// `since` is the time at which a stroke ended, or null while it is drawn.
 async function ask(path, body, since) {
   const number = ++asked;
   asking++;
@@ -45,18 +45,18 @@ function ink() {
   return bytes;
 }
 
-// While a stroke is drawn one question is asked at a time; at its end nothing is waited for.
+// While a stroke is drawn, one question is asked at a time; at its end one is asked at once.
 function askDrawing(since = null) {
   later = asking > 0 && since === null;
   if (!later) ask("/drawing", ink(), since);
 }
 
-function askPicture(files) {
+function askImage(files) {
   const [file] = files;
   if (!file) return;
   const since = performance.now();
   clear();
-  pictured = true;
+  showsImage = true;
   if (file.size > limit) {
     complain(`${file.name} has ${(file.size / 2 ** 20).toFixed(1)} MiB; at most ${limit / 2 ** 20} are taken.`);
     return;
@@ -67,7 +67,7 @@ function askPicture(files) {
     hint.hidden = true;
   };
   dropped.src = URL.createObjectURL(file);
-  ask(`/picture?name=${encodeURIComponent(file.name)}`, file, since);
+  ask(`/image?name=${encodeURIComponent(file.name)}`, file, since);
 }
 
 // Answers -----------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ const percent = (share) => `${(Math.floor(1000 * share) / 10).toFixed(1)} %`; //
 
 function show({ pixels, prepared, classes, answers }, since) {
   showPixels(Uint8Array.from(atob(pixels), (letter) => letter.charCodeAt(0)));
-  if (!pictured) complain("");
+  if (!showsImage) complain("");
   const [first] = answers;
   const dissent = answers.find((answer) => answer.best !== first.best);
   let verdict = percent(first.probability);
@@ -101,7 +101,7 @@ function show({ pixels, prepared, classes, answers }, since) {
   if (since !== null) conclude(`${first.best}, ${verdict}`, since);
 }
 
-// What is said and measured once a stroke has ended; the measure runs until the answer is painted.
+// Announces the answer once a stroke has ended, and measures the time until it is painted.
 function conclude(words, since) {
   status.textContent = words;
   const { port1, port2 } = new MessageChannel();
@@ -109,7 +109,7 @@ function conclude(words, since) {
     const { duration } = performance.measure("answer", { start: since });
     find(".took").textContent = ` This answer was on the screen after ${Math.round(duration)} ms.`;
   };
-  requestAnimationFrame(() => port2.postMessage(null)); // comes after the frame is painted
+  requestAnimationFrame(() => port2.postMessage(null)); // runs after the frame is painted
 }
 
 function showPixels(pixels) {
@@ -129,7 +129,7 @@ function complain(words) {
 
 function clear() {
   shown = asked;
-  later = pictured = false;
+  later = showsImage = false;
   brush?.clearRect(0, 0, paper.width, paper.height);
   seen.getContext("2d").clearRect(0, 0, seen.width, seen.height);
   URL.revokeObjectURL(dropped.src);
@@ -145,7 +145,7 @@ function clear() {
 // Pen ---------------------------------------------------------------------------------------------
 
 function draw(from, to) {
-  if (pictured) clear();
+  if (showsImage) clear();
   hint.hidden = true;
   brush.beginPath();
   brush.moveTo(...from);
@@ -214,7 +214,7 @@ function drawByKeys() {
   });
 }
 
-// Everything else ---------------------------------------------------------------------------------
+// Events and buttons ---------------------------------------------------------------------------------
 
 if (paper) {
   drawByPointer();
@@ -222,7 +222,7 @@ if (paper) {
 }
 find(".clear").addEventListener("click", clear);
 find("input[type=file]").addEventListener("change", ({ target }) => {
-  askPicture(target.files);
+  askImage(target.files);
   target.value = ""; // so that the same file can be chosen again
 });
 document.addEventListener("keydown", ({ key }) => key === "Escape" && clear());
@@ -230,6 +230,6 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
     event.preventDefault();
     find(".stage").classList.toggle("over", kind === "dragenter" || kind === "dragover");
-    if (kind === "drop") askPicture(event.dataTransfer.files);
+    if (kind === "drop") askImage(event.dataTransfer.files);
   });
 }

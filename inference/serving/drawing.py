@@ -1,31 +1,31 @@
-"""Drawings as pictures like those of MNIST: light on dark, fitted into a box, centred by mass."""
+"""Drawings as images like those of MNIST: light on dark, fitted into a box, centred by mass."""
 
 import numpy as np
 from PIL import Image
 
 from utils import UserError
 
-BOX = 20 / 28  # of the side of MNIST's pictures, what a digit fills
-LARGEST = 64  # pixels of a side; whoever wants larger pictures wants photographs
-FAINTEST = 0.25  # of the strongest contrast; paper's grain and JPEG's blocks are below
-WEAKEST = 64  # of 255; a picture without such a contrast is not made to have one
+BOX = 20 / 28  # the part of an MNIST image's side that a digit fills
+LARGEST = 64  # pixels of a side; networks for larger images are for photographs
+FAINTEST = 0.25  # of the strongest contrast; paper grain and JPEG blocks are fainter
+WEAKEST = 64  # of 255; a weaker contrast is not amplified to the full range
 
 
 def takes_drawings(shape):
-    """Whether a network whose input is (channels, height, width) may be drawn for by hand."""
+    """Whether a network whose input is (channels, height, width) suits drawings by hand."""
     channels, height, width = shape
     return channels == 1 and height == width <= LARGEST
 
 
 def fit(ink, size):
-    """Brings a drawing to the form of MNIST's digits (http://yann.lecun.com/exdb/mnist).
+    """Formats a drawing like MNIST's digits (http://yann.lecun.com/exdb/mnist).
 
-    It is scaled, its proportions kept, into a box of 20/28 of the picture's side, and put where its
-    centre of mass falls on the middle pixel, (14, 14) of 28. A digit of MNIST comes back as it is.
+    The drawing is scaled, with its proportions, into a box of 20/28 of the image's side. Its centre
+    of mass is placed on the middle pixel, (14, 14) of 28. A digit of MNIST is returned unchanged.
 
     Args:
         ink: (height, width) uint8; 0 where nothing is drawn.
-        size: pixels of the picture's side.
+        size: pixels of the image's side.
 
     Returns:
         (size, size) uint8
@@ -41,19 +41,19 @@ def fit(ink, size):
     height, width = (max(1, round(scale * side)) for side in drawn.shape)
     small = np.asarray(Image.fromarray(drawn).resize((width, height), Image.Resampling.BILINEAR))
     top, left = (_start(small.sum(axis), size) for axis in (1, 0))
-    picture = np.zeros((size, size), np.uint8)
-    picture[top : top + height, left : left + width] = small
-    return picture
+    image = np.zeros((size, size), np.uint8)
+    image[top : top + height, left : left + width] = small
+    return image
 
 
 def trace(grey):
-    """Finds what is drawn in a picture, dark on light or light on dark: what is unlike its edge.
+    """Finds the drawing in an image, dark on light or light on dark: what differs from its edge.
 
     Args:
         grey: (height, width) uint8.
 
     Returns:
-        (height, width) uint8 ink: 0 where there is none, 255 where there is most
+        (height, width) uint8 ink: 0 where nothing is drawn, 255 at the strongest contrast
     """
     edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     contrast = np.abs(grey - np.median(edge))
@@ -62,6 +62,6 @@ def trace(grey):
 
 
 def _start(mass, size):
-    """Where to put rows (or columns) of these masses, so that their centre is number size / 2."""
+    """The first row (or column) for rows of these masses, so that their centre is at size / 2."""
     center = np.average(np.arange(len(mass)), weights=mass + 1e-9)  # of a mass of 0, the middle
     return min(max(round(size / 2 - center), 0), size - len(mass))

@@ -1,1 +1,1 @@
-"""The equivalence check: each file against JAX, in its own runtime."""
+"""The equivalence check: each exported file against JAX, in its own runtime."""

@@ -1,9 +1,10 @@
-"""The contract of an export: each file, in its own runtime, computes what the network computes.
+"""The equivalence check of an export: each file, in its own runtime, against the JAX network.
 
-Every file is run on the whole real test set and on random inputs at batch 1, 3 and 64, and held
-against the jitted JAX network as training evaluates it. What is beyond its limit is no good.
+Every file is run on the whole test set and on random inputs at batch 1, 3 and 64, and compared with
+the jitted JAX network as training evaluates it. A file beyond a limit is rejected.
 """
 
+import re
 import statistics
 import time
 from functools import partial
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 
 from inference.verify.runtimes import load
+from utils import UserError
 
 BATCHES = (1, 3, 64)  # of the random inputs
 TIMED = (1, 64)  # batches whose latency is measured
@@ -21,25 +23,26 @@ SHOWN = 10  # numbers of an output that the table shows
 
 # "error": largest difference, as a share of the outputs' largest magnitude, test set and random.
 # "agreement": least share of test examples with the same likeliest class.
-# "accuracy_loss": most of the test accuracy that may be lost; 0.001 is 0.1 points.
+# "accuracy_loss": largest allowed loss of test accuracy; 0.001 is 0.1 points.
 LIMITS = {
     "float32": {"error": 2e-5, "agreement": 1.0},
     "float16": {"error": 1e-2, "agreement": 0.9995},
     "dynamic": {"accuracy_loss": 0.001},
     "int8": {"accuracy_loss": 0.005},
 }
-# Without classes there is only the error to go by.
+LIMIT_NAMES = ("error", "agreement", "accuracy_loss")
+# Without classes, only the error is limited.
 ERRORS_WITHOUT_CLASSES = {"dynamic": 0.1, "int8": 0.2}
 
 
 class Reference(NamedTuple):
-    """What the files are held against."""
+    """What the files are compared with."""
 
     function: object  # jitted: (*raw inputs) -> tuple of outputs
     feed: object  # (*raw inputs) -> what the files take; the identity, or the preprocessing
     inputs: list  # Array of each, as the files take them
     outputs: list  # Array of each
-    batches: list  # of the test set: (raw inputs, outputs of the function), real examples alone
+    batches: list  # of the test set: (raw inputs, outputs of the function), real examples only
     labels: np.ndarray | None  # (examples,), if the network is a classifier of its test set
 
 
@@ -51,14 +54,36 @@ def make_reference(function, feed, network, batches, labels):
         feed: (*raw inputs) -> tuple of what the exported network takes.
         network: the exported Network.
         batches: list of tuples of raw inputs, of the test set; may be empty.
-        labels: the right classes, or None.
+        labels: (examples,) the right classes, or None.
     """
     computed = [(inputs, _host(function(*inputs))) for inputs in batches]
     return Reference(function, feed, network.inputs, network.outputs, computed, labels)
 
 
+def parse_limits(changes):
+    """Returns LIMITS with the changes that --limit names.
+
+    Args:
+        changes: list of "KIND.NAME=VALUE".
+
+    Raises:
+        UserError: there is no such limit, or its value is no number.
+    """
+    limits = {kind: dict(named) for kind, named in LIMITS.items()}
+    for change in changes:
+        match = re.fullmatch(r"(\w+)\.(\w+)=([\d.eE+-]+)", change)
+        kind, name, number = match.groups() if match else (None, None, None)
+        if kind not in limits or name not in LIMIT_NAMES:
+            raise UserError(
+                f"--limit: {change!r}; expected KIND.NAME=VALUE, KIND one of {', '.join(limits)}, "
+                f"NAME one of {', '.join(LIMIT_NAMES)}"
+            )
+        limits[kind][name] = float(number)
+    return limits
+
+
 def check(path, precision, reference, limits):
-    """Returns all that is to be said of one exported file, as plain values.
+    """Measures one exported file and compares it with the network.
 
     Args:
         path: the file.
@@ -67,7 +92,7 @@ def check(path, precision, reference, limits):
         limits: {precision: {name: number}}.
 
     Returns:
-        dict with "broken", a list of the limits that do not hold in words; empty if all is well.
+        dict of JSON values; "broken" is a list with a phrase for each limit that the file exceeds.
     """
     try:
         return _check(path, precision, reference, limits)
@@ -77,7 +102,7 @@ def check(path, precision, reference, limits):
 
 
 def random_inputs(reference, batch, seed=0):
-    """Returns raw inputs like those of the test set: in its range, as many as asked for."""
+    """Returns a batch of random raw inputs in the range of the test set."""
     random, inputs = np.random.default_rng(seed), []
     for sample in _samples(reference):
         shape = (batch, *sample.shape[1:])
@@ -85,8 +110,8 @@ def random_inputs(reference, batch, seed=0):
             low, high = sample.min(), sample.max()
             inputs.append(random.integers(low, high, shape, endpoint=True).astype(sample.dtype))
         else:
-            mean, spread = (sample.mean(), sample.std()) if reference.batches else (0, 1)
-            inputs.append((mean + spread * random.normal(size=shape)).astype(sample.dtype))
+            mean, std = (sample.mean(), sample.std()) if reference.batches else (0, 1)
+            inputs.append((mean + std * random.normal(size=shape)).astype(sample.dtype))
     return tuple(inputs)
 
 
@@ -97,7 +122,7 @@ def _check(path, precision, reference, limits):
 
     def run(arrays):
         inputs = dict(zip((one.name for one in reference.inputs), arrays, strict=True))
-        if not loaded.operators:  # StableHLO has no names, only an order
+        if not loaded.operators:  # StableHLO has an order of outputs, but no names
             return list(loaded.run(inputs).values())
         outputs = loaded.run(inputs)
         return [outputs[name] for name in names]
@@ -152,7 +177,7 @@ def _on_test_set(run, reference, fixed):
 
 
 def _on_random_inputs(run, reference, fixed):
-    """The largest differences on random inputs, by the size of the batch."""
+    """The largest differences on random inputs, for each batch size."""
     found = {}
     for batch in (fixed,) if fixed else BATCHES:
         raw = random_inputs(reference, batch)
@@ -161,7 +186,7 @@ def _on_random_inputs(run, reference, fixed):
 
 
 def _in_batches(run, inputs, fixed):
-    """Runs a file on a batch of any size; one for a fixed batch gets pieces, the last filled up."""
+    """Runs a file on a batch of any size; with a fixed batch in pieces, the last one filled up."""
     if not fixed:
         return run(inputs)
     count, pieces = len(inputs[0]), []
@@ -172,7 +197,7 @@ def _in_batches(run, inputs, fixed):
 
 
 def _differences(computed, wanted):
-    """Largest absolute error; and the same as a share of the largest magnitude of its output."""
+    """The largest absolute error; and the largest as a share of its output's largest magnitude."""
     absolute = scaled = 0.0
     for one, other in zip(computed, wanted, strict=True):
         if one.shape != other.shape:
@@ -187,7 +212,7 @@ def _differences(computed, wanted):
 
 
 def _latency(run, reference, fixed):
-    """{batch: time of the file over that of the jitted network}, measured in turn; medians."""
+    """{batch: time of the file over that of the jitted network}: medians of alternating calls."""
     ratios = {}
     for batch in (fixed,) if fixed else TIMED:
         raw = random_inputs(reference, batch)
@@ -199,15 +224,15 @@ def _latency(run, reference, fixed):
         end = time.perf_counter() + TIMED_SECONDS
         while time.perf_counter() < end or len(times[0]) < 5:
             for function, one in zip(functions, times, strict=True):
-                began = time.perf_counter()
+                start = time.perf_counter()
                 function()
-                one.append(time.perf_counter() - began)
+                one.append(time.perf_counter() - start)
         ratios[batch] = statistics.median(times[0]) / statistics.median(times[1])
     return ratios
 
 
 def _broken(result, precision, limits):
-    """In words, which limits do not hold."""
+    """A phrase for each limit that is exceeded."""
     allowed, broken = dict(limits[precision]), []
     has_classes = "same_class" in result
     if not has_classes:
@@ -229,7 +254,7 @@ def _broken(result, precision, limits):
 
 
 def _fixed_batch(loaded):
-    """The batch size a file is for, or None if it takes any."""
+    """The batch size of a file, or None if it takes any."""
     sizes = {shape[0] for shape, _ in loaded.inputs.values() if shape}
     return next((int(size) for size in sizes if str(size).isdigit()), None)
 

@@ -1,15 +1,16 @@
-"""What an export's contract found, as a table for the console, as data and as a page."""
+"""The results of an export's equivalence check: a table for the console, JSON, and an HTML page."""
 
 import json
 from pathlib import Path
 
+import jinja2
+
 HERE = Path(__file__).resolve().parent
-STYLE = HERE.parent / "training" / "report.css"
 HEADINGS = ("file", "error", "same class", "accuracy", "bytes", "operators", "time / JAX's")
 
 
 def console_table(report):
-    """Returns the results as lines: a table, then inputs, outputs and a test output of each."""
+    """Returns the results as text: a table, then inputs, outputs and a test output of each file."""
     rows = [HEADINGS, *(_row(result) for result in report["files"])]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     lines = [""]
@@ -31,16 +32,13 @@ def console_table(report):
 def write_report(folder, report):
     """Writes report.json and report.html into an export's folder."""
     (folder / "report.json").write_text(json.dumps(report, indent=4) + "\n", encoding="utf-8")
-    import jinja2
-
     loader = jinja2.FileSystemLoader(HERE)
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("report.html.jinja")
     html = template.render(
         report=report,
-        style=STYLE.read_text(encoding="utf-8"),
         headings=HEADINGS,
         rows=[(result, _row(result)) for result in report["files"]],
-        limits=[(kind, _words(named)) for kind, named in report["limits"].items()],
+        limits=[(kind, _limits(named)) for kind, named in report["limits"].items()],
         nodes=_nodes,
         numbers=_numbers,
     )
@@ -48,7 +46,7 @@ def write_report(folder, report):
 
 
 def _row(result):
-    """A result's cells under HEADINGS."""
+    """Returns a result's cells under HEADINGS."""
     if "inputs" not in result:
         return (result["file"], "refused", *[""] * (len(HEADINGS) - 2))
     errors = [result.get("error", 0.0), *(one["error"] for one in result["random"].values())]
@@ -63,7 +61,7 @@ def _row(result):
     return result["file"], f"{max(errors):.1e}", same, accuracy, size, operators, times
 
 
-def _words(named):
+def _limits(named):
     return ", ".join(f"{name} {value:g}" for name, value in named.items())
 
 

@@ -1,7 +1,7 @@
 """Exported files in their own runtimes: LiteRT, onnxruntime, or JAX for StableHLO.
 
     network = load("inference/jax_mnist/jax_mnist.onnx")
-    network.run({"input": pictures})["logits"]
+    network.run({"input": images})["logits"]
 
 Neither TensorFlow nor, for the first two, JAX is imported.
 """
@@ -16,23 +16,22 @@ from typing import NamedTuple
 
 import numpy as np
 
+from inference.graph import METADATA
 from utils import UserError
-
-METADATA = "jax_template"  # the key of a file's metadata, a JSON object
 
 
 class Loaded(NamedTuple):
     """An exported network."""
 
     run: Callable  # {name: array of the whole batch} -> {name: array}
-    inputs: dict  # {name: (shape, dtype)}; a size that may vary is "batch"
+    inputs: dict  # {name: (shape, dtype)}; a size that varies is "batch"
     outputs: dict
-    metadata: dict  # as `network.py` makes it; empty for .stablehlo, which has no place for it
-    count_operators: Callable = Counter  # () -> {kind: how many}; empty for .stablehlo
+    metadata: dict  # as export/network.py makes it; empty for .stablehlo, which holds none
+    count_operators: Callable = Counter  # () -> {kind: count}; empty for .stablehlo
 
     @property
     def operators(self):
-        """How many operators of each kind there are; counted when asked for, as that is slow."""
+        """The number of operators of each kind; counted on request, as that is slow."""
         return self.count_operators()
 
 
@@ -44,7 +43,7 @@ def load(path, threads=None):
         threads: number of threads to compute with; None for the runtime's own choice.
 
     Raises:
-        UserError: the file is not there, not whole or of another kind; or its runtime is missing.
+        UserError: the file is missing, damaged or of another kind; or its runtime is missing.
     """
     path = Path(path)
     loaders = {".tflite": _load_tflite, ".onnx": _load_onnx, ".stablehlo": _load_stablehlo}
@@ -179,7 +178,7 @@ def _named(signature):
 
 @contextlib.contextmanager
 def _quiet():
-    """Keeps what LiteRT tells about its delegates from the console; errors are raised."""
+    """Suppresses LiteRT's messages about its delegates; errors are raised all the same."""
     saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     try:

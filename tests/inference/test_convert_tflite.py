@@ -18,13 +18,14 @@ import train
 from data_loader.dataloader import IdxImages
 from inference import convert_tflite
 from inference.export import converter
+from inference.export.atomic_directory import AtomicDirectory
+from inference.export.files import check_files
+from inference.export.inputs import parse_inputs
 from inference.export.network import Array, describe
-from inference.export.staging import AtomicDirectory
-from inference.export.trained import parse_inputs
 from inference.export.worker import Worker
-from inference.graph import tflite_graph
+from inference.graph import METADATA, tflite_graph
 from inference.verify.equivalence import LIMITS, check, make_reference
-from inference.verify.runtimes import METADATA, load
+from inference.verify.runtimes import load
 from model.modules import Layers, batch_norm, conv2d, global_average_pool, layer_norm, linear
 from tests.helpers.project import ROOT
 from training.checkpoint.naming import find
@@ -244,7 +245,7 @@ def test_the_report_holds_the_contract_and_the_sources_lie_beside_it(trained, ex
     assert "small.int8.tflite" in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert (exported / "model" / "modules" / "conv.py").is_file()
-    assert (exported / "tests" / "test_export.py").is_file()
+    assert (exported / "tests" / "inference" / "test_convert_tflite.py").is_file()
     assert read_config(exported / "config.json").training.ema == 0.5
 
 
@@ -255,10 +256,9 @@ def test_exporting_again_from_elsewhere_gives_the_same_bytes(script, trained, ex
     refused = script(*command, "--into", ".", cwd=tmp_path)
     assert refused.returncode == 1
     assert "--overwrite" in refused.stderr
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
     again = script(
         *command, "--into", ".", "--overwrite", "--input", "(1, 1, 28, 28)",
-        "--quantize", *QUANTIZED, *LENIENT, cwd=tmp_path, env=environment,
+        "--quantize", *QUANTIZED, *LENIENT, cwd=tmp_path,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert again.stderr == ""  # nothing of TensorFlow's
@@ -362,9 +362,7 @@ def test_a_file_beyond_a_limit_is_renamed_and_the_limit_named(
     folder = tmp_path / "out"
     folder.mkdir()
     onnx_file(folder / "net.onnx", 2.001)
-    results = convert_tflite.check_files(
-        "net", type("Trained", (), {"reference": doubling}), folder, LIMITS, lambda what: None
-    )
+    results = check_files(folder / "net", doubling, LIMITS, lambda step: None)
     assert [path.name for path in folder.iterdir()] == ["net.onnx.rejected"]
     assert results[0]["file"] == "net.onnx.rejected"
     assert "error" in results[0]["broken"][0]
@@ -409,7 +407,7 @@ def test_an_operator_without_counterpart_is_named_with_its_layer_and_a_way_out(
     assert convert_tflite.main(arguments) == 1
     error = capsys.readouterr().err
     assert "layer order" in error
-    assert "test_export.py" in error
+    assert "test_convert_tflite.py" in error
     assert "argmax" in error
 
 

@@ -29,6 +29,7 @@ import train
 from benchmarks.browser import BROWSER, Browser
 from benchmarks.demo import oval, serving
 from inference import convert_tflite, demo
+from inference.serving import page as demo_page
 from inference.serving.classifier import softmax
 from inference.serving.drawing import fit, takes_drawings, trace
 from tests.helpers.project import ROOT
@@ -211,7 +212,7 @@ def test_small_square_grey_pictures_may_be_drawn(shape, expected):
 
 
 def test_a_drawing_is_answered_as_numpy_answers_by_both_runtimes(server, weights):
-    ink = np.zeros((demo.SIDE, demo.SIDE), np.uint8)
+    ink = np.zeros((demo_page.SIDE, demo_page.SIDE), np.uint8)
     ink[20:200, 100:120] = 255
     status, _, answer = ask(server, "POST", "/drawing", ink.tobytes())
     assert status == 200
@@ -228,7 +229,7 @@ def test_a_drawing_is_answered_as_numpy_answers_by_both_runtimes(server, weights
 
 
 def test_a_picture_of_the_networks_size_is_taken_as_it_is(server, digits, weights):
-    status, _, answer = ask(server, "POST", "/picture?name=7.png", encoded(digits[0]))
+    status, _, answer = ask(server, "POST", "/image?name=7.png", encoded(digits[0]))
     assert status == 200
     np.testing.assert_array_equal(pixels_of(answer, 28, 28), digits[0])
     np.testing.assert_allclose(
@@ -242,7 +243,7 @@ def test_a_larger_picture_of_a_digit_is_fitted_like_a_drawing(server, digits, fo
     paper = np.zeros((300, 500), np.uint8)
     paper[30:254, 200:424] = digits[0].repeat(8, 0).repeat(8, 1)
     paper = (230 - 0.8 * paper).astype(np.uint8)
-    status, _, answer = ask(server, "POST", "/picture", encoded(paper, form))
+    status, _, answer = ask(server, "POST", "/image", encoded(paper, form))
     assert status == 200
     likeness = np.corrcoef(pixels_of(answer, 784), digits[0].reshape(-1))[0, 1]
     assert likeness > 0.95
@@ -254,8 +255,8 @@ def test_other_networks_take_pictures_as_predict_does_and_show_the_likeliest(col
     picture = np.random.default_rng(2).integers(0, 256, (9, 11, 3), np.uint8)
     resized = np.asarray(Image.fromarray(picture).resize((5, 4), Image.Resampling.BILINEAR))
     with served(path) as server:
-        status, _, answer = ask(server, "POST", "/picture", encoded(picture))
-        refused, _, why = ask(server, "POST", "/drawing", bytes(demo.SIDE**2))
+        status, _, answer = ask(server, "POST", "/image", encoded(picture))
+        refused, _, why = ask(server, "POST", "/drawing", bytes(demo_page.SIDE**2))
     assert (status, refused) == (200, 400)
     assert "if the network takes drawings" in why["error"]
     pixels = resized.transpose(2, 0, 1)
@@ -283,7 +284,7 @@ def test_other_networks_take_pictures_as_predict_does_and_show_the_likeliest(col
 )
 def test_other_sites_are_refused(server, method, headers):
     headers = {name: value.format(port=server.server_port) for name, value in headers.items()}
-    body = bytes(demo.SIDE**2) if method == "POST" else None
+    body = bytes(demo_page.SIDE**2) if method == "POST" else None
     path = "/drawing" if method == "POST" else "/"
     status, _, answer = ask(server, method, path, body, **headers)
     assert status == 403
@@ -323,7 +324,7 @@ def test_the_page_refers_to_nothing_outside_and_its_policy_forbids_it(server):
 def test_bodies_too_large_or_of_no_said_size_are_refused_unread(server, headers, status, words):
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
     with contextlib.closing(connection):
-        connection.putrequest("POST", "/picture")
+        connection.putrequest("POST", "/image")
         for name, value in headers.items():
             connection.putheader(name, value)
         connection.endheaders()
@@ -360,7 +361,7 @@ def bomb():
     ids=["empty", "text", "svg", "cut", "gif", "bomb", "flat"],
 )
 def test_a_bad_picture_is_one_clear_message(server, content, words):
-    status, _, answer = ask(server, "POST", "/picture?name=odd.png", content)
+    status, _, answer = ask(server, "POST", "/image?name=odd.png", content)
     assert status == 400
     assert words in answer["error"]
     assert "\n" not in answer["error"]
@@ -372,7 +373,7 @@ def test_what_is_not_there_and_drawings_of_another_size_are_refused(server):
     assert ask(server, "POST", "/other", b"")[0] == 404
     status, _, answer = ask(server, "POST", "/drawing", bytes(10))
     assert (status, "10 bytes" in answer["error"]) == (400, True)
-    assert "nothing" in ask(server, "POST", "/drawing", bytes(demo.SIDE**2))[2]["error"]
+    assert "nothing" in ask(server, "POST", "/drawing", bytes(demo_page.SIDE**2))[2]["error"]
     assert ask(server, "PUT", "/")[0] == 501
 
 
@@ -380,7 +381,7 @@ def test_many_pages_at_once_are_answered_each_with_its_own(server, digits, weigh
     found = {}
 
     def one(index):
-        found[index] = ask(server, "POST", "/picture", encoded(digits[index]))[2]
+        found[index] = ask(server, "POST", "/image", encoded(digits[index]))[2]
 
     threads = [threading.Thread(target=one, args=[index]) for index in range(16)]
     for thread in threads:
@@ -395,7 +396,7 @@ def test_many_pages_at_once_are_answered_each_with_its_own(server, digits, weigh
 def test_a_network_that_diverged_is_told(weights, tmp_path, digits):
     write_onnx(tmp_path / "nan.onnx", (weights[0] * np.nan, weights[1]), INSIDE)
     with served(tmp_path / "nan.onnx") as server:
-        status, _, answer = ask(server, "POST", "/picture", encoded(digits[0]))
+        status, _, answer = ask(server, "POST", "/image", encoded(digits[0]))
     assert status == 400
     assert "nan.onnx answers NaN" in answer["error"]
 
@@ -409,10 +410,10 @@ def test_a_file_that_is_missing_or_damaged_is_told_and_the_other_one_goes_on(
     folder = tmp_path / "linear"
     shutil.copytree(linear, folder)
     (folder / "linear.tflite").unlink()
-    assert [file.name for file in demo.load_files(str(folder))] == ["ONNX"]
+    assert [file.name for file in demo_page.load_files(str(folder))] == ["ONNX"]
     assert re.match("warning: .*no linear.tflite; there is linear.onnx", capsys.readouterr().err)
     (folder / "linear.tflite").write_bytes(b"no network")
-    assert [file.name for file in demo.load_files(str(folder))] == ["ONNX"]
+    assert [file.name for file in demo_page.load_files(str(folder))] == ["ONNX"]
     assert "linear.tflite: not a network" in capsys.readouterr().err
     (folder / "linear.onnx").write_bytes(b"no network")
     assert demo.main(["--name", str(folder), "--port", "0", "--no-browser"]) == 1
@@ -617,7 +618,7 @@ def test_pictures_that_will_not_do_are_told_in_an_alert(page, digits, tmp_path):
     page.wait("document.querySelector('[role=alert]').textContent.includes('cannot be read')")
     assert text(page, "[role=alert]").startswith("letter.png: ")
     with open(tmp_path / "film.png", "wb") as file:
-        file.truncate(demo.LARGEST_UPLOAD + 2**20)
+        file.truncate(demo_page.LARGEST_UPLOAD + 2**20)
     page.choose("input[type=file]", tmp_path / "film.png")
     assert text(page, "[role=alert]") == "film.png has 17.0 MiB; at most 16 are taken."
     for name in ("one.png", "two.png"):

@@ -17,9 +17,10 @@ from PIL import Image
 from data_loader import transforms
 from inference import predict
 from inference.export import network
-from inference.graph import tflite_graph
+from inference.graph import METADATA, tflite_graph
+from inference.serving import exports
 from inference.serving.classifier import normalize, softmax
-from inference.verify.runtimes import METADATA, load
+from inference.verify.runtimes import load
 
 ROOT = Path(__file__).resolve().parents[2]
 MEAN, STD = 0.1307, 0.3081
@@ -337,7 +338,7 @@ def test_pictures_that_are_not_there_are_an_error_before_anything_is_loaded(caps
 def test_an_export_that_is_not_there_is_an_error_that_says_which_are(
     export, pictures, capsys, monkeypatch
 ):
-    monkeypatch.setattr(predict, "HOME", export.parent)
+    monkeypatch.setattr(exports, "HOME", export.parent)
     picture = pictures / "000.png"
     assert predict.main(["--name", "digits", str(picture)]) == 0
     capsys.readouterr()
@@ -346,7 +347,7 @@ def test_an_export_that_is_not_there_is_an_error_that_says_which_are(
     assert "did you mean 'digits'?" in err
     Path("digits").mkdir()
     Path("digits/digits.onnx.rejected").write_bytes(b"")
-    monkeypatch.setattr(predict, "HOME", Path("nowhere"))
+    monkeypatch.setattr(exports, "HOME", Path("nowhere"))
     err = refusal(capsys, "--name", "digits", picture)
     assert "no digits.onnx; there is digits.onnx.rejected" in err
     err = refusal(capsys, "--name", export / "digits.onnx", picture, "--runtime", "jax")

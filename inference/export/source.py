@@ -1,0 +1,44 @@
+"""The checkpoint and the config that an export is made from.
+
+This module must not import `model`: the run's own copy of it is to be found first.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import utils
+from training.checkpoint.naming import find
+from training.checkpoint.reading import read
+from training.checkpoint.restore import network_params
+from training.config import read_config
+
+
+class Source(NamedTuple):
+    """What an export is made from."""
+
+    config: Any  # Config
+    config_file: Path
+    checkpoint: Path
+    arrays: dict  # `network_params` of the checkpoint
+
+
+def find_source(weights="latest", config=None, overrides=()):
+    """Returns the Source; makes the project's folder the current one, as a config's paths expect.
+
+    Args:
+        weights: path of a checkpoint or a run folder; "latest": the last run.
+        config: path of a config in place of the run's own.
+        overrides: list of "key.path=value".
+
+    Raises:
+        UserError: there is no such checkpoint, or it or the config cannot be read.
+    """
+    named = None if weights == "latest" else Path(weights).resolve()
+    config_file = Path(config).resolve() if config else None
+    os.chdir(utils.ROOT)
+    checkpoint = find(named or utils.latest_run("saved"), prefer_best=True).resolve()
+    utils.use_code_of(checkpoint.parent)
+    config_file = config_file or checkpoint.parent / "config.json"
+    config = read_config(config_file, overrides)
+    return Source(config, config_file, checkpoint, network_params(read(checkpoint)[0]))
