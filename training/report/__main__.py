@@ -1,4 +1,8 @@
-"""Several runs on one page: python -m training.report RUN RUN ..."""
+"""Shows several runs on one page.
+
+python -m training.report RUN RUN ...
+python -m training.report saved/MNIST_Sample       all runs in a folder
+"""
 
 import argparse
 import sys
@@ -10,10 +14,14 @@ from utils import UserError
 def main(argv=None):
     """Writes the page of several runs; returns the exit code."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m training.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, two or more")
-    parser.add_argument("--out", metavar="FILE", help="in place of comparison.html beside the runs")
+    parser.add_argument(
+        "--out", metavar="FILE", help="the page; by default comparison.html beside the runs"
+    )
     options = parser.parse_args(argv)
     try:
         print(f"Look at {write_comparison(options.runs, options.out)}")

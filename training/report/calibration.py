@@ -1,8 +1,8 @@
-"""Whether a classifier is as often right as it is sure: reliability diagram, calibration error.
+"""Calibration of a classifier: reliability diagram and expected calibration error.
 
 Guo et al. 2017, On Calibration of Modern Neural Networks (https://arxiv.org/abs/1706.04599): the
 predictions are sorted into bins by their confidence, the probability of the predicted class, and
-each bin's accuracy is held against its mean confidence.
+each bin's accuracy is compared with its mean confidence.
 """
 
 import math
@@ -10,63 +10,63 @@ import math
 import numpy as np
 
 BINS = 15  # as in the paper
-DEVIATIONS = 1.96  # of a normal distribution, to either side, that hold 95 % of it
+Z_95 = 1.96  # standard deviations to either side of a normal mean that cover 95 %
 
 
-def calibrate(confidence, right):
+def calibrate(confidence, correct):
     """Returns the calibration of a classifier's predictions, or None if there are none.
 
     Args:
-        confidence: (examples,) probability of the predicted class; what is not finite is left out.
-        right: (examples,) bool, whether it was the true one.
+        confidence: (examples,) probability of the predicted class; non-finite ones are left out.
+        correct: (examples,) bool, whether the predicted class is the true one.
 
     Returns:
-        {"error": the expected calibration error, sum over bins of share of the examples times
-        |accuracy - mean confidence|; "confidence", "accuracy": the means; "bins": a dict for each
-        that holds anything, with "low" < confidence <= "high", "examples", "confidence",
-        "accuracy" and its 95 % "interval"}
+        A dict: "error" is the expected calibration error, the sum over bins of the share of the
+        examples times |accuracy - mean confidence|; "confidence" and "accuracy" are the means;
+        "bins" has a dict for each bin that is not empty, with "low" < confidence <= "high",
+        "examples", "confidence", "accuracy" and its 95 % "interval".
     """
     finite = np.isfinite(confidence)
-    confidence, right = confidence[finite], right[finite]
+    confidence, correct = confidence[finite], correct[finite]
     if confidence.size == 0:
         return None
     edges = np.linspace(0, 1, BINS + 1)
-    places = np.searchsorted(edges[1:-1], confidence)
+    bin_of = np.searchsorted(edges[1:-1], confidence)
     bins = []
-    for place in np.unique(places):
-        inside = places == place
-        count, hits = int(inside.sum()), int(right[inside].sum())
+    for index in np.unique(bin_of):
+        inside = bin_of == index
+        count, hits = int(inside.sum()), int(correct[inside].sum())
         bins.append({
-            "low": float(edges[place]),
-            "high": float(edges[place + 1]),
+            "low": float(edges[index]),
+            "high": float(edges[index + 1]),
             "examples": count,
             "confidence": float(confidence[inside].mean()),
             "accuracy": hits / count,
-            "interval": wilson(hits, count),
+            "interval": wilson_interval(hits, count),
         })  # fmt: skip
     gaps = [one["examples"] * abs(one["accuracy"] - one["confidence"]) for one in bins]
     return {
         "error": sum(gaps) / confidence.size,
         "confidence": float(confidence.mean()),
-        "accuracy": float(right.mean()),
+        "accuracy": float(correct.mean()),
         "bins": bins,
     }
 
 
-def wilson(hits, count):
-    """Returns the 95 % interval of a share of `hits` in `count` (Wilson 1927).
+def wilson_interval(hits, count):
+    """Returns the 95 % confidence interval of a proportion, `hits` of `count` (Wilson 1927).
 
     https://doi.org/10.1080/01621459.1927.10502953
     """
-    share, square = hits / count, DEVIATIONS**2
+    share, square = hits / count, Z_95**2
     middle = (share + square / (2 * count)) / (1 + square / count)
     half = math.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    half *= DEVIATIONS / (1 + square / count)
+    half *= Z_95 / (1 + square / count)
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def diagram(calibration):
-    """Returns what the template draws of a calibration, in percent of the plot."""
+def reliability_diagram(calibration):
+    """Returns what the template draws of a calibration, in percent of the plot's size."""
     bars, whiskers, dots, readouts, edge = [], [], [], [], 0.0
     for one in calibration["bins"]:
         left, right, accuracy = 100 * one["low"], 100 * one["high"], 100 * one["accuracy"]

@@ -1,66 +1,69 @@
-"""Turns a classifier's predictions into what the report shows: confusions, mistakes, samples."""
+"""Summarizes a classifier's predictions for the report: confusion matrix, mistakes, samples."""
 
 import numpy as np
 
 from training.report.calibration import calibrate
-from training.report.images import picture, samples
+from training.report.images import class_samples, data_uri
 
 MISTAKES = 25  # shown, the most confident ones
-MATRIX_CLASSES = 50  # with more classes the commonest confusions are listed instead
+MATRIX_CLASSES = 50  # with more classes the most common confusions are listed instead
 
 
-def decide(predictions):
+def classify(predictions):
     """Returns the probabilities, the predicted classes and the classes' names.
 
     Args:
-        predictions: `training.report.Predictions`.
+        predictions: `training.engine.evaluation.Predictions`.
+
+    Returns:
+        (examples, classes) float64, (examples,) integers and a list of text.
 
     Raises:
-        ValueError: the shapes do not fit, or a target is no class.
+        ValueError: the shapes do not match, or a target is not a class.
     """
     logits, targets = np.asarray(predictions.logits, np.float64), np.asarray(predictions.targets)
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(
-            f"predictions: logits of shape {logits.shape} and targets of shape {targets.shape} "
-            "came, expected (examples, classes) and (examples,)."
+            f"predictions: got logits of shape {logits.shape} and targets of shape "
+            f"{targets.shape}, expected (examples, classes) and (examples,)."
         )
     count = logits.shape[1]
     if targets.size and not 0 <= targets.min() <= targets.max() < count:
         raise ValueError(
-            f"predictions: targets from {targets.min()} to {targets.max()} came, "
+            f"predictions: got targets from {targets.min()} to {targets.max()}, "
             f"expected 0 to {count - 1}, as there are {count} logits."
         )
-    with np.errstate(invalid="ignore"):  # a network that diverged says NaN, and so do we
-        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
-        chances /= chances.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # of a network that diverged, the probabilities are NaN
+        probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities /= probabilities.sum(axis=1, keepdims=True)
     names = range(count) if predictions.classes is None else predictions.classes
-    return chances, logits.argmax(axis=1), [str(name) for name in names]
+    return probabilities, logits.argmax(axis=1), [str(name) for name in names]
 
 
-def judge(predictions):
+def summarize(predictions):
     """Returns what the template shows of the predictions, as a dict.
 
     Args:
-        predictions: `training.report.Predictions`.
+        predictions: `training.engine.evaluation.Predictions`.
     """
-    chances, predicted, classes = decide(predictions)
+    probabilities, predicted, classes = classify(predictions)
     targets, images = np.asarray(predictions.targets), predictions.images
-    look = images if callable(images) or images is None else images.__getitem__
+    image_at = images if callable(images) or images is None else images.__getitem__
     pairs, counts = np.unique(targets * len(classes) + predicted, return_counts=True)
-    confidence = chances[np.arange(len(targets)), predicted]
+    confidence = probabilities[np.arange(len(targets)), predicted]
     wrong = np.flatnonzero(predicted != targets)
-    order = wrong[np.argsort(-confidence[wrong], kind="stable")]  # NaN comes last
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")]  # NaN is sorted last
     return {
         "source": predictions.source,
         "examples": len(targets),
         "wrong": len(wrong),
         "classes": classes,
         "matrix": _matrix(pairs, counts, len(classes)) if len(classes) <= MATRIX_CLASSES else None,
-        "confusions": _commonest(pairs, counts, classes),
+        "confusions": _most_common(pairs, counts, classes),
         "mistakes": [
             {
                 "index": i,
-                "picture": look and picture(look(i)),
+                "image": image_at and data_uri(image_at(i)),
                 "predicted": classes[predicted[i]],
                 "probability": float(confidence[i]),
                 "target": classes[targets[i]],
@@ -68,17 +71,17 @@ def judge(predictions):
             for i in order[:MISTAKES].tolist()
         ],
         "calibration": calibrate(confidence, predicted == targets),
-        "samples": samples(look, targets, classes),
+        "samples": class_samples(image_at, targets, classes),
     }
 
 
-def _commonest(pairs, counts, classes):
-    """The confusions that occur most, as (true class, predicted class, count)."""
+def _most_common(pairs, counts, classes):
+    """The most frequent confusions, as (true class, predicted class, count)."""
     confusions = []
-    for place in np.argsort(-counts, kind="stable"):
-        target, predicted = divmod(int(pairs[place]), len(classes))
+    for index in np.argsort(-counts, kind="stable"):
+        target, predicted = divmod(int(pairs[index]), len(classes))
         if target != predicted:
-            confusions.append((classes[target], classes[predicted], int(counts[place])))
+            confusions.append((classes[target], classes[predicted], int(counts[index])))
         if len(confusions) == MISTAKES:
             break
     return confusions
@@ -88,10 +91,11 @@ def _matrix(pairs, counts, classes):
     """Rows of (cells, recall), a cell being (count, heat from 0 to 1); and the precisions."""
     matrix = np.zeros((classes, classes), int)
     matrix.flat[pairs] = counts
-    right = matrix.diagonal()
+    correct = matrix.diagonal()
     with np.errstate(invalid="ignore"):  # a class that never occurs, or is never predicted
-        recall, precision = right / matrix.sum(axis=1), right / matrix.sum(axis=0)
-    heat = np.sqrt(matrix / max(1, (matrix - np.diag(right)).max()))  # the root shows rare mistakes
+        recall, precision = correct / matrix.sum(axis=1), correct / matrix.sum(axis=0)
+    # The square root makes rare mistakes visible.
+    heat = np.sqrt(matrix / max(1, (matrix - np.diag(correct)).max()))
     np.fill_diagonal(heat, np.nan_to_num(recall))
     cells = [
         list(zip(*row, strict=True)) for row in zip(matrix.tolist(), heat.tolist(), strict=True)

@@ -1,26 +1,29 @@
-"""What differs between runs: config, code, data, versions and figures, as a table.
+"""Prints a table of what differs between runs: config, code, data, versions and metrics.
 
 python -m training.report.compare RUN RUN ...
 python -m training.report.compare saved/MNIST_Sample      all runs in a folder
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
-from training.common.records import flatten, rename_std
-from training.provenance.record import read_record
+from training.common.records import flatten, parse_record, read_lines
 from utils import UserError
 
-WIDEST = 40  # characters of a cell
+RECORDS = ("config.json", "environment.json")  # of a run folder
+MAX_CELL = 40  # characters
 
 
 def main(argv=None):
     """Prints the table; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m training.report.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, two or more")
     runs = parser.parse_args(argv).runs
     try:
@@ -31,27 +34,30 @@ def main(argv=None):
     return 0
 
 
-def compare(runs):
-    """Returns the table of all in which run folders differ, and the figures of their last epochs.
+def compare(paths):
+    """Returns the table of what differs between runs, and of the metrics of their last epochs.
+
+    Args:
+        paths: run folders, or folders of them.
 
     Raises:
-        UserError: there are fewer than two, or one is no run folder.
+        UserError: there are fewer than two, or one is not a run folder.
     """
-    runs = find_runs(runs)
+    runs = find_runs(paths)
     rows = [("", *(run.name for run in runs))]
     for title, section in differences(runs).items():
         rows += [(title, *[""] * len(runs))]
         rows += [(f"  {name}", *map(str, cells)) for name, cells in section.items()] or [
             ("  the same", *[""] * len(runs))
         ]
-    return "\n".join([_table(rows), "", *verdicts(runs)])
+    return "\n".join([_table(rows), "", *bit_comparison(runs)])
 
 
 def find_runs(paths):
-    """Returns the run folders that paths stand for: themselves, or those in them.
+    """Returns the run folders that paths name: themselves, or those in them.
 
     Raises:
-        UserError: there are fewer than two, or one is no run folder.
+        UserError: there are fewer than two, or one is not a run folder.
     """
     runs = [run for path in paths for run in _runs(Path(path))]
     if len(runs) < 2:
@@ -60,37 +66,36 @@ def find_runs(paths):
 
 
 def differences(runs):
-    """Returns {section: {name: [what each run has]}} of what differs, and the last epochs' figures.
+    """Returns {section: {name: [value of each run]}} of what differs, and the last epochs' metrics.
 
     Args:
         runs: run folders.
     """
-    records = [read_record(run) for run in runs]
-    configs = [json.loads((run / "config.json").read_text(encoding="utf-8")) for run in runs]
-    for record in records:
-        record.pop("config", None)  # config.json is the same, and older runs have only that
-    epochs = [_epochs(run) for run in runs]
+    configs, environments = ([_read(run / name) for run in runs] for name in RECORDS)
+    for record in environments:
+        record.pop("config", None)  # config.json has the same, and older runs have only that
+    epochs = [[line for line in _metrics(run) if "batch" not in line] for run in runs]
     return {
         "config": _differing(configs),
-        "made from": _differing(records),
-        "last epoch": _side_by_side([run[-1] if run else {} for run in epochs]),
+        "code, data, versions": _differing(environments),
+        "last epoch": _side_by_side([lines[-1] if lines else {} for lines in epochs]),
     }
 
 
-def verdicts(runs):
-    """Yields in words whether each run's figures and weights are those of the first, to the bit."""
-    first, weights = _lines(runs[0]), _weights(runs[0])
+def bit_comparison(runs):
+    """Yields a line for the metrics and the weights of each run: whether the first's are equal."""
+    first, weights = _metrics(runs[0]), _weights(runs[0])
     for run in runs[1:]:
-        pairs = zip(first, lines := _lines(run), strict=False)
+        pairs = zip(first, lines := _metrics(run), strict=False)
         step = next((one["step"] for one, other in pairs if one != other), None)
         if step is not None:
-            yield f"{run.name}: its figures are others from step {step} on"
+            yield f"{run.name}: its metrics differ from step {step} on"
         elif len(lines) != len(first):
-            yield f"{run.name}: its figures are the same, as far as both runs have come"
+            yield f"{run.name}: its metrics are the same as far as both runs have trained"
         else:
-            yield f"{run.name}: its figures are the same to the bit"
+            yield f"{run.name}: its metrics are the same to the bit"
         same = weights is not None and weights == _weights(run)
-        yield f"{run.name}: its latest checkpoint holds {'the same' if same else 'other'} bits"
+        yield f"{run.name}: its latest checkpoint has {'the same' if same else 'other'} bits"
 
 
 def _runs(path):
@@ -99,7 +104,9 @@ def _runs(path):
     if (path / "config.json").is_file() or not runs:
         runs = [path]
     if not (runs[0] / "config.json").is_file():
-        raise UserError(f"{path}: no config.json is here; expected a run folder, or one of them")
+        raise UserError(
+            f"{path}: no config.json is here; expected a run folder, or a folder of runs"
+        )
     return runs
 
 
@@ -114,16 +121,12 @@ def _side_by_side(records):
     return {name: [record.get(name, "-") for record in records] for name in names}
 
 
-def _epochs(run):
-    """The figures of each epoch's end."""
-    lines = _lines(run)
-    return [line for line in lines if "batch" not in line]
+def _read(path):
+    return parse_record(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _lines(run):
-    path = run / "metrics.jsonl"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [rename_std(json.loads(line)) for line in text.splitlines()]
+def _metrics(run):
+    return read_lines(run / "metrics.jsonl")
 
 
 def _weights(run):
@@ -132,7 +135,7 @@ def _weights(run):
 
 
 def _table(rows):
-    rows = [[_short(cell) for cell in row] for row in rows]
+    rows = [[_shorten(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -141,8 +144,8 @@ def _table(rows):
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _short(text):
-    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
+def _shorten(text):
+    return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 3]}..."
 
 
 if __name__ == "__main__":

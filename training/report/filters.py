@@ -1,35 +1,36 @@
-"""The weights that a picture meets first in a network, as pictures themselves."""
+"""The filters of a network's first layer, as images."""
 
 import jax
 import numpy as np
 from PIL import Image
 
-from training.report.images import channels_first, row
+from training.report.images import channels_first, image_grid
 
 FILTERS = 64  # shown, the first ones
-NEGATIVE, POSITIVE = (38, 139, 214), (230, 110, 30)  # colours that the colour-blind tell apart
-LARGEST = 99  # percentile of the weights' sizes that has the full colour
+NEGATIVE, POSITIVE = (38, 139, 214), (230, 110, 30)  # RGB, distinct for the colour-blind
+FULL_COLOUR = 99  # percentile of the weights' magnitudes that has the full colour
 PRODUCTS = ("dot_general", "conv_general_dilated")
 INPUT = "input"
 
 
-def filters(network, params, inputs):
+def first_layer_filters(network, params, inputs):
     """Returns the first layer's filters as the template shows them, or None if it has none.
 
-    A filter is a kernel of a convolution, larger than one pixel, or the weights of all of a grey
-    picture's pixels for a feature of a fully connected layer.
+    A filter is a kernel of a convolution, larger than one pixel, or a feature's weights for all
+    pixels of a grey image in a fully connected layer.
 
     Args:
         network: function of params and inputs.
         params: its parameters.
-        inputs: (batch, ...) pictures, as `training.report.images.image_of` takes them, or their shape.
+        inputs: (batch, ...) images, as `training.report.images.image_of` takes them, or their
+            shape and dtype.
     """
     path, weights = first_weights(network, params, inputs) or ("", np.zeros(()))
     kernels = _kernels(weights, *_sides(*inputs.shape[1:]))
     if kernels is None or not np.isfinite(kernels).all():
         return None
     count, height, width, channels = kernels.shape
-    images = _drawn(kernels[:FILTERS])
+    images = _draw(kernels[:FILTERS])
     columns = min(len(images), 16 if max(height, width) <= 8 else 8)
     return {
         "path": path,
@@ -38,15 +39,15 @@ def filters(network, params, inputs):
         "size": f"{height} × {width}",
         "colour": channels >= 3,
         "columns": columns,
-        "picture": row(images, columns),
+        "image": image_grid(images, columns),
     }
 
 
 def first_weights(network, params, inputs):
     """Returns (path, array) of the first weights that the inputs are multiplied with, or None.
 
-    The computation is traced, not run: whatever comes of the inputs is followed until a product or
-    convolution of it with what comes of a single array of the parameters.
+    The computation is traced, not run. Everything computed from the inputs is followed until it is
+    multiplied or convolved with something computed from a single array of the parameters.
 
     Args:
         network: function of params and inputs.
@@ -55,45 +56,51 @@ def first_weights(network, params, inputs):
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     traced = jax.make_jaxpr(network)(params, inputs)
-    sources = [frozenset([place]) for place in range(len(leaves))] + [frozenset([INPUT])]
-    found, _ = _follow(traced.jaxpr, sources)
+    sources = [frozenset([index]) for index in range(len(leaves))] + [frozenset([INPUT])]
+    found, _ = _first_product(traced.jaxpr, sources)
     if found is None:
         return None
     path, leaf = leaves[found]
     return jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)
 
 
-def _follow(jaxpr, sources):
-    """Which parameter the input meets first, or None; and what the results come of.
+def _first_product(jaxpr, sources):
+    """Finds the parameter that the input is multiplied with first.
 
     Args:
         jaxpr: a traced computation.
-        sources: for each of its arguments, the set of what it comes of.
+        sources: for each of its arguments, the set of parameters and inputs it depends on.
+
+    Returns:
+        The parameter's index or None, and the sources of each result.
     """
     known = dict(zip(jaxpr.invars, sources, strict=True))
-    nothing = frozenset()
     for equation in jaxpr.eqns:
-        # What is no variable is a literal number, which cannot even be looked up.
-        came = [nothing if hasattr(v, "val") else known.get(v, nothing) for v in equation.invars]
+        operands = [_sources(variable, known) for variable in equation.invars]
         if equation.primitive.name in PRODUCTS:
-            for one, other in (came, came[::-1]):
+            for one, other in (operands, operands[::-1]):
                 if INPUT in one and INPUT not in other and len(other) == 1:
                     return next(iter(other)), []
-        results = [nothing.union(*came)] * len(equation.outvars)
-        for inner in _inner(equation):
-            count = len(inner.invars)  # of a condition, the first argument is what it decides by
-            if count <= len(came):
-                found, results_of_it = _follow(inner, came[len(came) - count :])
+        results = [frozenset().union(*operands)] * len(equation.outvars)
+        for inner in _inner_jaxprs(equation):
+            count = len(inner.invars)  # the first argument of a condition is its predicate
+            if count <= len(operands):
+                found, inner_results = _first_product(inner, operands[len(operands) - count :])
                 if found is not None:
                     return found, []
-                if len(results_of_it) == len(results):
-                    results = results_of_it
+                if len(inner_results) == len(results):
+                    results = inner_results
         known.update(zip(equation.outvars, results, strict=True))
-    return None, [nothing if hasattr(v, "val") else known.get(v, nothing) for v in jaxpr.outvars]
+    return None, [_sources(variable, known) for variable in jaxpr.outvars]
 
 
-def _inner(equation):
-    """The computations inside of an equation: of a jitted function, a branch, a loop."""
+def _sources(variable, known):
+    """What a variable depends on; a literal number depends on nothing, and is not hashable."""
+    return frozenset() if hasattr(variable, "val") else known.get(variable, frozenset())
+
+
+def _inner_jaxprs(equation):
+    """Yields the computations inside an equation: of a jitted function, a branch, a loop."""
     for value in equation.params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
             if hasattr(one, "eqns"):
@@ -101,14 +108,14 @@ def _inner(equation):
 
 
 def _sides(*shape):
-    """The height, width and channels of a picture of a shape."""
+    """The height, width and channels of an image of a shape."""
     if len(shape) == 2:
         return (*shape, 1)
     return (*shape[1:], shape[0]) if channels_first(shape) else shape
 
 
 def _kernels(weights, height, width, channels):
-    """Weights as (features, height, width, channels), or None if they are no filters."""
+    """Weights as (features, height, width, channels), or None if they are not filters."""
     if weights.ndim == 4:
         if weights.shape[2] == channels:  # (height, width, channels, features)
             weights = weights.transpose(3, 0, 1, 2)
@@ -117,7 +124,7 @@ def _kernels(weights, height, width, channels):
         else:
             return None
         return weights if weights[0, ..., 0].size > 1 else None
-    if weights.ndim == 2 and channels == 1:  # of more channels, their order is not known here
+    if weights.ndim == 2 and channels == 1:  # of more channels, the order is not known here
         if weights.shape[0] == height * width:
             weights = weights.T
         if weights.shape[1] == height * width:
@@ -125,10 +132,10 @@ def _kernels(weights, height, width, channels):
     return None
 
 
-def _drawn(kernels):
-    """An image each, on one scale: colours around grey, or from blue by nothing to orange."""
+def _draw(kernels):
+    """An image for each, on one scale: colours around grey, or blue, transparent, orange."""
     kernels = kernels.astype(np.float32)
-    kernels = np.clip(kernels / (np.percentile(np.abs(kernels), LARGEST) or 1), -1, 1)
+    kernels = np.clip(kernels / (np.percentile(np.abs(kernels), FULL_COLOUR) or 1), -1, 1)
     if kernels.shape[-1] >= 3:
         pixels = np.round(127.5 * (1 + kernels[..., :3]))
     else:

@@ -1,4 +1,4 @@
-"""What a run has to show in pictures beside its predictions: augmentation, and first filters."""
+"""The images that a report shows beside the predictions: augmentation and first-layer filters."""
 
 import logging
 from typing import NamedTuple
@@ -11,21 +11,21 @@ from training.common.trees import pick
 from training.distributed.sharding import to_host
 from training.engine.binding import bind
 from training.engine.compilation import QUICKLY
-from training.report.filters import filters
-from training.report.images import image_of, row
+from training.report.filters import first_layer_filters
+from training.report.images import image_grid, image_of
 from utils import UserError
 
-PICTURES, VARIATIONS = 8, 7  # that augmentation is shown of, and of each of them
+EXAMPLES, VARIATIONS = 8, 7  # images that augmentation is shown of, and variations of each
 LOG = logging.getLogger("main")
 
 
 class Gallery(NamedTuple):
-    """What the report shows.
+    """What the report shows of data and network.
 
     Attributes:
-        augmented: {"index", "before", "after"} of some examples: before, and a row of what
-            augmentation made of it. Empty where there is none, or no pictures.
-        filters: what `training.report.filters.filters` returns.
+        augmented: "index", "before" and "after" of some examples: the image as stored, and a row
+            of its augmented variations. Empty without augmentation, or without images.
+        filters: what `training.report.filters.first_layer_filters` returns.
     """
 
     augmented: list
@@ -37,11 +37,11 @@ def collect_gallery(config, experiment, params):
 
     Args:
         config: the run's Config.
-        parts: what `build` returned.
-        params: the network's parameters.
+        experiment: the Experiment that `training.engine.build.build` returned.
+        params: the network's parameters, or None.
     """
     loader = experiment.loaders["train"]
-    indices = np.unique(np.linspace(0, len(loader.dataset) - 1, PICTURES).astype(int))
+    indices = np.unique(np.linspace(0, len(loader.dataset) - 1, EXAMPLES).astype(int))
     inputs = gather(loader.read(indices)["inputs"])
     if not hasattr(inputs, "dtype") or image_of(inputs[0]) is None:
         return Gallery([], None)
@@ -56,23 +56,23 @@ def collect_gallery(config, experiment, params):
         return experiment.forward(params, inputs, None, False)[0]
 
     augment = config.data_loader.augment
-    augmented = _if_it_can("augmentation", _augmented, augment, indices, inputs)
+    augmented = _or_warn("augmentation", _augmented, augment, indices, inputs) or []
     if params is None:
-        return Gallery(augmented or [], None)
-    return Gallery(augmented or [], _if_it_can("filters", filters, network, params, batch))
+        return Gallery(augmented, None)
+    return Gallery(augmented, _or_warn("filters", first_layer_filters, network, params, batch))
 
 
-def _if_it_can(what, function, *args):
-    """What a function of the user's functions returns; where one of them refuses, it is told."""
+def _or_warn(what, function, *args):
+    """What a function returns that calls the user's code; None with a warning if that refuses."""
     try:
         return function(*args)
-    except UserError as error:  # such as: it takes whole batches only
+    except UserError as error:  # for example, it takes whole batches only
         LOG.warning("The report shows no %s: %s", what, error)
         return None
 
 
 def _augmented(named, indices, inputs):
-    """Each picture as it is stored, and as augmentation draws it with several keys."""
+    """Each image as stored, and as augmentation changes it with several keys."""
     if named is None:
         return []
     function = bind(named, "transform", "data_loader.augment", 1, ("key",))
@@ -81,19 +81,20 @@ def _augmented(named, indices, inputs):
         lambda inputs, seed: function(inputs, key=jax.random.key(seed)),
         compiler_options=QUICKLY,
     )
-    drawn = [np.asarray(augment(inputs, seed)) for seed in range(VARIATIONS)]
-    drawn = _visible(np.stack(drawn, axis=1))
+    variations = [np.asarray(augment(inputs, seed)) for seed in range(VARIATIONS)]
+    variations = _to_uint8(np.stack(variations, axis=1))
     shown = []
-    for index, before, variations in zip(indices.tolist(), inputs, drawn, strict=True):
-        after = [image_of(one) for one in variations]
-        if None in after:
+    for index, before, after in zip(indices.tolist(), inputs, variations, strict=True):
+        images = [image_of(one) for one in after]
+        if None in images:
             return []
-        shown.append({"index": index, "before": row([image_of(before)]), "after": row(after)})
+        before = image_grid([image_of(before)])
+        shown.append({"index": index, "before": before, "after": image_grid(images)})
     return shown
 
 
-def _visible(pixels):
-    """Numbers that augmentation made of the pixels, from black for the lowest to white."""
+def _to_uint8(pixels):
+    """Pixels as uint8; other numbers are scaled from black for the lowest to white."""
     if pixels.dtype == np.uint8:
         return pixels
     low, high = np.nanmin(pixels), np.nanmax(pixels)

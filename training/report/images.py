@@ -1,4 +1,4 @@
-"""Pixels into pictures that stand inside a page, alone or in rows."""
+"""Turns pixels into images embedded in a page, alone or in rows."""
 
 import base64
 import io
@@ -6,15 +6,15 @@ import io
 import numpy as np
 from PIL import Image
 
-CRISP_PIXELS = 64  # pictures up to this side keep every pixel as a square
-PHOTO_PIXELS = 192  # larger pictures are scaled down to this side
-ROW_PIXELS = 64  # and to this one where several stand in a row
-GAP = 0.06  # between the pictures of a row, as a share of their side
+CRISP_PIXELS = 64  # images up to this side are shown with every pixel as a square
+PHOTO_PIXELS = 192  # larger images are scaled down to this side
+ROW_PIXELS = 64  # and to this one where several are in a row
+GAP = 0.06  # between the images of a row, as a share of their side
 SAMPLES, CLASSES = 100, 30  # shown at most
 
 
 def image_of(pixels):
-    """Returns a PIL image, or None if it is no picture.
+    """Returns a PIL image, or None if the pixels are not an image.
 
     Args:
         pixels: uint8 (height, width), (channels, height, width) or (height, width, channels), with
@@ -31,26 +31,26 @@ def image_of(pixels):
 
 
 def channels_first(shape):
-    """Tells whether a picture of three axes has its channels before its height and width."""
+    """Whether an image of three axes has its channels before its height and width."""
     return shape[0] <= 4
 
 
-def picture(pixels):
-    """Returns pixels as `image_of` takes them as a data URI, or None if they are no picture."""
+def data_uri(pixels):
+    """Returns pixels as a data URI, or None if they are not an image; see `image_of`."""
     image = image_of(pixels)
     if image is None:
         return None
     crisp = is_crisp(image)
     image.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
-    return _encoded(image, crisp)
+    return _encode(image, crisp)
 
 
-def row(images, columns=None):
+def image_grid(images, columns=None):
     """Returns images side by side as one data URI, transparent between them.
 
     Args:
         images: PIL images.
-        columns: images in a row, if there is to be more than one row.
+        columns: images in a row; None: all of them.
     """
     crisp = all(map(is_crisp, images))
     images = [image.copy() for image in images]
@@ -62,39 +62,39 @@ def row(images, columns=None):
     rows = -(-len(images) // columns)
     size = (columns * (width + gap) - gap, rows * (height + gap) - gap)
     sheet = Image.new("LA" if all(image.mode == "L" for image in images) else "RGBA", size)
-    for place, image in enumerate(images):
-        at = (place % columns * (width + gap), place // columns * (height + gap))
-        sheet.paste(image.convert(sheet.mode), at)
-    return _encoded(sheet, crisp)
+    for index, image in enumerate(images):
+        corner = (index % columns * (width + gap), index // columns * (height + gap))
+        sheet.paste(image.convert(sheet.mode), corner)
+    return _encode(sheet, crisp)
 
 
 def is_crisp(image):
-    """Whether every pixel is to be seen as a square."""
+    """Whether every pixel is shown as a square."""
     return max(image.size) <= CRISP_PIXELS
 
 
-def samples(look, targets, classes):
-    """Returns the first examples of each class, {"name", "count", "shown", "picture"} each.
+def class_samples(image_at, targets, classes):
+    """Returns the first examples of each class, a dict of "name", "count", "shown", "image" each.
 
     Args:
-        look: function of an example's index that returns its pixels, or None.
+        image_at: function of an example's index that returns its pixels, or None.
         targets: (examples,) integers.
-        classes: a name for each class; the first of many are shown.
+        classes: a name for each class; of many classes the first are shown.
     """
-    shown, each = [], min(10, max(3, SAMPLES // max(1, len(classes))))
-    for label, name in enumerate(classes[:CLASSES] if look else ()):
-        places = np.flatnonzero(targets == label)
-        images = [image_of(look(index)) for index in places[:each].tolist()]
+    samples, per_class = [], min(10, max(3, SAMPLES // max(1, len(classes))))
+    for label, name in enumerate(classes[:CLASSES] if image_at else ()):
+        indices = np.flatnonzero(targets == label)
+        images = [image_of(image_at(index)) for index in indices[:per_class].tolist()]
         if None in images:
             return []
         if images:
-            counts = {"count": len(places), "shown": len(images)}
-            shown.append({"name": name, **counts, "picture": row(images)})
-    return shown
+            counts = {"count": len(indices), "shown": len(images)}
+            samples.append({"name": name, **counts, "image": image_grid(images)})
+    return samples
 
 
-def _encoded(image, crisp):
-    """A data URI: exactly, as PNG, or in fewer bytes, as WebP."""
+def _encode(image, crisp):
+    """A data URI: exact, as PNG, or in fewer bytes, as WebP."""
     file, kind = io.BytesIO(), "png" if crisp else "webp"
     image.save(file, kind)
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -212,7 +212,7 @@ def test_two_runs_are_compared_in_a_table(run, config, capsys):
     ends = [json.loads((run / "metrics.jsonl").read_text().splitlines()[-1]) for run in
             (first, again, other)]  # fmt: skip
     assert rows["test_loss"] == [str(end["test_loss"]) for end in ends]
-    assert f"{again.name}: its figures are the same to the bit" in table
+    assert f"{again.name}: its metrics are the same to the bit" in table
     assert f"{again.name}: its latest checkpoint holds the same bits" in table
     assert f"{other.name}: its figures are others from step 1 on" in table
     assert compare.main([str(first)]) == 1

@@ -1,25 +1,22 @@
 """What the report shows of data, augmentation, first layers and calibration."""
 
-import base64
-import io
 import json
 import re
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 
 from data_loader.transforms import random_shift
 from tests.helpers.project import BATCH_SIZE, ROOT
-from tests.training.report.test_report import page, sections, text, texts
+from tests.helpers.report_pages import page, pixels_of, sections, text, texts
 from training.config import read_config
 from training.engine.build import build
 from training.engine.evaluation import Predictions
-from training.report.calibration import BINS, calibrate, wilson
-from training.report.filters import NEGATIVE, POSITIVE, filters, first_weights
+from training.report.calibration import BINS, calibrate, wilson_interval
+from training.report.filters import NEGATIVE, POSITIVE, first_layer_filters, first_weights
 from training.report.gallery import VARIATIONS, Gallery, collect_gallery
 from training.report.page import write_report
 
@@ -30,15 +27,15 @@ SIDE = 28  # pixels
 
 
 @pytest.mark.parametrize("examples", [1, 7, 5000])
-def test_calibration_is_that_of_scikit_learn_with_the_error_of_the_paper(examples):
+def test_calibration_is_that_of_scikit_learn_and_its_error_that_of_the_paper(examples):
     random = np.random.default_rng(examples)
     confidence = random.uniform(0.1, 1, examples)
     confidence[: examples // 3] = (
         np.round(confidence[: examples // 3] * BINS) / BINS
     )  # on the edges
-    right = random.random(examples) < confidence**1.3
-    found = calibrate(confidence, right)
-    accuracy, mean = calibration_curve(right, confidence, n_bins=BINS)
+    correct = random.random(examples) < confidence**1.3
+    found = calibrate(confidence, correct)
+    accuracy, mean = calibration_curve(correct, confidence, n_bins=BINS)
     np.testing.assert_allclose([one["accuracy"] for one in found["bins"]], accuracy)
     np.testing.assert_allclose([one["confidence"] for one in found["bins"]], mean)
     assert sum(one["examples"] for one in found["bins"]) == examples
@@ -46,25 +43,25 @@ def test_calibration_is_that_of_scikit_learn_with_the_error_of_the_paper(example
     for low in np.arange(BINS) / BINS:
         inside = (confidence > low + 1e-12) & (confidence <= low + 1 / BINS + 1e-12)
         if inside.any():
-            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+            error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
     assert found["error"] == pytest.approx(error, abs=1e-9)
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 1), (1, 1), (3, 10), (990, 1000)])
-def test_the_interval_of_a_bin_is_wilsons(hits, count):
+def test_the_interval_of_a_bin_is_that_of_wilson(hits, count):
     expected = binomtest(hits, count).proportion_ci(0.95, method="wilson")
-    np.testing.assert_allclose(wilson(hits, count), expected, atol=1e-4)
+    np.testing.assert_allclose(wilson_interval(hits, count), expected, atol=1e-4)
 
 
-def test_what_is_not_finite_counts_for_no_calibration():
-    sure, right = np.array([0.9, np.nan, 0.7]), np.array([True, True, False])
-    found = calibrate(sure, right)
+def test_non_finite_confidences_are_left_out_of_the_calibration():
+    confidence, correct = np.array([0.9, np.nan, 0.7]), np.array([True, True, False])
+    found = calibrate(confidence, correct)
     assert sum(one["examples"] for one in found["bins"]) == 2
     assert found["accuracy"] == 0.5
-    assert calibrate(np.full(3, np.nan), right) is None
+    assert calibrate(np.full(3, np.nan), correct) is None
 
 
-def test_the_diagram_and_its_table_say_the_same(tmp_path, digits):
+def test_the_reliability_diagram_and_its_table_have_the_same_values(tmp_path, digits):
     tree = page(write_report(tmp_path, predictions=digits))
     table = next(one for one in tree.iter("table") if "accuracy by" in one.get("aria-label", ""))
     rows = [texts(row, "td") for row in table.findall("tbody/tr")]
@@ -74,14 +71,14 @@ def test_the_diagram_and_its_table_say_the_same(tmp_path, digits):
         == "accuracy by confidence"
     )  # fmt: skip
     dots = next(path for path in figure.iter("path") if path.get("class") == "test dots")
-    places = np.array(re.findall(r"M([\d.]+) ([\d.]+)h0", dots.get("d")), float)
-    assert len(rows) == len(places) > 5
+    points = np.array(re.findall(r"M([\d.]+) ([\d.]+)h0", dots.get("d")), float)
+    assert len(rows) == len(points) > 5
     numbers = [[float(cell.replace(",", "")) for cell in row[1:4]] for row in rows]
-    examples, sure, right = np.array(numbers).T
-    np.testing.assert_allclose(places[:, 0], sure, atol=0.06)
-    np.testing.assert_allclose(100 - places[:, 1], right, atol=0.06)
+    examples, confidence, accuracy = np.array(numbers).T
+    np.testing.assert_allclose(points[:, 0], confidence, atol=0.06)
+    np.testing.assert_allclose(100 - points[:, 1], accuracy, atol=0.06)
     assert examples.sum() == 10_000
-    gap = (examples * abs(sure - right)).sum() / 10_000
+    gap = (examples * abs(confidence - accuracy)).sum() / 10_000
     shown = float(re.search(r"calibration error is ([\d.]+) %", text(tree))[1])
     assert shown == pytest.approx(gap, abs=0.06)
 
@@ -89,20 +86,20 @@ def test_the_diagram_and_its_table_say_the_same(tmp_path, digits):
 # ---- samples ----
 
 
-def test_each_class_shows_its_first_examples_to_the_pixel(tmp_path, digits):
+def test_the_samples_of_a_class_are_exactly_its_first_examples(tmp_path, digits):
     tree = page(write_report(tmp_path, predictions=digits))
     strips = tree.findall(".//div[@class='samples']/img")
     heads = tree.findall(".//div[@class='samples']/div")
     assert len(strips) == 10
     for label, (head, strip) in enumerate(zip(heads, strips, strict=True)):
-        places = np.flatnonzero(digits.targets == label)
-        assert texts(head, "*") == [str(label), f"{len(places):,}"]
+        indices = np.flatnonzero(digits.targets == label)
+        assert texts(head, "*") == [str(label), f"{len(indices):,}"]
         assert strip.get("alt") == f"10 examples of {label}"
-        for shown, index in zip(tiles(decoded(strip), SIDE), places, strict=False):
+        for shown, index in zip(tiles(pixels_of(strip.get("src")), SIDE), indices, strict=False):
             np.testing.assert_array_equal(shown[..., 0], digits.images[index, 0])
 
 
-def test_samples_of_many_classes_and_of_photos_stay_few_and_small(tmp_path):
+def test_samples_of_many_classes_and_of_photos_are_few_and_small(tmp_path):
     random = np.random.default_rng(0)
     photo = random.integers(0, 256, (3, 300, 200), dtype=np.uint8)
     targets = np.arange(400) % 200
@@ -111,7 +108,7 @@ def test_samples_of_many_classes_and_of_photos_stay_few_and_small(tmp_path):
     strips = page(path).findall(".//div[@class='samples']/img")
     assert len(strips) == 30
     assert "30 of 200 classes" in text(page(path))
-    assert decoded(strips[0]).shape[0] <= 64
+    assert pixels_of(strips[0].get("src")).shape[0] <= 64
     assert path.stat().st_size < 1_000_000
 
 
@@ -124,8 +121,8 @@ def test_augmentation_is_shown_before_and_after(config, write_config):
     dataset = build(read_config(write_config(config))).loaders["train"].dataset
     varied = 0
     for one in found.augmented:
-        before, row = dataset[one["index"]][0][0], tiles(unpacked(one["after"]), SIDE)
-        np.testing.assert_array_equal(unpacked(one["before"])[..., 0], before)
+        before, row = dataset[one["index"]][0][0], tiles(pixels_of(one["after"]), SIDE)
+        np.testing.assert_array_equal(pixels_of(one["before"])[..., 0], before)
         assert len(row) == VARIATIONS
         padded = np.pad(before, 1)
         shifts = [padded[y : y + SIDE, x : x + SIDE] for y in range(3) for x in range(3)]
@@ -136,7 +133,7 @@ def test_augmentation_is_shown_before_and_after(config, write_config):
 
 
 def brightness(x, *, key):
-    """Gives numbers around zero in place of pixels."""
+    """Returns numbers around zero instead of pixels."""
     return x * jax.random.uniform(key, (len(x), 1, 1, 1)) - 100.0
 
 
@@ -150,12 +147,12 @@ def whole_batches(x, *, key):
 def test_augmentation_to_other_numbers_is_shown_from_black_to_white(config, write_config):
     config["data_loader"]["augment"] = {"name": f"{__name__}:brightness"}
     _, found = gallery_of(write_config(config))
-    pixels = np.concatenate([unpacked(one["after"])[..., 0].ravel() for one in found.augmented])
+    pixels = np.concatenate([pixels_of(one["after"])[..., 0].ravel() for one in found.augmented])
     assert (pixels.min(), pixels.max()) == (0, 255)
     assert len(np.unique(pixels)) > 100
 
 
-def test_augmentation_that_cannot_be_shown_is_told_and_stops_nothing(config, write_config, caplog):
+def test_augmentation_that_cannot_be_shown_is_a_warning(config, write_config, caplog):
     config["data_loader"]["augment"] = {"name": f"{__name__}:whole_batches"}
     _, found = gallery_of(write_config(config))
     assert found.augmented == []
@@ -196,43 +193,45 @@ def test_the_first_layer_is_found_in_networks_of_every_kind(
 
 
 @pytest.mark.parametrize("example", ["tabular", "text"])
-def test_what_has_no_pictures_has_an_empty_gallery(example, write_config):
+def test_the_gallery_of_data_without_images_is_empty(example, write_config):
     values = json.loads((ROOT / "examples" / example / "config.json").read_text())
     _, found = gallery_of(write_config(values))
     assert found == Gallery([], None)
 
 
-def test_filters_are_drawn_from_blue_by_nothing_to_orange():
+def test_filters_are_drawn_from_blue_over_transparent_to_orange():
     kernel = np.zeros((2, 2, 1, 3), np.float32)
     kernel[0, 0, 0] = 1, -1, 0.5
-    found = filters(lambda p, x: convolved(x, p["k"]), {"k": kernel}, pictures(1))
-    shown = tiles(unpacked(found["picture"]), 2)
+    found = first_layer_filters(lambda p, x: convolve(x, p["k"]), {"k": kernel}, images_of(1))
+    shown = tiles(pixels_of(found["image"]), 2)
     assert tuple(shown[0][0, 0]) == (*POSITIVE, 255)
     assert tuple(shown[1][0, 0]) == (*NEGATIVE, 255)
     assert tuple(shown[2][0, 0]) == (*POSITIVE, 128)
     assert all((one[..., 3].ravel()[1:] == 0).all() for one in shown)
 
 
-def test_filters_of_colour_pictures_are_in_colour_around_grey():
+def test_filters_of_colour_images_are_in_colour_around_grey():
     kernel = np.zeros((3, 3, 3, 1), np.float32)
     kernel[0, 0, 0], kernel[1, 1, 2], kernel[2, 2, 1] = 1, 1, -1
-    found = filters(lambda p, x: convolved(x, p["k"]), {"k": kernel}, pictures(3))
-    shown = unpacked(found["picture"])
+    found = first_layer_filters(lambda p, x: convolve(x, p["k"]), {"k": kernel}, images_of(3))
+    shown = pixels_of(found["image"])
     assert found["colour"]
-    for place, colour in {(0, 0): (255, 128, 128), (1, 1): (128, 128, 255), (2, 2): (128, 0, 128),
-                          (0, 1): (128, 128, 128)}.items():  # fmt: skip
-        np.testing.assert_allclose(shown[place][:3], colour, atol=1)
+    for position, colour in (
+        ((0, 0), (255, 128, 128)), ((1, 1), (128, 128, 255)), ((2, 2), (128, 0, 128)),
+        ((0, 1), (128, 128, 128)),
+    ):  # fmt: skip
+        np.testing.assert_allclose(shown[position][:3], colour, atol=1)
 
 
-def test_the_first_weights_are_those_the_input_meets_whatever_was_made_before():
+def test_the_first_weights_are_those_the_input_is_multiplied_with_first():
     params = {"a": np.ones((5, 5)), "z": np.ones((4, 3)), "scale": np.ones(4)}
 
     def network(params, x):
-        made = params["a"] @ params["a"]  # of parameters alone
+        product = params["a"] @ params["a"]  # of parameters alone
         inner = jax.jit(lambda x, w: jax.nn.relu((x - 1) @ w))
-        x = jax.lax.cond(made.sum() > 0, lambda x: inner(x * params["scale"], params["z"]),
+        x = jax.lax.cond(product.sum() > 0, lambda x: inner(x * params["scale"], params["z"]),
                          lambda x: x[:, :3], x)  # fmt: skip
-        return x @ made[:3]
+        return x @ product[:3]
 
     path, weights = first_weights(network, params, np.ones((2, 4)))
     assert path == "z"
@@ -244,37 +243,37 @@ def test_the_first_weights_are_those_the_input_meets_whatever_was_made_before():
     [
         lambda params, x: x,  # no weights
         lambda params, x: x.mean((1, 2, 3))[:, None] @ params["row"],  # of no pixels
-        lambda params, x: convolved(x, params["point"]),  # of one pixel
+        lambda params, x: convolve(x, params["point"]),  # of one pixel
         lambda params, x: x.reshape(len(x), -1) @ params["nan"],
     ],
 )
-def test_first_layers_that_are_no_filters_are_left_out(network):
+def test_first_layers_without_filters_are_left_out(network):
     params = {
         "row": np.ones((1, 5), np.float32),
         "point": np.ones((1, 1, 1, 4), np.float32),
         "nan": np.full((64, 3), np.nan, np.float32),
     }
-    assert filters(network, params, pictures(1)) is None
+    assert first_layer_filters(network, params, images_of(1)) is None
 
 
 # ---- whole reports ----
 
 
-def test_a_run_reports_all_of_it_and_test_py_too(run, script):
+def test_the_reports_of_a_run_and_of_test_py_have_all_sections(run, script):
     _, folder = run("training.epochs=1")
-    expected = ["Curves", "Confusions", "Most confident mistakes", "Calibration", "Samples"]
+    expected = ["Curves", "Confusion matrix", "Most confident mistakes", "Calibration", "Samples"]
     expected += ["Augmentation", "First layer", "Epochs", "Config", "Environment"]
     assert sections(folder / "report.html") == expected
     (folder / "report.html").unlink()
     assert script("test.py", "-w", folder).returncode == 0
     assert sections(folder / "report.html") == expected
-    for picture in page(folder / "report.html").iter("img"):
-        assert picture.get("alt")
+    for image in page(folder / "report.html").iter("img"):
+        assert image.get("alt")
 
 
-def test_a_run_without_augmentation_or_filters_leaves_them_out(tmp_path, digits):
+def test_a_report_without_augmentation_or_filters_leaves_them_out(tmp_path, digits):
     assert sections(write_report(tmp_path, predictions=digits, gallery=Gallery([], None))) == [
-        "Confusions", "Most confident mistakes", "Calibration", "Samples",
+        "Confusion matrix", "Most confident mistakes", "Calibration", "Samples",
     ]  # fmt: skip
     without = digits._replace(images=None)
     assert "Samples" not in sections(write_report(tmp_path, predictions=without))
@@ -294,7 +293,7 @@ def example_config(name, mnist):
 
 
 def gallery_of(path):
-    """(parts, gallery) of a network whose parameters are all zero."""
+    """Returns (experiment, gallery) of a network whose parameters are all zero."""
     config = read_config(path)
     experiment = build(config)
     shapes = jax.eval_shape(experiment.init, next(experiment.loaders["train"].batches(1))).params
@@ -302,28 +301,18 @@ def gallery_of(path):
     return experiment, collect_gallery(config, experiment, params)
 
 
-def pictures(channels):
+def images_of(channels):
     return np.zeros((2, channels, 8, 8), np.uint8)
 
 
-def convolved(x, kernel):
+def convolve(x, kernel):
     x = x.astype(np.float32).transpose(0, 2, 3, 1)
     return jax.lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
-def decoded(image):
-    return unpacked(image.get("src"))
-
-
-def unpacked(source):
-    """The pixels of a data URI, with alpha last."""
-    image = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
-    return np.asarray(image)
-
-
 def tiles(pixels, side):
-    """The square pictures in a row, between which there is a gap of 0.06 sides."""
+    """Returns the square images of a row; the gap between two is 0.06 of their side."""
     pitch = side + max(1, round(0.06 * side))
     return [pixels[:, start : start + side] for start in range(0, pixels.shape[1], pitch)]

@@ -1,6 +1,5 @@
-"""The learning rates and gradient norms that a run writes down, against what they must be."""
+"""The learning rates and gradient norms that a run logs, compared with independent ones."""
 
-import json
 import math
 
 import jax
@@ -9,6 +8,7 @@ import optax
 import pytest
 
 from tests.helpers.compiled import make_init, make_update
+from training.common.records import STD, read_lines
 from training.engine.state import OptimizerGroup
 from training.engine.step import make_forward
 from training.loss import mean_squared_error
@@ -46,7 +46,7 @@ def rate(value):
     ],
     ids=["own", "position", "optax", "chain", "in chain by position", "nested", "two", "unknown"],
 )
-def test_each_update_writes_down_the_learning_rate_it_took(run, config, optimizer, expected):
+def test_each_update_logs_the_learning_rate_it_used(run, config, optimizer, expected):
     config["training"] |= {"optimizer": optimizer, "epochs": EPOCHS, "log_interval": 1}
     code, folder = run()
     assert code == 0
@@ -60,17 +60,19 @@ def test_each_update_writes_down_the_learning_rate_it_took(run, config, optimize
     assert all(line["gradient_norm"] > 0 for line in lines)
 
 
-def test_a_learning_rate_in_a_chain_that_is_no_number_is_told_with_its_place(run, config, capsys):
+def test_a_learning_rate_in_a_chain_that_is_not_a_number_is_refused_with_its_path(
+    run, config, capsys
+):
     config["training"]["optimizer"] = chain(ADAM, {"name": "scale_by_learning_rate", "args": [[1]]})
     assert run()[0] == 1
-    told = "training.optimizer.args.1.args.learning_rate: expected a number, or a schedule"
-    assert told in capsys.readouterr().err
+    message = "training.optimizer.args.1.args.learning_rate: expected a number, or a schedule"
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_the_gradient_norm_is_that_of_numpy_for_a_linear_model(run, pieces, clip):
-    """Before clipping, of the whole batch, padding left out; each rule has its own."""
+    """Before clipping, of the whole batch without its padding; each optimizer group has its own."""
     random = np.random.default_rng(0)
     inputs, targets = random.normal(size=(12, 5)), random.normal(size=(12, 1))
     weights = {"one": random.normal(size=(5, 1)), "two": random.normal(size=(5, 1))}
@@ -101,15 +103,15 @@ def test_the_gradient_norm_is_that_of_numpy_for_a_linear_model(run, pieces, clip
         assert norm == pytest.approx(factor * np.linalg.norm(gradient), rel=1e-5)
 
 
-def test_the_gradient_norm_of_several_seeds_is_their_mean_with_a_spread(run, config):
+def test_the_gradient_norm_of_several_seeds_is_their_mean_with_a_standard_deviation(run, config):
     config["training"] |= {"epochs": 1, "log_interval": 1}
-    config["data_loader"]["train"]["args"]["shuffle"] = False  # else each alone has its own order
+    config["data_loader"]["train"]["args"]["shuffle"] = False  # else each run has its own order
     alone = [read(run(f"seed={seed}")[1])[0]["gradient_norm"] for seed in (0, 1)]
     first = read(run("training.seeds=2")[1])[0]
     assert first["gradient_norm"] == pytest.approx(np.mean(alone), rel=1e-5)
-    assert first["gradient_norm_std"] == pytest.approx(np.std(alone, ddof=1), rel=1e-3)
-    assert first["learning_rate_std"] == 0
+    assert first["gradient_norm" + STD] == pytest.approx(np.std(alone, ddof=1), rel=1e-3)
+    assert first["learning_rate" + STD] == 0
 
 
 def read(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return read_lines(folder / "metrics.jsonl")
