@@ -58,6 +58,18 @@ class CheckpointFormat(Protocol):
         ...
 
     @staticmethod
+    def load_meta(path: Path) -> dict:
+        """Reads the meta without the arrays, which stay unchecked.
+
+        Args:
+            path: the checkpoint.
+
+        Raises:
+            One of `single_file.DAMAGE`.
+        """
+        ...
+
+    @staticmethod
     def put_on_devices(path: Path, arrays: dict[str, Any], mesh: Any) -> dict[str, Any]:
         """Returns a state's arrays on the devices, each sharded by `state_sharding`.
 

@@ -74,6 +74,11 @@ class OrbaxFolder:
             return checkpointer.restore(path, restore_args=dict.fromkeys(shapes, whole)), meta
 
     @staticmethod
+    def load_meta(path):
+        """Reads Orbax's metadata only."""
+        return OrbaxFolder.load(path, for_devices=True)[1]
+
+    @staticmethod
     def put_on_devices(path, arrays, mesh):
         """Reads the arrays of these shapes: every device its own parts."""
         import jax

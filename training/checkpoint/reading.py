@@ -26,13 +26,18 @@ def read(path: str | Path, for_devices: bool = False) -> tuple[dict[str, Any], d
     Raises:
         UserError: the checkpoint cannot be read, is damaged, or is none.
     """
-    if not exists(path):  # opening a named pipe would wait forever
-        raise UserError(f"{path}: there is no such file.")
-    try:
-        with disk_errors(path):
-            return _load(Path(path), for_devices)
-    except DAMAGE as error:
-        raise damaged(path, error) from error
+    with _errors_of(path):
+        return _load(Path(path), for_devices)
+
+
+def read_meta(path: str | Path) -> dict:
+    """Reads the meta of a checkpoint without its arrays, which stay unchecked.
+
+    Raises:
+        UserError: the checkpoint cannot be read, its meta is damaged, or there is none.
+    """
+    with _errors_of(path):
+        return format_of(Path(path)).load_meta(Path(path))
 
 
 def damaged(path: str | Path, error: BaseException) -> UserError:
@@ -42,6 +47,18 @@ def damaged(path: str | Path, error: BaseException) -> UserError:
         f" The newest {'other' if other.is_dir() else 'whole'} checkpoint beside it is {other}."
     )
     return UserError(f"{path} is damaged or not a checkpoint ({reason(error)}).{hint or ''}")
+
+
+@contextlib.contextmanager
+def _errors_of(path):
+    """Turns the errors of reading a checkpoint into UserErrors."""
+    if not exists(path):  # opening a named pipe would wait forever
+        raise UserError(f"{path}: there is no such file.")
+    try:
+        with disk_errors(path):
+            yield
+    except DAMAGE as error:
+        raise damaged(path, error) from error
 
 
 def _load(path, for_devices=False):

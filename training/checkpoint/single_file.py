@@ -64,6 +64,11 @@ class SingleFile:
         return load(path)
 
     @staticmethod
+    def load_meta(path):
+        """Reads the header only."""
+        return load_meta(path)
+
+    @staticmethod
     def put_on_devices(path, arrays, mesh):
         """Copies the arrays to the devices."""
         from training.distributed.sharding import put_state
@@ -152,19 +157,9 @@ def encode(arrays, meta, pause=lambda: None):
 def load(path):
     """Returns (arrays, meta) of an intact file; any other raises one of DAMAGE."""
     with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        size = os.fstat(file.fileno()).st_size - 8 - length  # of all arrays, in bytes
-        _expect(0 < length <= HEADER_LIMIT and size >= 0, "its header is cut off or too long")
-        header = file.read(length)
-        _expect(header.count(b",") <= COMMA_LIMIT, "its header claims more than a run ever saves")
-        header = json.loads(header.decode(), object_pairs_hook=_unique)
-        metadata = header.pop("__metadata__")
-        meta, sums = metadata["meta"], metadata["checksums"]
-        _expect(metadata["checksum"] == str(_checksum(meta, sums)), "its metadata has changed")
-        meta, checksums = json.loads(meta), json.loads(sums)
-        _expect(isinstance(meta, dict) and checksums.keys() == header.keys(), "its parts disagree")
+        meta, entries, checksums, size = _read_header(file)
         arrays, end = {}, 0
-        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
             dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
             _expect(len(shape) <= 64, "a shape is too long")
             begin, end = end, end + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
@@ -175,6 +170,28 @@ def load(path):
             _expect(checksums[name] == checksum, f"{name!r} has changed")
         _expect(end == size, "it has bytes that belong to no array")
     return arrays, meta
+
+
+def load_meta(path):
+    """Returns the meta of a file whose header is intact; any other raises one of DAMAGE."""
+    with open(path, "rb") as file:
+        return _read_header(file)[0]
+
+
+def _read_header(file):
+    """Returns the meta, {name: entry}, {name: checksum}, and the size of all arrays in bytes."""
+    length = int.from_bytes(file.read(8), "little")
+    size = os.fstat(file.fileno()).st_size - 8 - length
+    _expect(0 < length <= HEADER_LIMIT and size >= 0, "its header is cut off or too long")
+    header = file.read(length)
+    _expect(header.count(b",") <= COMMA_LIMIT, "its header claims more than a run ever saves")
+    entries = json.loads(header.decode(), object_pairs_hook=_unique)
+    metadata = entries.pop("__metadata__")
+    meta, sums = metadata["meta"], metadata["checksums"]
+    _expect(metadata["checksum"] == str(_checksum(meta, sums)), "its metadata has changed")
+    meta, checksums = json.loads(meta), json.loads(sums)
+    _expect(isinstance(meta, dict) and checksums.keys() == entries.keys(), "its parts disagree")
+    return meta, entries, checksums, size
 
 
 def reason(error):

@@ -1,4 +1,4 @@
-"""What a sweep is to run: the values of each key, their combinations, the folders of the runs."""
+"""Plans a sweep: the values of each key, their combinations, and the folders of the runs."""
 
 import itertools
 import json
@@ -9,45 +9,46 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from training.common.files import disk_errors
+from training.common.records import flatten
 from training.config import Config, read_config, write_config
 from training.tracking.trackers import with_wandb_id
 from utils import UserError
 
 LIKE = 'like "training.optimizer.args.learning_rate=[0.01,0.02]" or "seed=[0,1,2]"'
-LONGEST = 60  # characters of a value in a folder's name
+MAX_NAME = 60  # characters of a value in a folder's name
 
 
 class Range(NamedTuple):
-    """Where values are drawn from: evenly in their logarithm if both ends are above 0."""
+    """A range to draw values from: log-uniform if both ends are above 0, else uniform."""
 
     low: float
     high: float
 
     @property
-    def whole(self):
-        """Whether only whole numbers are drawn."""
+    def integer(self):
+        """Whether only integers are drawn."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def draw(self, seed):
-        """Returns a value, which is the same for the same seed."""
-        turn, back = (math.log, math.exp) if self.low > 0 else (float, float)
-        value = back(random.Random(seed).uniform(turn(self.low), turn(self.high)))
-        return round(value) if self.whole else float(f"{value:.4g}")
+        """Returns a value; the same seed gives the same value."""
+        transform, inverse = (math.log, math.exp) if self.low > 0 else (float, float)
+        value = inverse(random.Random(seed).uniform(transform(self.low), transform(self.high)))
+        return round(value) if self.integer else float(f"{value:.4g}")
 
 
 class Run(NamedTuple):
-    """One of a sweep's runs: the values that it tries, by their keys, its config and its folder."""
+    """A run of a sweep: the values it tries, by their keys, its config and its folder."""
 
     values: dict[str, Any]
     config: Config
     folder: Path
 
 
-def sort_out(overrides, trials):
-    """Returns the overrides that hold for all runs, and {key: list of values to try, or Range}.
+def parse_overrides(overrides, trials):
+    """Returns the overrides that apply to every run, and {key: list of values to try, or Range}.
 
     Raises:
-        UserError: there is nothing to try, or something is not written as it should be.
+        UserError: there are no values to try, or an override is malformed.
     """
     fixed, choices = [], {}
     for override in overrides:
@@ -56,7 +57,7 @@ def sort_out(overrides, trials):
         if found is None:
             fixed.append(override)
         elif choices.setdefault(key, found) is not found:
-            raise UserError(f"{key}: the values to try are there twice; write them once")
+            raise UserError(f"{key}: its values to try are given twice; give them once")
     ranges = [key for key, one in choices.items() if isinstance(one, Range)]
     if not choices:
         raise UserError(f"nothing to try: give a key several values, {LIKE}")
@@ -64,15 +65,22 @@ def sort_out(overrides, trials):
         raise UserError(f"{ranges[0]}: a range; say how many values to draw, like --trials 20")
     if trials and not ranges:
         raise UserError("--trials: no key has a range to draw from, like weight_decay=0.001..0.1")
-    # Sorted, so that the same runs have the same names in whatever order they were asked for.
+    # Sorted, so that the order on the command line does not change the runs' names.
     return fixed, dict(sorted(choices.items(), key=lambda pair: (pair[0] == "seed", pair[0])))
 
 
 def plan(path, fixed, choices, trials, name=None):
-    """Returns the Runs, each with its config checked, and touches nothing.
+    """Returns the Runs, each with its config checked; creates no file.
+
+    Args:
+        path: of the config's file.
+        fixed: overrides that apply to every run.
+        choices: {key: list of values to try, or Range}.
+        trials: how often to draw from each Range; None without any.
+        name: of the sweep's folder; None: the short names of the keys.
 
     Raises:
-        UserError: a config is not right, or the runs do not belong together.
+        UserError: a config is invalid, or the runs have different titles, folders or monitors.
     """
     _refuse_plain_lists(path, fixed, choices)
     short, found = short_names(list(choices)), {}
@@ -83,7 +91,9 @@ def plan(path, fixed, choices, trials, name=None):
             raise UserError(f"two runs would both be called {title}; use other values")
     configs = [config for _, config in found.values()]
     if len({(one.title, one.training.save_dir, one.training.monitor) for one in configs}) > 1:
-        raise UserError("title, training.save_dir and training.monitor: one for all of a sweep")
+        raise UserError(
+            "title, training.save_dir and training.monitor: expected the same in all runs"
+        )
     title, training = configs[0].title, configs[0].training
     if not re.fullmatch(r"(min|max) \S+", training.monitor):
         raise UserError(
@@ -96,8 +106,8 @@ def plan(path, fixed, choices, trials, name=None):
     return [Run(values, config, folder / run) for run, (values, config) in found.items()]
 
 
-def prepare(runs):
-    """Makes the run folders that are not there, if those that are there hold the same configs."""
+def create_folders(runs):
+    """Creates the missing run folders, if the existing ones have the same configs."""
     new = []
     for run in runs:
         if (run.folder / "config.json").exists():
@@ -111,7 +121,7 @@ def prepare(runs):
 
 
 def short_names(keys):
-    """Returns {key: the shortest end of it that says something and ends no other key}."""
+    """Returns {key: its shortest informative ending that no other key has}."""
     short = {}
     for key in keys:
         parts = key.split(".")
@@ -123,7 +133,7 @@ def short_names(keys):
 
 
 def value_text(value):
-    """Returns a value as it may stand behind `key=` for train.py."""
+    """Returns a value as text that train.py reads after `key=`."""
     plain = isinstance(value, str) and _value(value) == value
     return value if plain else json.dumps(value)
 
@@ -149,12 +159,12 @@ def _list(text, override):
             raise UserError(f"{override}: not a list of values: {error}") from None
         values = [_value(one.strip()) for one in text[1:-1].split(",")]  # words need no quotes
     if not values or len({json.dumps(value) for value in values}) < len(values):
-        raise UserError(f"{override}: expected one value or more, and none of them twice")
+        raise UserError(f"{override}: expected one value or more, each of them once")
     return values
 
 
 def _value(text):
-    """What train.py takes a text for: JSON, else the text."""
+    """The value that train.py reads from a text: JSON, else the text."""
     try:
         return json.loads(text)
     except ValueError:
@@ -173,33 +183,31 @@ def _combinations(choices, trials):
 
 
 def _refuse_plain_lists(path, fixed, choices):
-    """Where the config has a list, brackets may be meant as the value: that is not guessed."""
-    there = read_config(path, fixed).model_dump()
+    """Refuses brackets that may be meant as the value, where the config has a list."""
+    config = read_config(path, fixed).model_dump()
     for key, values in choices.items():
-        value = there
+        value = config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if isinstance(value, list) and not all(isinstance(one, list) for one in values):
             text = json.dumps(values, separators=(",", ":"))
             raise UserError(
-                f"{key}={text}: the config has a list there, and the outer brackets hold the "
+                f"{key}={text}: the config has a list there, and the outer brackets contain the "
                 f"values to try: write {key}=[{text}] for this one, =[{text},[...]] for several"
             )
 
 
 def _check_same(config, folder):
-    there = read_config(folder / "config.json")
-    if config.model_dump(exclude={"wandb"}) != there.model_dump(exclude={"wandb"}):
-        from training.common.records import flatten
-
-        pairs = [dict(flatten(one.model_dump(exclude={"wandb"}))) for one in (there, config)]
+    previous = read_config(folder / "config.json")
+    if config.model_dump(exclude={"wandb"}) != previous.model_dump(exclude={"wandb"}):
+        pairs = [dict(flatten(one.model_dump(exclude={"wandb"}))) for one in (previous, config)]
         key = next(key for key in pairs[0] | pairs[1] if pairs[0].get(key) != pairs[1].get(key))
         was, now = (pair.get(key, "nothing") for pair in pairs)
         raise UserError(
-            f"{folder}: was made with {key}={was}, now it is {now}. "
+            f"{folder}: was created with {key}={was}, now it is {now}. "
             "Name another folder with --name, or move this one away"
         )
 
 
 def _file_name(value):
-    return re.sub(r"[^\w.+-]+", "_", value_text(value)).strip("_")[:LONGEST]
+    return re.sub(r"[^\w.+-]+", "_", value_text(value)).strip("_")[:MAX_NAME]

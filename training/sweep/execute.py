@@ -1,0 +1,121 @@
+"""Trains the runs of a sweep, several at a time, each in its own process of train.py."""
+
+import os
+import subprocess
+import sys
+import time
+from typing import Any, NamedTuple
+
+import utils
+from training.common.files import disk_errors
+from training.distributed.preemption import StopSignal
+from training.sweep.plan import Run
+from training.sweep.results import describe, finished
+
+try:
+    import fcntl
+except ImportError:  # on Windows nothing prevents two processes from training the same run
+    fcntl = None
+
+POLL_INTERVAL = 0.1  # seconds
+ERROR_LINES = 4  # shown of a failed run's message
+ERRORS = "errors.log"  # in a run's folder, while it is training or if it failed
+GPU_SHARE = 0.9  # of a GPU's memory, for all runs that train at the same time
+
+
+class Job(NamedTuple):
+    """A run that is training: its process, the file of its errors, and its start time."""
+
+    run: Run
+    process: subprocess.Popen
+    errors: Any
+    began: float  # seconds, by time.monotonic
+
+
+def execute(runs, jobs):
+    """Trains the runs that are not finished, and prints how each of them ended.
+
+    A signal is passed on: the runs that are training save and end, and no other starts. A run that
+    another process trains, such as one that outlived a killed sweep, is waited for.
+
+    Args:
+        runs: of the sweep.
+        jobs: how many train at the same time.
+
+    Returns:
+        The number of runs that failed, and the signal's number or None.
+    """
+    waiting, running, failed = [run for run in runs if not finished(run)], [], 0
+    print(f"{runs[0].folder.parent}: {len(runs)} runs, {len(waiting)} of them to train", flush=True)
+    elsewhere, passed_on = set(), False
+    with StopSignal() as stop:
+        while running or (waiting and not stop.signal):
+            for run in waiting[:]:
+                if stop.signal or len(running) == jobs:
+                    break
+                if errors := _claim(run):
+                    waiting.remove(run)
+                    if finished(run):  # in the meantime, by another process
+                        errors.close()
+                        continue
+                    running.append(_start(run, errors, jobs))
+                elif run.folder not in elsewhere:
+                    elsewhere.add(run.folder)
+                    print(f"{run.folder.name}: another process trains it", flush=True)
+            time.sleep(POLL_INTERVAL)
+            if stop.signal and not passed_on:
+                passed_on = True
+                for job in running:
+                    job.process.terminate()
+            for job in [job for job in running if job.process.poll() is not None]:
+                running.remove(job)
+                count = f"[{len(runs) - len(waiting) - len(running)}/{len(runs)}]"
+                failed += _report_end(job, count, stop.signal)
+    return failed, stop.signal
+
+
+def _claim(run):
+    """Opens the file of a run's errors, locked until its process ends; None if another has it."""
+    with disk_errors(run.folder):
+        errors = open(run.folder / ERRORS, "a+b")  # noqa: SIM115
+    if fcntl:
+        try:
+            fcntl.flock(errors, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            errors.close()
+            return None
+    errors.truncate(0)
+    return errors
+
+
+def _start(run, errors, jobs):
+    """Starts or resumes a run, which is the same command of train.py; returns the Job."""
+    environment = dict(os.environ)
+    if jobs > 1:
+        environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{GPU_SHARE / jobs:.3f}")
+    process = subprocess.Popen(
+        [sys.executable, utils.ROOT / "train.py", "--resume", run.folder],
+        env=environment,
+        stdout=subprocess.DEVNULL,  # train.log has it
+        stderr=errors,
+        start_new_session=True,  # Ctrl-C reaches the sweep alone, which passes it on once
+    )
+    return Job(run, process, errors, time.monotonic())
+
+
+def _report_end(job, count, stopped):
+    """Prints how a run ended; returns whether it failed."""
+    name, code = job.run.folder.name, job.process.returncode
+    with job.errors as errors:
+        errors.seek(0)
+        message = errors.read().decode(errors="replace").strip().splitlines()[-ERROR_LINES:]
+    if code == 0:
+        (job.run.folder / ERRORS).unlink(missing_ok=True)
+        seconds = time.monotonic() - job.began
+        print(f"{count} {name}: {describe(job.run)} ({seconds:.0f} s)", flush=True)
+    elif stopped:
+        print(f"{count} {name}: stopped", flush=True)
+    else:
+        reason = f"signal {-code}" if code < 0 else f"exit code {code}"
+        print("\n    ".join([f"{count} {name}: FAILED, {reason}", *message]), flush=True)
+    return code != 0 and not stopped
