@@ -11,10 +11,9 @@ import argparse
 import logging
 import signal
 import sys
-import time
 
 import utils
-from training.checkpoint.naming import file_name, find_run
+from training.checkpoint.naming import find_run
 from training.common.lock import unlock
 from training.config import as_overrides, read_config
 from training.distributed import processes
@@ -30,10 +29,8 @@ def main(argv=None):
             check = utils.optional_module("training.debug.dry_run", needed_by="--check").check
             return check(options.config, options.overrides)
         processes.initialize(options)
-        run = fit(
-            options.config, overrides=options.overrides, resume=options.resume,
-            profile=options.profile,
-        )  # fmt: skip
+        chosen = {"resume": options.resume, "profile": options.profile}
+        run = fit(options.config, overrides=options.overrides, **chosen)
         processes.shutdown()
         return 128 + run.stopped if run.stopped else 0
     except utils.UserError as error:
@@ -50,9 +47,8 @@ def main(argv=None):
 
 def parse_arguments(argv):
     """Returns the command line's options."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("-c", "--config", default="config.json", metavar="FILE")
     parser.add_argument("--resume", metavar="PATH", help="a checkpoint, a run folder, or 'latest'")
     parser.add_argument("--check", action="store_true", help="build and try everything, then stop")
@@ -63,7 +59,7 @@ def parse_arguments(argv):
 
 
 def fit(config="config.json", *, overrides=(), resume=None, profile=False, **values):
-    """Trains the network of a config, or continues a run, and returns the Run.
+    """Trains the network of a config, or continues a run; returns the Run.
 
         run = fit("config.json", training__epochs=3)
         print(run.metrics["test_accuracy"], run.folder)
@@ -76,10 +72,11 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False, **val
         values: overrides as keywords, with __ for the dots.
     """
     folder, checkpoint = find_run(resume) if resume else (None, None)
-    if folder:
-        utils.use_code_of(folder)
-    config_file = folder / "config.json" if folder else config
-    config = read_config(config_file, [*overrides, *as_overrides(values)])
+    utils.use_code_of(folder)
+    source = folder / "config.json" if folder else config
+    config = read_config(source, [*overrides, *as_overrides(values)])
+    if profile:
+        utils.optional_module("training.debug.profiling", needed_by="--profile")
     # The config is checked before JAX is imported, which takes a second.
     from training.checkpoint.saver import Saver
     from training.distributed.preemption import StopSignal
@@ -92,46 +89,26 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False, **val
     from training.tracking.trackers import Trackers
 
     try:
-        run = resumed_run(config, folder, checkpoint) if folder else new_run(config, config_file)
+        run = resumed_run(config, folder, checkpoint) if folder else new_run(config, source)
         settings, progress = run.config.training, run.progress
         LOG.info("The model has %d parameters", run.parameters)
         with (
             StopSignal(processes.is_distributed()) as stop,
             Saver(run.folder, settings.keep, run.config.devices.orbax) as saver,
             Trackers(run.config, run.folder, progress.files) as trackers,
-            instruments(run, profile) as instrument,
+            instruments(run, profile) as end_epoch,
         ):
             logger = MetricLogger(progress, trackers, run.experiment, settings.log_interval)
-
-            def save(name, best=False):
-                progress.files = trackers.sizes()
-                saver.save(run.state, progress.meta(), name, best)
-
             while not progress.finished(settings):
-                epoch, done, began = progress.epochs + 1, progress.batch, time.perf_counter()
-                LOG.info("---- STARTING EPOCH %d ----", epoch)
+                logger.start_epoch()
                 train_epoch(run, logger, stop)
-                trained = time.perf_counter() - began
                 evaluated = evaluate_all(run.experiment, run.params, stop)
                 if stop.due():
-                    save(file_name(*progress.position()))
-                    saver.wait()
-                    LOG.warning("Stopped; continue with: python train.py --resume %s", run.folder)
-                    run.stopped = stop.signal
-                    return run
-                speed = (
-                    (progress.batch - done) * run.experiment.loaders["train"].batch_size / trained
-                )
+                    return run.stop(saver, trackers, stop.signal)
                 run.metrics = logger.end_epoch(evaluated)
                 best = progress.end_epoch(run.metrics, settings.monitor)
-                seconds = time.perf_counter() - began
-                trackers.time({"epoch": epoch, "seconds": seconds, "images_per_second": speed})
-                due = progress.finished(settings) or epoch % settings.save_period == 0
-                due = due or processes.any_process(saver.failure)
-                if due or best:
-                    save(file_name(epoch) if due else None, best)
-                LOG.info("---- Epoch %d took %.2f seconds to complete! ----", epoch, seconds)
-                instrument.end_epoch(epoch)
+                run.save_if_due(saver, trackers, best)
+                end_epoch(progress.epochs)
             saver.wait()
             finish(run, trackers)
         return run

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent
+CALLED_BY_ENGINE = {"training.optimizers": ("gradients", "update")}  # not for a config to name
 
 
 class UserError(Exception):
@@ -50,43 +51,65 @@ def check_name(name: str, kind: str, homes: Sequence[str], where: str) -> list[s
     known = [one for home in homes for one in public_names(home)]
     if name in known:
         return []
+    homes = [home.partition(":")[0] for home in homes]
     files = " or ".join(f"{home.replace('.', '/')}.py" if "." in home else home for home in homes)
     return [f"{where}: no {kind} {name!r} in {files}{nearest(name, known)}"]
 
 
-def public_names(module: str) -> list[str]:
-    """Returns the names a module defines at its top level, read from its source."""
+def public_names(home: str) -> list[str]:
+    """Returns the names a config can give for what a module defines, read from its source.
+
+    Those are its functions and classes, and what it imports from elsewhere for this purpose; not
+    what it takes from the template itself, and not the functions that the engine calls by name.
+
+    Args:
+        home: the module; or "package:part,part", a library's package and the modules in it that
+            count ("optax:losses").
+    """
+    module, _, parts = home.partition(":")
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return []
-    names = []
+    names = {}  # {name: the module of the package it is taken from}
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.append(node.name)
-        elif isinstance(node, ast.ImportFrom):
-            names += [alias.asname or alias.name for alias in node.names]
+            names[node.name] = module
+        elif isinstance(node, ast.ImportFrom) and not _is_machinery(node.module):
+            origin = (node.module or "").rpartition(".")[2]
+            names |= {alias.asname or alias.name: origin for alias in node.names}
         elif isinstance(node, ast.Assign):
-            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
-    return [name for name in names if not name.startswith("_")]
+            origin = ast.unparse(node.value).partition(".")[0]
+            names |= {target.id: origin for target in node.targets if isinstance(target, ast.Name)}
+    if parts:
+        names = {name: origin for name, origin in names.items() if origin in parts.split(",")}
+        names = {name: origin for name, origin in names.items() if name.islower()}
+    hidden = CALLED_BY_ENGINE.get(module, ())
+    return [name for name in names if not name.startswith("_") and name not in hidden]
+
+
+def _is_machinery(module):
+    """Whether a module belongs to the template and holds nothing that a config would name."""
+    return (module or "").split(".")[0] in ("training", "utils") or (module or "").startswith(
+        ("model.modules", "data_loader.")
+    )
 
 
 def resolve(name: str, homes: Sequence[str], where: str = "config.json") -> Callable:
     """Imports and returns what a name stands for; see `check_name`."""
     if ":" in name:
-        module, _, attribute = name.partition(":")
-        homes = (module,)
+        home, _, attribute = name.partition(":")
     else:
-        attribute = name
-        homes = [home for home in homes if name in public_names(home)] or homes
+        attribute, home = name, next((one for one in homes if name in public_names(one)), homes[0])
+        home = home.partition(":")[0]
     try:
-        found = importlib.import_module(homes[0])
+        found = importlib.import_module(home)
         for part in attribute.split("."):
             found = getattr(found, part)
     except ModuleNotFoundError as error:
         raise UserError(f"{where}: {name!r}: no module {error.name!r}; is it installed?") from None
     except AttributeError:
-        known = nearest(attribute, dir(importlib.import_module(homes[0])))
-        raise UserError(f"{where}: no {attribute!r} in {homes[0]}{known}") from None
+        known = nearest(attribute, dir(importlib.import_module(home)))
+        raise UserError(f"{where}: no {attribute!r} in {home}{known}") from None
     if not callable(found):
         raise UserError(f"{where}: {name!r} is a {type(found).__name__}, expected a function")
     return found
@@ -193,26 +216,89 @@ def keep_code(run: Path, module_name: str) -> None:
     """Copies the code of the network into the run folder, so that it stays usable as it was.
 
     Args:
-        run: the run folder; it gets `model/`, and the network's own file where that is elsewhere
-            in this project.
+        run: the run folder; it gets `model/`, and where the network is defined elsewhere in this
+            project its file, with the project's files that this one imports.
         module_name: the module in which the network is defined.
     """
     file = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
-    if file.is_relative_to(ROOT) and "site-packages" not in file.parts:
-        relative = file.relative_to(ROOT)
-        if relative.parts[0] != "model":
-            (run / relative).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(file, run / relative)
+    for path in _imported_files(file) if _is_the_projects(file) else ():
+        (run / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, run / path.relative_to(ROOT))
     unfinished = run / f"model.{secrets.token_hex(4)}.tmp"  # a half copy must never be used
     shutil.copytree(ROOT / "model", unfinished, ignore=shutil.ignore_patterns("__pycache__"))
     unfinished.rename(run / "model")
 
 
-def use_code_of(run: str | Path) -> None:
+def use_code_of(run: str | Path | None) -> None:
     """Lets `import model` find the run's own copy; to be called before anything imports it."""
-    if (Path(run) / "model").is_dir():
+    if run and (Path(run) / "model").is_dir():
         sys.path.insert(0, str(Path(run).resolve()))
         importlib.invalidate_caches()
+
+
+@contextlib.contextmanager
+def code_of(run: str | Path) -> Generator[None, None, None]:
+    """Within it, imports find the run's own copy of its network; after it, the project's again."""
+    path, before = list(sys.path), _take_modules(Path(run))
+    use_code_of(run)
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        _take_modules(Path(run))
+        sys.modules.update(before)
+        importlib.invalidate_caches()
+
+
+def _take_modules(run):
+    """Forgets the imported modules of which a run has a copy, and returns them by name."""
+    copied = [name for name in sys.modules if _module_file(run, name)]
+    return {name: sys.modules.pop(name) for name in copied}
+
+
+def _module_file(run, name):
+    path = run.joinpath(*name.split("."))
+    return path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file()
+
+
+def _imported_files(file):
+    """A file of this project, those of the project that it imports, and their packages' __init__.
+
+    What belongs to the template's machinery is left out: it is used as it is now.
+    """
+    found, waiting = set(), [file]
+    while waiting:
+        file = waiting.pop()
+        if file in found or not _is_the_projects(file):
+            continue
+        found.add(file)
+        packages = [folder / "__init__.py" for folder in file.parents if folder != ROOT]
+        imported = [ROOT / path for path in _imports(file)]
+        waiting += [path for path in (*packages, *imported) if path.is_file()]
+    return found
+
+
+def _is_the_projects(file):
+    """Whether a file is code of this project that is neither machinery nor kept anyway (model/)."""
+    if not file.is_relative_to(ROOT) or "site-packages" in file.parts:
+        return False
+    return file.relative_to(ROOT).parts[0] not in ("model", "training", "data_loader", "utils.py")
+
+
+def _imports(file):
+    """The paths, from the project's top, of what a file may import: modules and packages."""
+    package = file.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            base = [*start, *(node.module.split(".") if node.module else ())]
+            names = [base, *([*base, alias.name] for alias in node.names)]
+        for parts in filter(None, names):
+            path = Path(*parts)
+            yield from (path.with_suffix(".py"), path / "__init__.py")
 
 
 def _last_written(run):

@@ -6,33 +6,28 @@ Each class below is one section of the file; the comment beside a key is its doc
 import copy
 import importlib.util
 import json
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from training.common.config_file import describe, override_key, read_json
 from training.common.files import atomic_write_text
-from utils import UserError, check_name, nearest
+from utils import UserError, check_name
 
-# Where a bare name is looked up: first in its home, then in the library that serves it.
+# Where a bare name is looked up: first in its home, then in the library that serves it, in those of
+# its modules that define such things.
+OPTIMIZERS = "alias,base,contrib,factorized,lookahead,linesearch,schedules,transform,transforms"
 HOMES = {
     "model": ("model.model",),
     "data_loader": ("data_loader.dataloader",),
     "transform": ("data_loader.transforms",),
-    "loss": ("training.loss", "optax"),
+    "loss": ("training.loss", "optax:losses"),
     "metric": ("training.metrics",),
-    "optimizer": ("training.optimizers", "optax"),
+    "optimizer": ("training.optimizers", f"optax:{OPTIMIZERS}"),
     "tracker": ("training.tracking.backends",),
 }
-
-
-JSON_HINT = (
-    "JSON has double quotes around every text and key, true, false and null, no comments, and no "
-    "comma behind the last"
-)
-BACKSLASH_HINT = "Write a backslash twice, or a / in its place: C:/data"
 
 
 ORBAX = "orbax-checkpoint==0.12.8"  # what devices.orbax needs
@@ -167,7 +162,7 @@ class Config(Section):
 
     title: str = Field(pattern=r"^\w[\w .+-]*$")  # names the folder of the runs
     seed: int = Field(0, ge=0, lt=2**32)
-    model: Named
+    model: NamedOrName
     data_loader: DataLoaders
     training: Training
     devices: Devices = Devices()
@@ -211,15 +206,16 @@ def read_config(path: str | Path | dict, overrides: Iterable[str] = ()) -> Confi
     Raises:
         UserError: with one line for each thing that is wrong.
     """
-    values = copy.deepcopy(path) if isinstance(path, dict) else _read_json(path)
+    values = copy.deepcopy(path) if isinstance(path, dict) else read_json(path)
+    values.pop("$schema", None)  # is for editors; training/schema.py writes it
     path = "config" if isinstance(path, dict) else path
     _rename_old_keys(values)
     for override in overrides:
-        _override(values, override)
+        override_key(values, override)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        lines = dict.fromkeys(_describe(fault, path) for fault in error.errors())
+        lines = dict.fromkeys(describe(fault, path, Config) for fault in error.errors())
         raise UserError("\n".join(lines)) from None
     _check_names(config, path)
     return config
@@ -246,127 +242,6 @@ def _rename_old_keys(values):
         for group in groups.values() if isinstance(groups, dict) else ():
             if isinstance(group, dict) and "trains" in group:
                 group["params"] = group.pop("trains")
-
-
-def _read_json(path):
-    try:
-        values = _parse(Path(path).read_text(encoding="utf-8"), path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path}: cannot read the config: {reason}. Name it with -c") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file in UTF-8; expected a JSON config") from None
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply for a config") from None
-    except json.JSONDecodeError as error:
-        place = f"{path}:{error.lineno}:{error.colno}"
-        hint = BACKSLASH_HINT if "escape" in error.msg else JSON_HINT
-        raise UserError(f"{place}: not valid JSON: {error.msg.lower()}. {hint}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected an object {{...}}, got {type(values).__name__}")
-    values.pop("$schema", None)  # is for editors; see training/schema.py
-    return values
-
-
-def _parse(text, where):
-    """JSON, but for NaN and Infinity, which Python would take, and Windows paths it would spoil."""
-
-    def refuse(constant):
-        raise UserError(f"{where}: {constant} is no number to train with; expected a finite one")
-
-    values = json.loads(text, parse_constant=refuse)
-    for one in _texts(values):
-        if re.match(r"[A-Za-z]:[\t\n\r\f\b]", one):
-            raise UserError(f"{where}: {one!r} is no path. {BACKSLASH_HINT}")
-    return values
-
-
-def _texts(value):
-    if isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _texts(one)
-    elif isinstance(value, str):
-        yield value
-
-
-def _override(values, override):
-    keys, separator, text = override.partition("=")
-    if not separator or not keys:
-        raise UserError(f"{override!r}: expected key.path=value, like training.epochs=3")
-    *parents, last = keys.split(".")
-    for key in parents:
-        values = _child(values, key, override)
-        if not isinstance(values, dict | list):
-            raise UserError(f"{override!r}: {key!r} is a plain value and has no keys below it")
-    try:
-        value = _parse(text, override)
-    except (json.JSONDecodeError, RecursionError):
-        value = text
-    if isinstance(values, list):
-        _child(values, last, override)
-        values[int(last)] = value
-    else:
-        values[last] = value
-
-
-def _child(values, key, override):
-    if isinstance(values, dict):
-        if not isinstance(values.get(key), dict | list):
-            values[key] = {"name": values[key]} if isinstance(values.get(key), str) else {}
-        return values[key]
-    if not key.isdigit() or int(key) >= len(values):
-        raise UserError(f"{override!r}: expected an index below {len(values)}, got {key!r}")
-    return values[int(key)]
-
-
-def _describe(fault, path):
-    """One line for one of pydantic's faults: where, what came, what was expected."""
-    *parents, last = fault["loc"] or ("",)
-    location = [str(part) for part in parents if "[" not in str(part)]  # no "dict[str,any]"
-    if fault["type"] == "extra_forbidden":
-        location.append(str(last) or '""')
-    elif last and "[" not in str(last):
-        location.append(str(last))
-    where, came = ".".join(location), _shorten(fault["input"])
-    if fault["type"] == "extra_forbidden":
-        known = list(_section(location[:-1]).model_fields)
-        return f"{path}: {where}: unknown key{nearest(location[-1], known)}"
-    if fault["type"] == "missing":
-        return f"{path}: {where}: missing"
-    expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    expected = expected.removeprefix("expected ").removeprefix("a valid ")
-    expected = re.sub(r"dictionary or instance of \w+", _shape_of_section, expected)
-    place = f"{path}: {where}" if where else f"{path}"
-    if fault["type"] == "value_error":
-        return f"{place}: expected {expected}"
-    return f"{place}: expected {expected}, got {came}"
-
-
-def _shape_of_section(match):
-    """How a section is written: {"name": ..., "args": ...}."""
-    fields = globals()[match[0].rpartition(" ")[2]].model_fields
-    return "an object {" + ", ".join(f'"{field}": ...' for field in fields) + "}"
-
-
-def _section(location):
-    """The class of the section at a path like ["data_loader", "train"]."""
-    section = Config
-    for key in location:
-        field = section.model_fields.get(key)
-        inner = _sections(field.annotation) if field else []
-        section = inner[0] if inner else section
-    return section
-
-
-def _sections(annotation):
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [found for part in get_args(annotation) for found in _sections(part)]
-
-
-def _shorten(value, length=60):
-    text = json.dumps(value, default=str)
-    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def _check_names(config, path):

@@ -32,12 +32,7 @@ GIVEN = {
     "optimizer": (0, ()),
     "tracker": (2, ()),
 }
-# Public names of the homes that are there for the framework, not for a config.
-FRAMEWORK = {
-    "finished_by", "measure", "weigh", "TrainState", "Rule", "make_forward", "make_init",
-    "make_update", "make_evaluate", "step_key", "evaluation_params", "loss_name", "prefixed",
-}  # fmt: skip
-# Which key names what; "loss" and its like stand in Training and in Rule.
+# Which key names what; "loss" and its like are in Training and in OptimizerGroup.
 KINDS = {
     "Config": {"model": "model"},
     "DataLoaders": {
@@ -86,13 +81,12 @@ def offered(kind):
     found = {}
     for home in HOMES[kind]:
         names = public_names(home)
-        for name in sorted(set(names) - found.keys() - FRAMEWORK):
+        for name in sorted(set(names) - found.keys()):
             try:
                 function = resolve(name, (home,))
             except UserError:  # not a function
                 continue
-            own = getattr(function, "__module__", home) == home
-            if _of_optax(name, function, kind) if home == "optax" else own:
+            if not home.startswith("optax") or _of_optax(name, function, kind):
                 found[name] = function
     return found
 
@@ -165,7 +159,7 @@ def _named_as(kind, place):
     """The schema of a key that names something, in place of pydantic's."""
     if "items" in place:
         return place | {"items": {"anyOf": [_reference(kind, "call"), _reference(kind, "name")]}}
-    if "$ref" in place and kind in ("model", "data_loader"):  # needs its arguments: no bare name
+    if "$ref" in place and kind == "data_loader":  # needs its arguments: no bare name
         return _reference(kind, "call")
     choices = [_reference(kind, "call"), _reference(kind, "name")]
     if "default" in place:

@@ -68,8 +68,10 @@ def test_the_written_config_spells_out_every_default(tmp_path, sample):
         ("title", "a/b", "title: expected"),
         ("title", "..", "title: expected"),
         ("training.compute_dtype", "float63", "training.compute_dtype: expected 'float32', "),
-        ("training.loss", KeyError, "training: expected either loss and optimizer, or rules"),
-        ("training.optimizer_groups", {"a": {"loss": "x", "optimizer": "y"}}, "either loss and optimizer"),
+        ("training.loss", KeyError, "training: expected either loss and optimizer, or "
+         "optimizer_groups"),
+        ("training.optimizer_groups", {"a": {"loss": "x", "optimizer": "y"}},
+         "either loss and optimizer"),
         ("model.name", "mnist_modl", "model.name: no model 'mnist_modl' in model/model.py; "
          "did you mean 'mnist_model'?"),
         ("training.loss", "cross_entropi", "training.loss.name: no loss 'cross_entropi' in "

@@ -10,14 +10,13 @@ from training.common.measure import SINGLE_GROUP, loss_name
 from training.config import HOMES, is_named
 from training.distributed.sharding import (
     make_mesh,
-    put_batch,
     shard_functions,
     shard_loaders,
     with_gathered_params,
 )
 from training.engine.binding import bind, construct, parameters_of
 from training.engine.compilation import compile_functions
-from training.engine.scan import even_steps, group_batches, scan_steps
+from training.engine.scan import device_batches, even_steps, scan_steps
 from training.engine.seeds import seeds_of, vmap_seeds
 from training.engine.state import OptimizerGroup, step_key
 from training.engine.step import make_evaluate, make_forward, make_init, make_step
@@ -55,7 +54,7 @@ def build(config, source="config.json"):
     # Everything cheap is checked before the data are read.
     settings = config.training
     model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
-    prepare = _prepare(config.data_loader, source)
+    prepare = prepare_inputs(config.data_loader, source)
     metrics = _metrics(settings.metrics, source)
     losses = {
         name: bind(group.loss, "loss", f"{source}: {_place(name)}.loss", 2)
@@ -79,10 +78,6 @@ def build(config, source="config.json"):
     steps = even_steps(len(loaders["train"]), settings.steps_per_call)
     init, update, evaluate = _functions(forward, groups, metrics, config, steps, mesh)
 
-    def batches(epoch, start=0):
-        for one, count in group_batches(loaders["train"].batches(epoch, start), steps):
-            yield put_batch(one, mesh, axis=int(steps > 1)), count
-
     return Experiment(
         loaders=loaders,
         groups=groups,
@@ -93,7 +88,7 @@ def build(config, source="config.json"):
         init=init,
         update=update,
         evaluate=evaluate,
-        batches=batches,
+        batches=device_batches(loaders["train"], steps, mesh),
         steps_per_call=steps,
         seeds=settings.seeds,
         aggregates={name: one.compute for name, one in metrics.items() if hasattr(one, "compute")},
@@ -170,7 +165,7 @@ def _functions(forward, groups, metrics, config, steps, mesh):
     return compile_functions(*shard_functions(init, update, evaluate, mesh))
 
 
-def _prepare(loaders, source):
+def prepare_inputs(loaders, source):
     """Returns `(inputs, key, train) -> inputs`: augmentation in training, then preprocessing."""
     augment, preprocess = None, None
     if loaders.augment:
@@ -189,7 +184,7 @@ def _prepare(loaders, source):
 
 
 def _group(group, loss, config, total_steps, where):
-    """Returns the OptimizerGroup with its optimizer made; "total_steps" in its arguments is filled in."""
+    """Returns the OptimizerGroup with its optimizer; "total_steps" stands for their number."""
     function = resolve(group.optimizer.name, HOMES["optimizer"], f"{where}.name")
     args = _fill(group.optimizer.args, "total_steps", total_steps)
     args = construct(args, "optimizer", f"{where}.args")

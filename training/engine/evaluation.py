@@ -36,7 +36,7 @@ def evaluate_all(experiment, params, stop=None):
     """Returns the results of every split but the training one: {"test_loss": ..., ...}.
 
     Args:
-        parts: what `build` returned.
+        experiment: what `build` returned.
         params: the network's parameters.
         stop: an Interruption; once it has a signal, the results are empty.
     """
@@ -51,7 +51,7 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
     """Runs a network over one split of the data.
 
     Args:
-        parts: what `build` returned.
+        experiment: what `build` returned.
         params: the network's parameters.
         split: "test" or "validation".
         keep_outputs: fetch the network's outputs and the targets of every example as well.

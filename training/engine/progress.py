@@ -8,11 +8,11 @@ from utils import UserError
 
 @dataclass
 class Progress:
-    """What a checkpoint has to hold beside the TrainState, so that a run goes on exactly."""
+    """What a checkpoint has to hold beside the TrainState, so that a run resumes exactly."""
 
     epochs: int = 0  # finished ones
-    batch: int = 0  # batches done of the epoch under way
-    best: float | None = None  # the monitored figure's best value so far
+    batch: int = 0  # batches done of the current epoch
+    best: float | None = None  # the monitored metric's best value so far
     since_best: int = 0  # epochs since then
     interval: MetricAccumulator = field(
         default_factory=MetricAccumulator
@@ -37,7 +37,7 @@ class Progress:
                 return progress
         except (AttributeError, KeyError, TypeError, ValueError):
             pass
-        raise UserError(f"{where}: says nothing of how far a run has come; name a run's checkpoint")
+        raise UserError(f"{where}: does not say how far a run has come; name a run's checkpoint")
 
     def meta(self):
         """Returns it as plain numbers, lists and dicts."""

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import utils
-from training.checkpoint.naming import set_aside_after
+from training.checkpoint.naming import file_name, set_aside_after
 from training.checkpoint.reading import read
 from training.common.files import disk_errors
 from training.common.lock import lock
@@ -52,6 +52,41 @@ class Run:
     def parameters(self):
         """The number of trained parameters of the network."""
         return count_parameters(self.state.params, self.experiment.seeds)
+
+    def save(self, saver, trackers, numbered=True, best=False):
+        """Starts to save a checkpoint in the background.
+
+        Args:
+            saver: the Saver.
+            trackers: the Trackers; on resuming, their files are cut back to their sizes of now.
+            numbered: whether to write the checkpoint named after the epoch and batch.
+            best: whether to write the best checkpoint.
+        """
+        self.progress.files = trackers.sizes()
+        name = file_name(*self.progress.position()) if numbered else None
+        saver.save(self.state, self.progress.meta(), name, best)
+
+    def save_if_due(self, saver, trackers, best):
+        """Saves at an epoch's end: every `save_period` epochs, the last, the best so far."""
+        settings, progress = self.config.training, self.progress
+        due = progress.finished(settings) or progress.epochs % settings.save_period == 0
+        due = due or processes.any_process(saver.failure)  # what the disk refused is tried again
+        if due or best:
+            self.save(saver, trackers, due, best)
+
+    def stop(self, saver, trackers, signal):
+        """Saves within an epoch, after a signal; returns the run.
+
+        Args:
+            saver: the Saver.
+            trackers: the Trackers.
+            signal: its number.
+        """
+        self.save(saver, trackers)
+        saver.wait()
+        LOG.warning("Stopped; continue with: python train.py --resume %s", self.folder)
+        self.stopped = signal
+        return self
 
     def predict(self, inputs):
         """Returns the network's outputs for a batch of inputs, as the data set has them.

@@ -13,11 +13,28 @@ import numpy as np
 
 from data_loader.device_cache import TableView, gather, map_views
 from training.common.timing import timed
+from training.distributed.sharding import put_batch
 
 
 def even_steps(batches, most):
     """Returns how many batches go into a call: at most `most`, the last call nearly full."""
     return -(-batches // -(-batches // most))
+
+
+def device_batches(loader, steps, mesh):
+    """Returns `batches(epoch, start=0)`, yielding what the update takes and its number of batches.
+
+    Args:
+        loader: of the training data.
+        steps: batches in a call.
+        mesh: of the devices, or None.
+    """
+
+    def batches(epoch, start=0):
+        for batch, count in group_batches(loader.batches(epoch, start), steps):
+            yield put_batch(batch, mesh, axis=int(steps > 1)), count
+
+    return batches
 
 
 def group_batches(batches, steps):

@@ -1,4 +1,4 @@
-"""Errors of the functions that a config names, told in a line: where, what came, how to mend it."""
+"""Errors of the functions a config names, in one line: where, what was got, how to fix it."""
 
 import contextlib
 import re
@@ -29,7 +29,7 @@ HINTS = {
 
 
 def wrap_user_function(function, name, kind, where):
-    """Returns the function with its errors, and results that do not fit, told as FunctionError.
+    """Returns the function, its errors and results that do not fit raised as FunctionError.
 
     Args:
         function: what is called.
@@ -44,8 +44,8 @@ def wrap_user_function(function, name, kind, where):
         except UserError:
             raise
         except FAULTS as error:
-            came = _described(args, kind)
-            raise FunctionError(f"{where}: {name} of {came}: {_reason(error)}") from error
+            got = _described(args, kind)
+            raise FunctionError(f"{where}: {name} of {got}: {_reason(error)}") from error
         if kind == "model":
             _check_pair(result, f"{where}: {name}")
         if kind in ("loss", "metric"):
@@ -69,10 +69,10 @@ def catch_leaked_tracers():
 def _check_pair(result, where):
     """Refuses what is not (outputs, params)."""
     if not isinstance(result, tuple) or len(result) != 2:
-        came = type(result).__name__ + (f" of {len(result)}" if isinstance(result, tuple) else "")
-        came = _kind(result) if hasattr(result, "shape") else came
+        got = type(result).__name__ + (f" of {len(result)}" if isinstance(result, tuple) else "")
+        got = _kind(result) if hasattr(result, "shape") else got
         raise FunctionError(
-            f"{where} returned {came}; expected two things, as in: return outputs, layer.params"
+            f"{where} returned {got}; expected two things, as in: return outputs, layer.params"
         )
     if not isinstance(result[1], Mapping):
         raise FunctionError(
@@ -99,17 +99,28 @@ def _reason(error):
         words = f"{type(error).__name__}: {words}"
     frames = traceback.extract_tb(error.__traceback__)
     users = [one for one in frames if _is_the_users(one.filename)]
-    if not users:
+    if not users or _refuses_on_purpose(users[-1]):
         return words
     return f"{words} ({_shown(users[-1].filename)}:{users[-1].lineno}: {users[-1].line})"
 
 
 def _is_the_users(file):
-    """Whether a file is neither a library's nor this framework's own."""
+    """Whether a file is neither a library's nor the template's machinery.
+
+    The files in training/ itself (loss.py, metrics.py, optimizers.py) are the user's; its folders
+    and model/modules are not.
+    """
     path = Path(file)
-    framework = any(path.is_relative_to(ROOT / part) for part in ("training", "model/modules"))
+    machinery = path.is_relative_to(ROOT / "model" / "modules") or (
+        path.is_relative_to(ROOT / "training") and path.parent != ROOT / "training"
+    )
     library = path.is_relative_to(sysconfig.get_path("stdlib")) or "site-packages" in path.parts
-    return path.is_file() and not framework and not library
+    return path.is_file() and not machinery and not library
+
+
+def _refuses_on_purpose(frame):
+    """Whether a loss or metric of the template raised this itself: then its words say enough."""
+    return Path(frame.filename).parent == ROOT / "training" and frame.line.startswith("raise ")
 
 
 def _shown(file):

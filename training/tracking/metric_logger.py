@@ -36,10 +36,16 @@ class MetricLogger:
     def __init__(self, progress, trackers, experiment, log_interval):
         self._progress, self._trackers, self._compute = progress, trackers, experiment.aggregates
         self._batches, self._log_interval = len(experiment.loaders["train"]), log_interval
+        self._batch_size = experiment.loaders["train"].batch_size
         self._steps_per_call = experiment.steps_per_call
         # [(batches, measured)] of the previous interval and of the current one
         self._previous, self._current = [], []
         self._running, self._max_running, self._last_wait = deque(), 1, None
+
+    def start_epoch(self):
+        """Logs the start of an epoch, or of what is left of it."""
+        LOG.info("---- STARTING EPOCH %d ----", self._progress.epochs + 1)
+        self._first, self._began = self._progress.batch, time.perf_counter()
 
     @timed("device")
     def limit_in_flight(self):
@@ -83,6 +89,7 @@ class MetricLogger:
         self._running.clear()
         self._last_wait = None  # the time between two epochs is not that of a call
         self._accumulate(entries)
+        self._trained = time.perf_counter()
 
     @timed("logging")
     def end_epoch(self, evaluated):
@@ -103,6 +110,10 @@ class MetricLogger:
             elif split != "train":
                 LOG.info("Epoch %d [%s] avg %s: %s", epoch, split, _title(metric), value)
         self._trackers.log({"step": epoch * self._batches, "epoch": epoch} | results)
+        seconds, trained = time.perf_counter() - self._began, self._trained - self._began
+        speed = (self._progress.batch - self._first) * self._batch_size / trained
+        self._trackers.time({"epoch": epoch, "seconds": seconds, "images_per_second": speed})
+        LOG.info("---- Epoch %d took %.2f seconds to complete! ----", epoch, seconds)
         return results
 
     def _accumulate(self, entries):

@@ -1,0 +1,59 @@
+"""A trained network as a function, without the data it was trained with."""
+
+import jax
+import numpy as np
+
+import utils
+from training.checkpoint.naming import find
+from training.checkpoint.reading import read
+from training.checkpoint.restore import network_params, restore
+from training.config import read_config
+from training.engine.binding import bind
+from training.engine.build import prepare_inputs
+from training.engine.compilation import compile_predict
+from training.engine.step import make_forward
+
+
+def load(path):
+    """Returns `predict(inputs) -> outputs` of a trained network.
+
+        predict = load("saved/MNIST_Sample/<run>")
+        digits = predict(images).argmax(-1)
+
+    It computes what evaluation computes: the run's own code and config, preprocessing included.
+
+    Args:
+        path: a checkpoint, or a run folder, which stands for its best checkpoint (its latest where
+            no best was saved).
+
+    Returns:
+        A function of inputs as the run's data set has them, (batch, ...) or a dict of such; it
+        returns NumPy arrays. Of several seeds it is the first.
+
+    Raises:
+        UserError: there is no such checkpoint, or it does not fit its code.
+    """
+    try:
+        checkpoint = find(path, prefer_best=True)
+    except utils.UserError:
+        checkpoint = find(path)
+    source = checkpoint.parent / "config.json"
+    arrays = network_params(read(checkpoint)[0])
+    with utils.code_of(checkpoint.parent):
+        config = read_config(source)
+        model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
+    if config.training.seeds > 1:
+        arrays = {name: array[0] for name, array in arrays.items()}
+    prepare = prepare_inputs(config.data_loader, source)
+    forward = make_forward(model, prepare, config.training.compute_dtype)
+    compiled, known = compile_predict(forward), []
+
+    def predict(inputs):
+        if not known:  # the shape of the parameters follows from that of the inputs
+            _, template = jax.eval_shape(
+                lambda inputs: forward(None, inputs, jax.random.key(0), False), inputs
+            )
+            known.append(restore(template, arrays, where=checkpoint))
+        return jax.tree.map(np.asarray, compiled(known[0], inputs))
+
+    return predict
