@@ -1,1 +1,1 @@
-"""Networks, and the layers they are built from."""
+"""Networks, and the layers they consist of."""

@@ -1,9 +1,9 @@
-"""The networks. Each is a function that config.json can name; write yours beside them.
+"""Your networks. Each is a function that a config can name; add yours here.
 
     logits, params = mnist_model(x, key=jax.random.key(0))  # makes the parameters
     logits, params = mnist_model(x, params=params)  # applies them
 
-Images come in as (batch, channels, height, width); inside, channels are last.
+Images are (batch, channels, height, width); inside a network, channels are last.
 """
 
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from model.modules import (
     linear,
 )
 
-SMALL = truncated_normal(0.02)  # heads start near zero: at first, all classes are equally likely
+SMALL = truncated_normal(0.02)  # of heads: at first, all classes are about equally likely
 
 
 def mnist_model(
@@ -56,7 +56,7 @@ def mnist_model(
 
 
 def convnext_block(x, drop_rate=0.0, *, params=None, key=None, train=False):
-    """Mixes positions, then features, and adds what comes out to what went in.
+    """Mixes positions, then features, and adds the result to its input.
 
     Args:
         x: (batch, height, width, features)
@@ -80,7 +80,7 @@ def downsample(x, features, *, params=None, key=None, train=False):
 
     Args:
         x: (batch, height, width, channels)
-        features: number of channels that come out
+        features: number of output channels
 
     Returns:
         y: (batch, height / 2, width / 2, features)
@@ -88,16 +88,16 @@ def downsample(x, features, *, params=None, key=None, train=False):
     """
     layer = Layers(params, key, train)
     x = layer("norm", layer_norm, x)
-    # "VALID" leaves out the last row and column of odd sizes; "SAME" would pad them.
+    # "VALID" drops the last row and column of odd sizes; "SAME" would pad them.
     x = layer("conv", conv2d, x, features, 2, stride=2, padding="VALID", bias=False)
     return x, layer.params
 
 
 def mlp(x, feat_dims=(128, 64), classes=10, drop_rate=0.0, *, params=None, key=None, train=False):
-    """Classifies anything with fully connected layers.
+    """Classifies inputs of any shape with fully connected layers.
 
     Args:
-        x: (batch, ...) of any shape; an example is flattened
+        x: (batch, ...); each example is flattened
         feat_dims: number of features in each hidden layer
         classes: number of classes
         drop_rate: probability of dropping a hidden feature while training
@@ -132,7 +132,7 @@ def vit(
 
     Args:
         x: (batch, channels, height, width) images
-        patch: height and width of the patches an image is cut into, in pixels
+        patch: height and width of the patches that an image is split into, in pixels
         features: number of features of each patch
         depth: number of transformer blocks
         heads: number of attention heads; they share the features equally
@@ -157,12 +157,12 @@ def vit(
 
 
 def transformer_block(x, heads, mask=None, drop_rate=0.0, *, params=None, key=None, train=False):
-    """Lets positions look at each other, then transforms each on its own.
+    """Applies self-attention, then an MLP to each position, each with a residual connection.
 
     Args:
         x: (batch, length, features)
         heads: number of attention heads
-        mask: booleans as `attention` takes them, True where a position may look
+        mask: booleans as for `attention`, True where a position may attend
         drop_rate: probability of skipping each half for an example while training
 
     Returns:

@@ -1,7 +1,7 @@
 """Losses: `f(outputs, targets) -> per-example values` of shape (batch, ...).
 
-They neither average nor mask; the update weighs the examples and averages. Any loss of optax with
-this signature can be named in the config as well.
+They do not average and do not mask; the update weighs the examples and averages. A config can also
+name any loss of optax with this signature.
 """
 
 import jax
@@ -9,12 +9,12 @@ import jax.numpy as jnp
 
 
 def cross_entropy(logits, labels, *, label_smoothing=0.0):
-    """Computes -log of the probability given to the right class.
+    """Computes -log of the probability of the right class.
 
     Args:
         logits: (batch, ..., classes), unnormalised log-probabilities.
         labels: (batch, ...) integers in [0, classes).
-        label_smoothing: share of the probability spread evenly over all classes
+        label_smoothing: part of the target probability that is spread evenly over all classes
             (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567).
 
     Returns:
@@ -30,11 +30,11 @@ def cross_entropy(logits, labels, *, label_smoothing=0.0):
 
 
 def binary_cross_entropy(logits, labels):
-    """Computes -log of the probability given to a yes or no, stable for large logits.
+    """Computes -log of the probability of the label, yes or no; stable for large logits.
 
     Args:
-        logits: (batch, ...), log-odds of yes.
-        labels: (batch, ...) in [0, 1].
+        logits: (batch, ...), log-odds of "yes".
+        labels: (batch, ...) in [0, 1], 1 for "yes".
 
     Returns:
         (batch, ...) values in nats.
@@ -45,7 +45,7 @@ def binary_cross_entropy(logits, labels):
 
 
 def mean_squared_error(outputs, targets):
-    """Computes the squared error, averaged over each example's own axes.
+    """Computes the squared error, averaged over all axes but the first.
 
     Args:
         outputs: (batch, ...).
@@ -59,7 +59,7 @@ def mean_squared_error(outputs, targets):
 
 
 def mean_absolute_error(outputs, targets):
-    """Computes the absolute error, averaged over each example's own axes.
+    """Computes the absolute error, averaged over all axes but the first.
 
     Args:
         outputs: (batch, ...).
@@ -73,7 +73,7 @@ def mean_absolute_error(outputs, targets):
 
 
 def _same_shape(outputs, targets):
-    """Refuses what NumPy would broadcast: (batch, 1) minus (batch,) is (batch, batch)."""
+    """Raises an error for shapes that would broadcast: (batch, 1) - (batch,) is (batch, batch)."""
     if outputs.shape != targets.shape:
         raise ValueError(f"outputs have shape {outputs.shape}, but targets {targets.shape}")
     return targets

@@ -1,8 +1,8 @@
 """Metrics: `f(outputs, targets) -> per-example values` of shape (batch, ...).
 
 The framework sums value times weight over all batches and divides once, so a mean is exact
-whatever the batch sizes. A metric that is more than a mean returns per-example statistics and
-says by `aggregated` what is to be made of their sum:
+whatever the batch sizes. A metric that is not a mean returns per-example statistics, and
+`aggregated` declares how its result is computed from their weighted sum:
 
     @aggregated(lambda total, weight: total)
     def confusion_matrix(logits, labels): ...
@@ -16,7 +16,7 @@ from training.common.declarations import aggregated, finished_by  # noqa: F401
 
 
 def accuracy(logits, labels):
-    """Tells whether the likeliest class is the right one.
+    """Returns 1 where the most likely class is the right one, else 0.
 
     Args:
         logits: (batch, ..., classes).
@@ -29,12 +29,12 @@ def accuracy(logits, labels):
 
 
 def top_k_accuracy(logits, labels, *, k=5):
-    """Tells whether the right class is among the k likeliest; ties go to the lower class.
+    """Returns 1 where the right class is among the k most likely; ties go to the lower class.
 
     Args:
         logits: (batch, ..., classes).
         labels: (batch, ...) integers.
-        k: how many guesses there are.
+        k: number of guesses.
 
     Returns:
         (batch, ...) of 0.0 and 1.0.
@@ -45,14 +45,14 @@ def top_k_accuracy(logits, labels, *, k=5):
 
 @aggregated(lambda total, weight: total)
 def confusion_matrix(logits, labels):
-    """Counts examples by right class (rows) and likeliest class (columns).
+    """Counts examples by right class (rows) and most likely class (columns).
 
     Args:
         logits: (batch, classes).
         labels: (batch,) integers.
 
     Returns:
-        (batch, classes, classes), one 1.0 in each; finished: counts (classes, classes).
+        (batch, classes, classes), a single 1.0 in each; aggregated: counts (classes, classes).
     """
     classes = logits.shape[-1]
     right = jax.nn.one_hot(labels, classes)
@@ -63,19 +63,21 @@ def confusion_matrix(logits, labels):
 def _macro_f1(counts, weight):
     hits = np.diagonal(counts)
     total = counts.sum(0) + counts.sum(1)  # times predicted plus times present
-    seen = total > 0
-    return float((2 * hits[seen] / total[seen]).mean()) if seen.any() else 0.0
+    occurs = total > 0
+    return float((2 * hits[occurs] / total[occurs]).mean()) if occurs.any() else 0.0
 
 
 @aggregated(_macro_f1)
 def macro_f1(logits, labels):
-    """Averages the F1 score 2 hits / (predicted + present) of the classes that occur, evenly.
+    """Computes the unweighted mean of the F1 scores of all classes that occur.
+
+    The F1 score of a class is 2 hits / (times predicted + times present).
 
     Args:
         logits: (batch, classes).
         labels: (batch,) integers.
 
     Returns:
-        The statistics of `confusion_matrix`; finished: a number in [0, 1].
+        The statistics of `confusion_matrix`; aggregated: a number in [0, 1].
     """
     return confusion_matrix(logits, labels)

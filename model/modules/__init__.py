@@ -1,4 +1,4 @@
-"""The layers networks are built from; core.py explains the one protocol they follow."""
+"""The layers that networks consist of; core.py explains their protocol."""
 
 from model.modules.attention import attend, attention
 from model.modules.conv import conv2d

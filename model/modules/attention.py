@@ -1,4 +1,4 @@
-"""Attention: every position looks at others and takes what it finds there."""
+"""Attention: each position receives a weighted mean of the values at other positions."""
 
 import math
 
@@ -10,20 +10,20 @@ from model.modules.dense import linear
 
 
 def attention(x, heads, context=None, mask=None, *, params=None, key=None, train=False):
-    """Lets each position of x look at every position of the context, with several heads.
+    """Computes multi-head attention of each position of x to all positions of the context.
 
     "Attention Is All You Need", https://arxiv.org/abs/1706.03762, section 3.2.
 
     Args:
         x: (batch, queries, features)
         heads: number of heads; they share the features equally
-        context: (batch, keys, context features) to look at; None for x itself (self-attention)
+        context: (batch, keys, context features) to attend to; None for x itself (self-attention)
         mask: booleans that broadcast to (batch, heads, queries, keys), True where a query may
-            look; `jnp.tril(jnp.ones((length, length), bool))` hides the future
+            attend; `jnp.tril(jnp.ones((length, length), bool))` hides the future
 
     Returns:
         y: (batch, queries, features)
-        params: query, key, value, output: each as `linear` has them
+        params: query, key, value, output: each with the parameters of `linear`
 
     Raises:
         ValueError: the heads do not divide the features, or the mask does not fit.
@@ -36,7 +36,7 @@ def attention(x, heads, context=None, mask=None, *, params=None, key=None, train
         raise ValueError(
             f"{located('attention')}: {heads} heads do not divide {features} features."
         )
-    _check(mask, (batch, heads, length, context.shape[1]))
+    _check_mask(mask, (batch, heads, length, context.shape[1]))
 
     def split(y):
         return y.reshape(*y.shape[:2], heads, features // heads)
@@ -53,7 +53,7 @@ def attention(x, heads, context=None, mask=None, *, params=None, key=None, train
 def attend(queries, keys, values, mask=None):
     """Returns softmax(queries · keys / sqrt(features)) · values, for each head.
 
-    The softmax is computed in float32. A query that may look nowhere gets zeros.
+    The softmax is computed in float32. A query that may attend to nothing gets zeros.
 
     Args:
         queries: (batch, queries, heads, features)
@@ -69,14 +69,14 @@ def attend(queries, keys, values, mask=None):
     if mask is None:
         weights = jax.nn.softmax(logits, axis=-1)
     else:
-        # The lowest finite number rather than -inf: a row of nothing but -inf would give NaN.
+        # The lowest finite number rather than -inf: a row of only -inf would give NaN.
         lowest = jnp.finfo(logits.dtype).min
         weights = jax.nn.softmax(jnp.where(mask, logits, lowest), axis=-1)
         weights = jnp.where(mask, weights, 0.0)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(values.dtype), values)
 
 
-def _check(mask, shape):
+def _check_mask(mask, shape):
     if mask is None:
         return
     fits = mask.ndim <= len(shape) and all(

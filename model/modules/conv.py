@@ -22,17 +22,17 @@ def conv2d(
     key=None,
     train=False,
 ):
-    """Slides a kernel over each image and returns its product with what lies under it.
+    """Convolves each image: returns the product of the kernel with each window.
 
     Args:
         x: (batch, height, width, channels)
-        features: number of channels that come out
+        features: number of output channels
         kernel_size: in pixels, one integer or (vertical, horizontal)
         stride: in pixels, one integer or (vertical, horizontal)
-        padding: "SAME", "VALID", or pixels of zeros as in `pad_widths`
-        groups: number of groups of channels that are convolved apart; as many as there are
-            channels makes the convolution depthwise
-        bias: whether to add one number to each feature
+        padding: "SAME", "VALID", or pixels of zeros as for `pad_widths`
+        groups: number of groups of channels that are convolved separately; as many groups as
+            channels make the convolution depthwise
+        bias: whether to add a learned number to each feature
         initializer: `initializer(key, shape)` makes the kernel
 
     Returns:

@@ -1,10 +1,10 @@
-"""The one protocol every layer and every network follows, and the helper that keeps them short.
+"""The protocol of every layer and every network, and the helper class that keeps them short.
 
     y, params = f(x, *hyper, params=None, key=None, train=False)
 
-What a function returns as params is what it wants next time. `params=None` makes the parameters
-from `key`; they are a nested dict of arrays. State that is not trained (running statistics) lives
-in the same tree under the name "stats", and comes back updated when `train=True`.
+The params that a function returns are the params for its next call. `params=None` makes them from
+`key`; they are a nested dict of arrays. State that is not trained (running statistics) is part of
+the same tree under the name "stats", and is returned updated if `train=True`.
 """
 
 import contextlib
@@ -17,19 +17,19 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-_path = contextvars.ContextVar("path", default=())  # names of the layers we are inside of
+_path = contextvars.ContextVar("path", default=())  # names of the layers around the current call
 _watcher = contextvars.ContextVar("watcher", default=None)
 
 
 class Layers:
-    """Calls layers by name and keeps what they return, so a network is straight-line code.
+    """Calls layers by name and collects their parameters, so that networks are straight-line code.
 
         layer = Layers(params, key, train)
         y = layer("hidden", linear, x, 64)
         shift = layer.array("shift", (64,), jax.nn.initializers.zeros)
         return y + shift, layer.params
 
-    The same name twice shares the parameters. `layer.params` is what the network returns.
+    Two calls with the same name share their parameters. The network returns `layer.params`.
     """
 
     def __init__(self, params, key, train):
@@ -46,7 +46,7 @@ class Layers:
         self._calls = Counter()
 
     def __call__(self, name, function, x, *hyper, **named_hyper):
-        """Returns `function(x, ...)` with the parameters and the key that belong to `name`."""
+        """Returns the output of `function(x, ...)`, called with the params and key of `name`."""
         params = self._find(name)
         if params is None and self.given is not None:
             params = {}  # layers without parameters (dropout, pooling) are not in the tree
@@ -61,7 +61,7 @@ class Layers:
         return y
 
     def array(self, name, shape, initializer):
-        """Returns the array `name` of `shape`; `initializer(key, shape)` makes it at first."""
+        """Returns the parameter `name` of `shape`; `initializer(key, shape)` creates it."""
         array = self._find(name)
         if array is None:
             if self.given is not None:
@@ -76,7 +76,7 @@ class Layers:
         return self.params.get(name, (self.given or {}).get(name))
 
     def _key(self, name):
-        """The key of this name's next call; crc32 because `hash()` differs between processes."""
+        """Returns the key of a layer's next call; crc32 as `hash()` differs between processes."""
         if self.key is None:
             return None
         key, calls = jax.random.fold_in(self.key, zlib.crc32(name.encode())), self._calls[name]
@@ -85,14 +85,14 @@ class Layers:
 
 
 def as_float(x, *axes):
-    """Returns x as a floating array for a layer to compute in; integers become float32.
+    """Returns x as a floating-point array; integers become float32.
 
-    Layers compute in this array's dtype and keep their parameters in theirs, so a network given
-    bfloat16 computes in bfloat16 with float32 parameters.
+    Layers compute in this array's dtype, whatever the dtype of their parameters: a network with
+    float32 parameters computes in bfloat16 if its input is bfloat16.
 
     Args:
         x: input of a layer
-        axes: names of the axes it must have; "..." stands for any number of axes
+        axes: names of the required axes; "..." stands for any number of axes
 
     Raises:
         ValueError: x has other axes.
@@ -108,7 +108,7 @@ def as_float(x, *axes):
 
 
 def located(function):
-    """Returns a function's name and the layer it is called as: "conv2d (layer stage1/down)"."""
+    """Returns a function's name with the path of its layer: "conv2d (layer stage1/down)"."""
     path = "/".join(_path.get())
     return f"{function} (layer {path})" if path else function
 
@@ -131,7 +131,7 @@ def watch_layers(watcher):
 def _inside(name):
     token = _path.set((*_path.get(), name))
     try:
-        with jax.named_scope(name):  # so that profiles and exporters know the layer
+        with jax.named_scope(name):  # profiles and exporters show the layer's name
             yield
     finally:
         _path.reset(token)

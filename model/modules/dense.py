@@ -1,11 +1,11 @@
-"""Layers that are one table of weights: linear and embedding."""
+"""Layers with one matrix of weights: linear and embedding."""
 
 import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, normal, zeros
 
 from model.modules.core import Layers, as_float, located
 
-LECUN_NORMAL = lecun_normal()  # variance 1 / inputs: y varies as much as x
+LECUN_NORMAL = lecun_normal()  # variance 1 / inputs, so that y has the variance of x
 
 
 def linear(x, features, bias=True, initializer=LECUN_NORMAL, *, params=None, key=None, train=False):
@@ -13,8 +13,8 @@ def linear(x, features, bias=True, initializer=LECUN_NORMAL, *, params=None, key
 
     Args:
         x: (..., input features)
-        features: number of features that come out
-        bias: whether to add one number to each feature
+        features: number of output features
+        bias: whether to add a learned number to each feature
         initializer: `initializer(key, shape)` makes the matrix
 
     Returns:
@@ -33,7 +33,7 @@ def embedding(x, vocabulary, features, *, params=None, key=None, train=False):
     """Returns the row of a table for each integer.
 
     Args:
-        x: (...) of integers from 0 to vocabulary - 1; any other gives NaN rather than some row
+        x: (...) integers from 0 to vocabulary - 1; all others give NaN
         vocabulary: number of rows
         features: length of a row
 
@@ -42,7 +42,7 @@ def embedding(x, vocabulary, features, *, params=None, key=None, train=False):
         params: table (vocabulary, features)
 
     Raises:
-        ValueError: x is not of integers.
+        ValueError: x is not an array of integers.
     """
     layer = Layers(params, key, train)
     x = jnp.asarray(x)

@@ -1,4 +1,4 @@
-"""Dropping at random while training. These layers have no parameters."""
+"""Random dropping during training. These layers have no parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +7,13 @@ from model.modules.core import as_float, located
 
 
 def dropout(x, rate, *, params=None, key=None, train=False):
-    """Sets single features to zero at random, and scales the rest so that the mean stays.
+    """Sets single features to zero at random, and scales the others to keep the mean.
 
     Srivastava et al., https://jmlr.org/papers/v15/srivastava14a.html
 
     Args:
         x: (...)
-        rate: probability of dropping a feature, from 0 up to but not including 1
+        rate: probability of dropping a feature, in [0, 1)
 
     Returns:
         y: (...); x itself unless `train=True`
@@ -26,13 +26,13 @@ def dropout(x, rate, *, params=None, key=None, train=False):
 
 
 def drop_path(x, rate, *, params=None, key=None, train=False):
-    """Sets whole examples to zero at random, so that a residual block is skipped for them.
+    """Sets whole examples to zero at random, so that they skip a residual block.
 
     "Deep Networks with Stochastic Depth", https://arxiv.org/abs/1603.09382
 
     Args:
         x: (batch, ...)
-        rate: probability of dropping an example, from 0 up to but not including 1
+        rate: probability of dropping an example, in [0, 1)
 
     Returns:
         y: (batch, ...); x itself unless `train=True`

@@ -1,4 +1,4 @@
-"""Where the windows of convolutions and pooling lie on an image."""
+"""Window sizes and padding of convolutions and pooling."""
 
 from jax import lax
 

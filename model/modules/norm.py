@@ -1,4 +1,4 @@
-"""Normalisation. Statistics are computed in float32; what comes back has the dtype of x."""
+"""Normalisation. Statistics are computed in float32; outputs have the dtype of x."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -8,13 +8,13 @@ from model.modules.core import Layers, as_float, located
 
 
 def layer_norm(x, epsilon=1e-5, *, params=None, key=None, train=False):
-    """Brings each position's features to mean 0 and variance 1, then scales and shifts them.
+    """Normalises each position's features to mean 0 and variance 1, then scales and shifts them.
 
     https://arxiv.org/abs/1607.06450
 
     Args:
         x: (..., features)
-        epsilon: added to the variance, so that equal features do not divide by zero
+        epsilon: added to the variance, to avoid division by zero
 
     Returns:
         y: (..., features)
@@ -27,13 +27,13 @@ def layer_norm(x, epsilon=1e-5, *, params=None, key=None, train=False):
 
 
 def rms_norm(x, epsilon=1e-5, *, params=None, key=None, train=False):
-    """Brings each position's features to mean square 1, then scales them.
+    """Normalises each position's features to mean square 1, then scales them.
 
     https://arxiv.org/abs/1910.07467
 
     Args:
         x: (..., features)
-        epsilon: added to the mean square, so that zeros do not divide by zero
+        epsilon: added to the mean square, to avoid division by zero
 
     Returns:
         y: (..., features)
@@ -47,13 +47,13 @@ def rms_norm(x, epsilon=1e-5, *, params=None, key=None, train=False):
 
 
 def group_norm(x, groups=32, epsilon=1e-5, *, params=None, key=None, train=False):
-    """Brings each group of an example's channels to mean 0 and variance 1, over all positions.
+    """Normalises each group of an example's channels to mean 0 and variance 1, over all positions.
 
     https://arxiv.org/abs/1803.08494
 
     Args:
         x: (batch, ..., channels)
-        groups: number of groups the channels are parted into
+        groups: number of groups that the channels are split into
         epsilon: added to the variance
 
     Returns:
@@ -76,14 +76,14 @@ def group_norm(x, groups=32, epsilon=1e-5, *, params=None, key=None, train=False
 
 
 def batch_norm(x, momentum=0.9, epsilon=1e-5, *, params=None, key=None, train=False):
-    """Brings each channel to mean 0 and variance 1 over the batch, then scales and shifts it.
+    """Normalises each channel to mean 0 and variance 1 over the batch, then scales and shifts it.
 
-    With `train=True` the batch's own statistics are used, and the running ones come back moved
-    towards them; otherwise the running ones are used. https://arxiv.org/abs/1502.03167
+    With `train=True` it uses the statistics of the batch, and returns the running ones moved
+    towards them; otherwise it uses the running ones. https://arxiv.org/abs/1502.03167
 
     Args:
         x: (batch, ..., channels)
-        momentum: the share of the running statistics that stays at each step
+        momentum: weight of the old running statistics in each step, in [0, 1]
         epsilon: added to the variance
 
     Returns:
@@ -99,7 +99,7 @@ def batch_norm(x, momentum=0.9, epsilon=1e-5, *, params=None, key=None, train=Fa
 
 
 def _statistics(x, momentum, *, params=None, key=None, train=False):
-    """Returns the mean and variance to normalise with, and the running ones as parameters."""
+    """Returns the mean and variance to normalise with, and the running ones as params."""
     layer = Layers(params, key, train)
     running = (
         layer.array("mean", x.shape[-1:], zeros),
@@ -109,7 +109,7 @@ def _statistics(x, momentum, *, params=None, key=None, train=False):
         return running, layer.params
     axes = tuple(range(x.ndim - 1))
     mean, variance = x.mean(axes), x.var(axes)
-    # A sample's variance underestimates that of all the data by (count - 1) / count.
+    # The variance of a sample underestimates that of the population by (count - 1) / count.
     count = x.size // x.shape[-1]
     unbiased = variance * (count / max(count - 1, 1))
     moved = [

@@ -1,23 +1,22 @@
-"""Convolution and maximum over windows, each in the form that runs fastest.
+"""Convolution and maximum over windows, each in its fastest form.
 
-XLA has one operator for every convolution. Where channels are convolved apart it is slow on a CPU,
-ten to a hundred times as slow as need be. `convolve` chooses another form there, and is the only
-place that does:
+XLA has one operator for all convolutions. On a CPU it takes 10 to 100 times as long as necessary
+where channels are convolved separately. There `convolve` chooses another form:
 
-    patches    stride = kernel: windows do not overlap, so the image is cut into patches and
-               multiplied by the kernel as a matrix. 1x1 convolutions are such patches too.
+    patches    stride = kernel: windows do not overlap, so the image is split into patches and
+               multiplied by the kernel as a matrix. This includes 1x1 convolutions.
     dense      depthwise on a CPU, small images: per channel, the flattened image times the kernel
-               laid out as one (pixels in, pixels out) matrix.
+               expanded to one (pixels in, pixels out) matrix.
     shifted    depthwise on a CPU, larger images: the sum over the kernel's elements of the image,
-               shifted, times that element. XLA makes one loop of it that reads the image once.
+               shifted, times that element. XLA compiles it to one loop that reads the image once.
     expanded   groups of channels on a CPU: as a convolution of all channels with a kernel that is
                zero between groups. It multiplies by many zeros, at many times the speed.
-    fitted     anything else on a CPU: XLA's own operator, where its gradients would be wrong or end
-               the process over an image first padded and cut to what the windows cover.
-    plain      everything but patches elsewhere than on a CPU.
+    fitted     all others on a CPU: XLA's own operator; where its gradients would be wrong or crash
+               the process, the image is first padded and cropped to the pixels under the windows.
+    plain      everything but patches on other devices.
 
-All forms agree in value and gradient (tests/model/test_modules.py); benchmarks/layers.py measures where
-which wins. Inside `plain_operators()` only XLA's own operators are used.
+All forms agree in value and gradient (tests/model/test_modules.py); benchmarks/layers.py measures
+them. Inside `plain_operators()` only XLA's own operators are used.
 """
 
 import functools
@@ -28,10 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-DENSE_PIXELS = (
-    2.5  # of the image, at most, for each of the kernel; beyond, there are too many zeros
-)
-SHIFTED_TERMS = 128  # at most, of the kernel and of a row of the image: each is a term to compile
+DENSE_PIXELS = 2.5  # largest ratio of image pixels to kernel pixels; above, too many zeros
+SHIFTED_TERMS = 128  # largest number of kernel pixels and of pixels in a row: each is compiled
 
 _plain = jax.make_user_context(False)  # unlike a global, part of the key of jit's caches
 
@@ -39,7 +36,7 @@ _plain = jax.make_user_context(False)  # unlike a global, part of the key of jit
 def plain_operators():
     """Returns a context in which convolutions and pooling are XLA's own operators.
 
-    Converters to other formats know these operators by sight. Jitted functions are traced anew:
+    Converters to other formats recognise these operators. Jitted functions are traced again:
 
         with plain_operators():
             exported = jax.export.export(jax.jit(network))(x)
@@ -55,7 +52,7 @@ def convolve(x, kernel, stride, padding, groups):
         kernel: (kernel height, kernel width, channels // groups, features)
         stride: (vertical, horizontal), in pixels
         padding: ((top, bottom), (left, right)), in pixels of zeros
-        groups: number of groups of channels that are convolved apart
+        groups: number of groups of channels that are convolved separately
 
     Returns: (batch, output height, output width, features)
     """
@@ -70,10 +67,10 @@ def convolve(x, kernel, stride, padding, groups):
 
 
 def window_maximum(x, window, stride, padding):
-    """Returns the maximum in each window, for arguments and a result shaped as in `convolve`.
+    """Returns the maximum in each window; arguments and result have the shapes of `convolve`.
 
-    Its gradient is ten times as fast on a CPU as that of XLA's operator. Windows that do not
-    overlap are axes of a reshaped image; of others it is the maximum of shifted views, first along
+    On a CPU its gradient is ten times as fast as that of XLA's operator. Windows that do not
+    overlap are axes of a reshaped image; otherwise it is the maximum of shifted views, first along
     the height, then along the width. Equal maxima share the gradient.
     """
     lowest = jnp.array(-jnp.inf, x.dtype)
@@ -82,7 +79,7 @@ def window_maximum(x, window, stride, padding):
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *stride, 1), padding)
     x = lax.pad(x, lowest, [(low, high, 0) for low, high in padding])
     if window == stride:
-        return _cut(x, window).max((2, 4))
+        return _split_windows(x, window).max((2, 4))
     for axis, size, step in zip((1, 2), window, stride, strict=True):
         last = (x.shape[axis] - size) // step * step  # where the last window starts
         views = [lax.slice_in_dim(x, first, first + last + 1, step, axis) for first in range(size)]
@@ -91,7 +88,7 @@ def window_maximum(x, window, stride, padding):
 
 
 def _form_on_cpu(image, kernel, groups):
-    """The form for these shapes."""
+    """Returns the fastest form for these shapes."""
     _, height, width, channels = image
     *window, _, features = kernel
     if groups == 1:
@@ -118,10 +115,10 @@ def _plain_convolve(x, kernel, stride, padding, groups):
 
 def _fitted_convolve(x, kernel, stride, padding, groups=1):
     sizes = tuple(zip(x.shape[1:3], kernel.shape[:2], stride, padding, strict=True))
-    # jaxlib 0.10.2 errs where windows skip pixels, and where a window, or a part of the kernel,
-    # meets padding alone. Elsewhere XLA pads by itself faster.
-    meet = all(max(pads) < size <= pixels + min(pads) for pixels, size, _, pads in sizes)
-    if stride != (1, 1) or not meet:
+    # jaxlib 0.10.2 has errors where windows skip pixels, and where a window, or a part of the
+    # kernel, covers only padding. Elsewhere XLA's own padding is faster.
+    all_meet_pixels = all(max(pads) < size <= pixels + min(pads) for pixels, size, _, pads in sizes)
+    if stride != (1, 1) or not all_meet_pixels:
         x, padding = _pad(x, padding), ((0, 0), (0, 0))
         height, width = (
             (pixels + before + after - size) // step * step + size
@@ -133,7 +130,7 @@ def _fitted_convolve(x, kernel, stride, padding, groups=1):
 
 def _patches_convolve(x, kernel, padding):
     height, width, _, features = kernel.shape
-    x = _cut(_pad(x, padding), (height, width)).swapaxes(2, 3)
+    x = _split_windows(_pad(x, padding), (height, width)).swapaxes(2, 3)
     return x.reshape(*x.shape[:3], -1) @ kernel.reshape(-1, features)
 
 
@@ -159,7 +156,7 @@ def _expanded_convolve(x, kernel, stride, padding, groups):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _shifted_convolve(x, kernel, stride, padding):
-    """Has gradients of its own, since the derived ones are slow; so no jax.jvp and no hessian."""
+    """Defines its own gradients, since the derived ones are slow: no jax.jvp and no hessian."""
     return _slide(_pad(x, padding), kernel, stride)
 
 
@@ -170,16 +167,16 @@ def _shifted_forward(x, kernel, stride, padding):
 def _shifted_backward(stride, padding, saved, grads):
     x, kernel = saved
     window = kernel.shape[:2]
-    # To x they go by the kernel turned round, over as many zeros around and between them as it
-    # takes to give every pixel of x all the windows that it lay in.
+    # The gradient of x is the convolution of `grads` with the reversed kernel, with as many zeros
+    # around and between them that each pixel of x gets the gradients of all its windows.
     spaces = []
     for pixels, outputs, size, step, (before, _) in zip(
         x.shape[1:3], grads.shape[1:3], window, stride, padding, strict=True
     ):
         low = size - 1 - before
         spaces.append((low, pixels + size - 1 - low - ((outputs - 1) * step + 1), step - 1))
-    spread = lax.pad(grads, jnp.zeros((), grads.dtype), [(0, 0, 0), *spaces, (0, 0, 0)])
-    to_x = _slide(spread, kernel[::-1, ::-1], (1, 1))
+    dilated = lax.pad(grads, jnp.zeros((), grads.dtype), [(0, 0, 0), *spaces, (0, 0, 0)])
+    to_x = _slide(dilated, kernel[::-1, ::-1], (1, 1))
     return to_x, _correlate(_pad(x, padding), grads, window, stride).astype(kernel.dtype)
 
 
@@ -187,7 +184,7 @@ _shifted_convolve.defvjp(_shifted_forward, _shifted_backward)
 
 
 def _slide(x, kernel, stride):
-    """The depthwise convolution of a padded image, summed in float32."""
+    """Returns the depthwise convolution of a padded image, summed in float32."""
     rows, columns = (
         [slice(first, first + size - length + 1, step) for first in range(length)]
         for size, length, step in zip(x.shape[1:3], kernel.shape[:2], stride, strict=True)
@@ -201,11 +198,11 @@ def _slide(x, kernel, stride):
 
 
 def _correlate(x, grads, window, stride):
-    """The gradients of `_slide` to its kernel: (kernel height, kernel width, 1, channels).
+    """Returns the gradient of `_slide` by its kernel: (kernel height, kernel width, 1, channels).
 
-    Each number of a row of `grads` is multiplied by the window that it came from, and all are
-    summed. A loop goes through the rows, and carries the next one along: what it reads in the
-    same turn XLA would read anew for each number.
+    Each number of a row of `grads` is multiplied by its window, and all products are summed. A
+    loop over the rows carries the next row along: XLA would read a row again for each number if it
+    were read in the same iteration.
     """
     height, width = window
     down, right = stride
@@ -228,8 +225,8 @@ def _correlate(x, grads, window, stride):
     return total.sum(0)[:, :, None]
 
 
-def _cut(x, window):
-    """Windows side by side: (batch, rows, window height, columns, window width, channels)."""
+def _split_windows(x, window):
+    """Returns the windows: (batch, rows, window height, columns, window width, channels)."""
     (height, width), (batch, *pixels, channels) = window, x.shape
     rows, columns = pixels[0] // height, pixels[1] // width
     x = x[:, : rows * height, : columns * width]  # no window reaches the rest
@@ -241,7 +238,7 @@ def _pad(x, padding):
 
 
 def _taps(pixels, size, step, before, after):
-    """(size, pixels in, pixels out), 1 where the kernel's element k joins pixel i to output p."""
+    """Returns (size, pixels in, pixels out), 1 where element k connects pixel i to output p."""
     outputs = (before + pixels + after - size) // step + 1
     element, pixel, output = np.ogrid[:size, :pixels, :outputs]
     return pixel == output * step - before + element

@@ -1,4 +1,4 @@
-"""Pooling: fewer pixels, each standing for many. These layers have no parameters."""
+"""Pooling over windows of an image. These layers have no parameters."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -15,7 +15,7 @@ def max_pool(x, window, stride=None, padding="VALID", *, params=None, key=None, 
         x: (batch, height, width, channels)
         window: in pixels, one integer or (vertical, horizontal)
         stride: in pixels, one integer or (vertical, horizontal); None for the window's size
-        padding: "SAME", "VALID", or pixels as in `pad_widths`; padding is never the maximum
+        padding: "SAME", "VALID", or pixels as for `pad_widths`; padding is never the maximum
 
     Returns:
         y: (batch, output height, output width, channels)
@@ -33,7 +33,7 @@ def average_pool(x, window, stride=None, padding="VALID", *, params=None, key=No
         x: (batch, height, width, channels)
         window: in pixels, one integer or (vertical, horizontal)
         stride: in pixels, one integer or (vertical, horizontal); None for the window's size
-        padding: "SAME", "VALID", or pixels as in `pad_widths`; padding is not counted
+        padding: "SAME", "VALID", or pixels as for `pad_widths`; padding is not counted
 
     Returns:
         y: (batch, output height, output width, channels)

@@ -119,7 +119,7 @@ def test_stages_and_features_follow_the_argument():
 
 
 @every_network
-def test_initialising_equals_applying_and_what_comes_back_is_what_went_in(name, first_call):
+def test_initialising_equals_applying_and_evaluation_returns_the_same_params(name, first_call):
     y, params = first_call[name]
     again, same = jax.jit(lambda params: NETWORKS[name](IMAGES, params=params))(params)
     np.testing.assert_allclose(again, y, rtol=1e-5, atol=1e-6)
@@ -201,7 +201,7 @@ def test_it_exports_for_any_batch_size(name, initial):
 
 
 @every_network
-def test_it_learns_labels_given_at_random(name, initial):
+def test_it_learns_random_labels(name, initial):
     images = np.random.default_rng(2).normal(size=(16, 1, 28, 28)).astype(np.float32)
     labels = jnp.arange(16) % 10
     optimizer = optax.adam(0.01)

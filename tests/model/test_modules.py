@@ -192,7 +192,7 @@ def test_bfloat16_comes_back_as_bfloat16_with_float32_parameters(layer, x, hyper
 
 
 @every_layer_of_floats
-def test_pixels_as_integers_are_taken_as_floats(layer, x, hyper, shapes):
+def test_integer_pixels_are_converted_to_floats(layer, x, hyper, shapes):
     pixels = np.abs(10 * x).astype(np.uint8)
     y, params = layer(pixels, *hyper, key=KEY)
     assert y.dtype == jnp.float32
@@ -221,7 +221,7 @@ def test_a_name_shared_by_arrays_of_two_shapes_is_reported():
         layer.array("shift", (4,), jax.nn.initializers.zeros)
 
 
-def test_every_name_and_every_call_has_its_own_randomness():
+def test_every_name_and_every_call_has_its_own_random_numbers():
     def drops(x, *, params=None, key=None, train=False):
         layer = Layers(params, key, train)
         names = ("first", "second", "second")
@@ -234,7 +234,7 @@ def test_every_name_and_every_call_has_its_own_randomness():
     assert_equal([np.asarray(y) for y in drops(np.ones(100), key=KEY, train=True)[0]], masks)
 
 
-def test_initial_parameters_differ_by_name_and_do_not_depend_on_the_neighbours():
+def test_initial_parameters_differ_by_name_and_do_not_depend_on_other_layers():
     def names(x, *names, params=None, key=None, train=False):
         layer = Layers(params, key, train)
         return [layer(name, linear, x, 4) for name in names], layer.params
@@ -424,7 +424,7 @@ def test_the_fitted_form_equals_numpy(height, width, channels, features, size, s
     check_against_numpy(height, width, channels, features, size, stride, padding, 1)
 
 
-def test_the_shifted_form_is_batched_and_keeps_narrow_floats():
+def test_the_shifted_form_can_be_vmapped_and_keeps_the_dtype():
     x, kernel = normal(3, 2, 12, 12, 4), normal(3, 5, 5, 1, 4)
 
     def gradients(x, kernel):
@@ -473,16 +473,14 @@ def lowered(*hyper, pixels=7, platform="cpu"):
     ],
 )
 @pytest.mark.parametrize("pixels", [7, 28])
-def test_each_convolution_takes_the_form_that_suits_its_platform(
-    hyper, platform, convolution, pixels
-):
+def test_each_convolution_uses_the_form_for_its_platform(hyper, platform, convolution, pixels):
     text = lowered(*hyper, pixels=pixels, platform=platform)
     assert ("stablehlo.convolution" in text) == convolution
     with plain_operators():
         assert "stablehlo.convolution" in lowered(*hyper, pixels=pixels, platform=platform)
 
 
-def test_a_jitted_function_is_traced_anew_inside_plain_operators():
+def test_a_jitted_function_is_traced_again_inside_plain_operators():
     traces, params = [], {"kernel": normal(3, 3, 1, 4)}
 
     @jax.jit
@@ -537,7 +535,7 @@ def test_average_pool_equals_numpy_without_counting_padding(height, width, size,
     close(average_pool(x, size, stride, padding)[0], expected)
 
 
-def test_same_padding_keeps_the_odd_row():
+def test_same_padding_keeps_the_last_row_of_an_odd_size():
     x = normal(1, 7, 5, 2)
     assert max_pool(x, 2, padding="SAME")[0].shape == (1, 4, 3, 2)
     assert_equal(max_pool(x, 2, padding="SAME")[0][0, -1, -1], x[0, -1, -1])
@@ -553,7 +551,7 @@ def test_global_average_pool_is_the_mean_over_positions(shape):
 
 
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
-def test_norms_equal_numpy_also_far_from_zero(offset):
+def test_norms_equal_numpy_even_far_from_zero(offset):
     x = normal(3, 8, 6, 4, offset=offset)
     params = {"scale": normal(4, seed=1), "bias": normal(4, seed=2)}
     scale, bias = params["scale"], params["bias"]
@@ -613,7 +611,7 @@ def test_attention_equals_numpy_over_a_context_of_another_length():
     close(y, reference.attention(x, context, params, heads, mask))
 
 
-def test_with_a_causal_mask_no_gradient_comes_from_the_future():
+def test_with_a_causal_mask_later_positions_have_no_gradient():
     length = TOKENS.shape[1]
     mask = np.tril(np.ones((length, length), bool))
     _, params = attention(TOKENS, 2, key=KEY)
@@ -627,7 +625,7 @@ def test_with_a_causal_mask_no_gradient_comes_from_the_future():
     assert (flow[mask] > 0).all()
 
 
-def test_what_is_masked_has_no_influence():
+def test_masked_positions_have_no_influence():
     mask = np.array([True, True, False, True, False])
     y, params = attention(TOKENS, 2, TOKENS, mask, key=KEY)
     context = TOKENS.copy()
@@ -643,7 +641,7 @@ def attend_and_gradients(queries, keys, values, mask):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e15])
-def test_attention_is_finite_for_large_logits_and_for_a_query_that_may_look_nowhere(dtype, scale):
+def test_attention_is_finite_for_large_logits_and_for_a_fully_masked_query(dtype, scale):
     queries, keys, values = (
         (scale**power * normal(1, 4, 2, 8, seed=seed)).astype(dtype)
         for seed, power in enumerate((1, 1, 0))
