@@ -88,10 +88,10 @@ def test_the_readme_says_how_many_lines_a_minimal_project_has(tmp_path):
     counted = subprocess.run(
         command, shell=True, cwd=tmp_path / "here", capture_output=True, text=True, check=True
     )
-    assert abs(int(counted.stdout) - lines) <= 100
+    assert abs(int(counted.stdout) - lines) <= 150
     files = [
         path
         for path in (tmp_path / "small_project").rglob("*.py")
         if "tests" not in path.relative_to(tmp_path).parts
     ]
-    assert abs(sum(code_lines(path.read_text(encoding="utf-8")) for path in files) - code) <= 100
+    assert abs(sum(code_lines(path.read_text(encoding="utf-8")) for path in files) - code) <= 150
