@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_EXAMPLES, TEST_EXAMPLES, BATCH_SIZE = 1000, 300, 128  # 8 batches, the last one ragged
@@ -22,6 +23,16 @@ def write_mnist(folder, train, test):
         (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images[16:][: count * 784])
         header = struct.pack(">2i", 2049, count)
         (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels[8:][:count])
+
+
+def by_set(fast, full):
+    """Returns what is for the set of tests that runs: for the fast set `fast`, else `full`."""
+    return full if settings.get_current_profile_name() == "full" else fast
+
+
+def examples(count):
+    """Settings of hypothesis with `count` examples in the full set, a quarter in the fast set."""
+    return settings(max_examples=by_set(count // 4, count))
 
 
 def same_arrays(first, second):

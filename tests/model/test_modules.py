@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, reject, settings
+from hypothesis import assume, example, given, reject
 
 from model.modules import (
     Layers,
@@ -31,9 +31,10 @@ from model.modules import (
 )
 from model.modules.geometry import pad_widths
 from tests.helpers import reference
+from tests.helpers.project import examples
 
 KEY = jax.random.key(0)
-FEW = settings(max_examples=8, deadline=None)
+FEW = examples(8)
 
 
 def normal(*shape, seed=0, scale=1.0, offset=0.0):

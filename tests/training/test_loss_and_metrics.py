@@ -4,11 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 from sklearn import metrics as reference
 
+from tests.helpers.project import examples
 from training import loss, metrics
 from training.tracking.metric_logger import MetricAccumulator
 
@@ -20,7 +21,7 @@ def logits_and_labels(seed, batch, classes, scale=5.0):
 
 
 shapes = given(st.integers(0, 1000), st.integers(1, 40), st.integers(2, 12))
-few = settings(max_examples=15, deadline=None)
+few = examples(15)
 
 
 @few

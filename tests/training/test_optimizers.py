@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.model import mnist_model, vit
 from model.modules import Layers, batch_norm, dropout, linear
 from tests.helpers.compiled import make_evaluate, make_init, make_update
+from tests.helpers.project import examples
 from training import optimizers
 from training.common.trees import merge, split
 from training.engine import step as steps
@@ -144,7 +145,7 @@ def test_sgd_takes_the_gradient_that_finite_differences_find():
     np.testing.assert_allclose(moved_by, -0.5 * gradient, rtol=1e-4)
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(count=st.integers(1, 12), seed=st.integers(0, 100))
 def test_padding_changes_neither_metrics_nor_weights(count, seed):
     padded, alone = batch_of(count, seed), batch_of(count, seed, size=count)
@@ -382,7 +383,7 @@ def test_a_loss_that_averages_by_itself_is_refused_with_the_remedy():
         update(state, batch_of(12))
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(
     st.recursive(
         st.integers(0, 9),
