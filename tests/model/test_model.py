@@ -10,6 +10,7 @@ import pytest
 from model.model import mlp, mnist_model, transformer_block, vit
 from model.modules import plain_operators, watch_layers
 from tests.helpers import reference
+from tests.helpers.project import by_set
 
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).normal(size=(4, 1, 28, 28)).astype(np.float32)
@@ -22,24 +23,33 @@ NETWORKS = {
 DROPPING = {name: partial(network, drop_rate=0.5) for name, network in NETWORKS.items()}
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
+# The fast set compiles the smallest only.
+each_network = pytest.mark.parametrize("name", by_set(["mlp"], NETWORKS))
 
 
 @pytest.fixture(scope="module")
 def first_call():
-    """What each network returns when it makes its parameters; compiled once for all tests."""
+    """What each network returns when it makes its parameters; compiled when first asked for."""
     quick = {"xla_backend_optimization_level": 1}  # the same numbers, compiled in a third
-    return {
-        name: jax.jit(
-            lambda key, network=network: network(IMAGES, key=key), compiler_options=quick
-        )(KEY)
-        for name, network in NETWORKS.items()
-    }
+
+    class Calls(dict):
+        def __missing__(self, name):
+            call = jax.jit(lambda key: NETWORKS[name](IMAGES, key=key), compiler_options=quick)
+            self[name] = call(KEY)
+            return self[name]
+
+    return Calls()
 
 
 @pytest.fixture(scope="module")
 def initial(first_call):
     """Each network's initial parameters."""
-    return {name: params for name, (_, params) in first_call.items()}
+
+    class Parameters(dict):
+        def __missing__(self, name):
+            return first_call[name][1]
+
+    return Parameters()
 
 
 def paths(params):
@@ -127,7 +137,7 @@ def test_initialising_equals_applying_and_evaluation_returns_the_same_params(nam
     jax.tree.map(np.testing.assert_array_equal, same, params)
 
 
-@every_network
+@each_network
 def test_evaluation_ignores_the_key_and_training_does_not(name, initial):
     run = jax.jit(
         lambda key, train: DROPPING[name](IMAGES, params=initial[name], key=key, train=train)[0],
@@ -148,7 +158,7 @@ def test_without_parameters_or_key_the_error_quotes_the_call_to_make(name):
         NETWORKS[name](IMAGES)
 
 
-@every_network
+@each_network
 def test_an_example_does_not_depend_on_the_others_in_its_batch(name, initial):
     def first(x):
         return NETWORKS[name](x, params=initial[name])[0][0].sum()
@@ -164,7 +174,7 @@ def test_at_first_all_classes_are_about_equally_likely(name, first_call):
     assert np.abs(jax.nn.softmax(logits) - 0.1).max() < 0.05
 
 
-@every_network
+@each_network
 def test_bfloat16_is_computed_in_bfloat16_close_to_float32(name, initial):
     @jax.jit
     def run(x):
@@ -175,7 +185,7 @@ def test_bfloat16_is_computed_in_bfloat16_close_to_float32(name, initial):
     np.testing.assert_allclose(rough.astype(np.float32), run(IMAGES), atol=0.02)
 
 
-@every_network
+@each_network
 def test_plain_operators_change_neither_value_nor_gradient(name, initial):
     def loss(params):
         logits, _ = NETWORKS[name](IMAGES, params=params)
@@ -191,7 +201,7 @@ def test_plain_operators_change_neither_value_nor_gradient(name, initial):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), chosen, plain)
 
 
-@every_network
+@each_network
 def test_it_exports_for_any_batch_size(name, initial):
     (batch,) = jax.export.symbolic_shape("batch")
     run = jax.jit(lambda x: NETWORKS[name](x, params=initial[name])[0])
@@ -200,7 +210,7 @@ def test_it_exports_for_any_batch_size(name, initial):
     np.testing.assert_allclose(exported.call(IMAGES[:3]), run(IMAGES)[:3], rtol=1e-4, atol=1e-5)
 
 
-@every_network
+@each_network
 def test_it_learns_random_labels(name, initial):
     images = np.random.default_rng(2).normal(size=(16, 1, 28, 28)).astype(np.float32)
     labels = jnp.arange(16) % 10

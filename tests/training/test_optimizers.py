@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from model.model import mnist_model, vit
 from model.modules import Layers, batch_norm, dropout, linear
 from tests.helpers.compiled import make_evaluate, make_init, make_update
-from tests.helpers.project import examples
+from tests.helpers.project import by_set, examples
 from training import optimizers
 from training.common.trees import merge, split
 from training.engine import step as steps
@@ -185,7 +185,7 @@ def test_a_weight_by_position_masks_positions():
     assert weight == 4
 
 
-@pytest.mark.parametrize("pieces", [2, 3, 4])
+@pytest.mark.parametrize("pieces", by_set([3], [2, 3, 4]))
 def test_accumulation_equals_the_whole_batch(pieces):
     state, update, _ = make(optimizer=optimizers.sgd(0.5, 0.9))
     twin, in_pieces, _ = make(optimizer=optimizers.sgd(0.5, 0.9), accumulate=pieces)
