@@ -1,1 +1,1 @@
-"""Several devices, several processes, and the signals that stop a run."""
+"""Training on several devices and in several processes, and the signals that stop a run."""

@@ -1,9 +1,9 @@
 """Several processes that train together, on one machine or on many, by JAX's distributed runtime.
 
 Every process runs the same command on the same config and data; each reads its rows of a batch, and
-only the first logs, tracks and writes. Under SLURM, Open MPI 4, Kubernetes (indexed jobs) and on
-TPU pods JAX finds the others by itself; elsewhere each is told, by options or by the variables
-JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, which go before what JAX finds.
+only the first one logs, tracks and writes. Under SLURM, Open MPI 4, Kubernetes (indexed jobs) and
+on TPU pods JAX finds the other processes by itself. Elsewhere they are given by options or by the
+variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, which take precedence.
 """
 
 import ctypes
@@ -18,38 +18,39 @@ import traceback
 
 from utils import UserError
 
-GRACE = 0.5  # seconds for the others to tell their own error before the first takes them along
-LOST = 75  # exit code where another process was lost: EX_TEMPFAIL of sysexits.h, start again
+GRACE = 0.5  # seconds for the others to print their own error before the first one ends them
+LOST = 75  # exit code if another process was lost: EX_TEMPFAIL of sysexits.h, start again
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 LOG = logging.getLogger("main")
 
 _distributed = False  # whether this process is one of several
-_abort_message = ""  # what to say if the runtime gives up
+_abort_message = ""  # printed if the runtime aborts
 
 
 def add_options(parser):
-    """Adds the command line's options of a process among several."""
-    group = parser.add_argument_group("several processes, where JAX does not find them by itself")
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is to be found")
-    group.add_argument("--processes", type=int, metavar="N", help="how many there are")
-    group.add_argument("--process-id", type=int, metavar="I", help="which this is, from 0")
+    """Adds the command line's options for one of several processes."""
+    group = parser.add_argument_group("several processes, if JAX does not find them by itself")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument("--processes", type=int, metavar="N", help="number of processes")
+    group.add_argument("--process-id", type=int, metavar="I", help="number of this process, from 0")
     group.add_argument(
-        "--wait", type=int, default=30, metavar="SECONDS", help="for the others to come (30)"
+        "--wait", type=int, default=30, metavar="SECONDS", help="to wait for the others (30)"
     )
     group.add_argument(
         "--heartbeat", type=int, default=30, metavar="SECONDS",
-        help="after which a process that gives no sign of life counts as lost (30)",
+        help="without a sign of life after which a process is lost (30)",
     )  # fmt: skip
 
 
 def initialize(options):
-    """Joins the other processes, if there are any; to be called before JAX computes anything.
+    """Connects to the other processes, if any; called before JAX computes anything.
 
     Args:
         options: those of `add_options`.
 
     Raises:
-        UserError: what was told does not fit together. If not all come in time, the process ends.
+        UserError: the options do not fit together. If not all processes connect in time, this one
+            ends.
     """
     global _distributed
     place = _place(options)
@@ -60,7 +61,7 @@ def initialize(options):
     coordinator, count, index = place or (None, None, None)
     who = "this process" if index is None else f"process {index} of {count}"
     _print_when_aborted(
-        f"{who}: the others did not come within {options.wait} seconds"
+        f"{who}: the others did not connect within {options.wait} seconds"
         + (f" to {coordinator}. Start each of the {count} with the same --coordinator and "
            f"--processes, and --process-id 0 to {count - 1}, each once" if place else "")
     )  # fmt: skip
@@ -73,14 +74,14 @@ def initialize(options):
         )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         if place is None and "should be defined" in str(error):
-            return  # what looked like a cluster is none
+            return  # it only looked like a cluster
         raise UserError(f"{who}: cannot join the others: {error}") from None
     _distributed = jax.process_count() > 1
     _print_when_aborted(
         f"process {jax.process_index()} of {jax.process_count()}: another process was lost; see "
-        "what it said. Start all of them again, with --resume latest"
+        "its output. Start all of them again, with --resume latest"
     )
-    # Also opens the connections: from now on the others notice at once when one is gone.
+    # This also opens the connections: from now on a lost process is noticed at once.
     assert_same(processes=count, resume=options.resume)
 
 
@@ -90,7 +91,7 @@ def is_distributed():
 
 
 def is_main():
-    """Whether this is the process that logs, tracks and writes."""
+    """Whether this is the first process, which logs, tracks and writes."""
     if not _distributed:
         return True
     import jax
@@ -99,26 +100,26 @@ def is_main():
 
 
 def broadcast(text):
-    """Returns the first process's text, in all of them."""
+    """Returns the first process's text in all processes."""
     return _all_texts(text)[0] if _distributed else text
 
 
 def assert_same(**values):
-    """Makes sure that all processes have the same values, which JSON can hold.
+    """Checks that all processes have the same values, which JSON can hold.
 
     Raises:
-        UserError: in every process, with what differs.
+        UserError: in every process, with the differences.
     """
     if not _distributed:
         return
     from training.common.records import changes
 
-    theirs = [json.loads(text) for text in _all_texts(json.dumps(values))]
-    for index, other in enumerate(theirs):
-        lines = changes(theirs[0], other, "process 0 has {}, it has {}")
+    gathered = [json.loads(text) for text in _all_texts(json.dumps(values))]
+    for index, other in enumerate(gathered):
+        lines = changes(gathered[0], other, "process 0 has {}, it has {}")
         if lines:
             raise UserError(
-                f"process {index} is to train something else than process 0; give all of them the "
+                f"process {index} would train something else than process 0; give all of them the "
                 "same command, config and data:\n  " + "\n  ".join(lines)
             )
 
@@ -129,7 +130,7 @@ def any_process(flag):
 
 
 def report_failure(error):
-    """Tells of an error nobody has caught; returns the exit code."""
+    """Prints an error that nothing has caught; returns the exit code."""
     import jax
 
     if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
@@ -140,7 +141,7 @@ def report_failure(error):
 
 
 def shutdown():
-    """Waits until the others have come to their end too, and lets go of them."""
+    """Waits until the other processes have finished too, and disconnects."""
     global _distributed
     if _distributed:
         import jax
@@ -150,7 +151,7 @@ def shutdown():
 
 
 def exit_process(code):
-    """Ends the process; at a fault it does not wait for the others, who may wait for it."""
+    """Ends the process; after an error without waiting for the others, which may wait for it."""
     if not _distributed:
         sys.exit(code)
     if code == LOST:
@@ -164,19 +165,19 @@ def exit_process(code):
 
 
 def _place(options):
-    """(coordinator, processes, process id) as told by options or variables, or None."""
+    """Returns (coordinator, processes, process id) as options or variables give them, or None."""
     given = (options.coordinator, options.processes, options.process_id)
     names = ("--coordinator", "--processes", "--process-id")
     found = [
-        os.environ.get(variable) if one is None else one
-        for one, variable in zip(given, VARIABLES, strict=True)
+        os.environ.get(variable) if option is None else option
+        for option, variable in zip(given, VARIABLES, strict=True)
     ]
-    if all(one is None for one in found):
+    if all(value is None for value in found):
         return None
-    if None in found and _managed() and not any(one is not None for one in given):
-        return None  # JAX finds out what the variables leave open
-    for one, name, variable in zip(found, names, VARIABLES, strict=True):
-        if one is None:
+    if None in found and _managed() and all(option is None for option in given):
+        return None  # JAX finds what the variables do not give
+    for value, name, variable in zip(found, names, VARIABLES, strict=True):
+        if value is None:
             raise UserError(f"{name}: missing (or {variable}); the three belong together")
     coordinator, *numbers = found
     try:
@@ -191,7 +192,7 @@ def _place(options):
 
 
 def _managed():
-    """Whether something that JAX knows has started several processes."""
+    """Whether several processes were started by something that JAX knows."""
     return (
         ("SLURM_PROCID" in os.environ and os.environ.get("SLURM_NTASKS") != "1")
         or "OMPI_MCA_orte_hnp_uri" in os.environ
@@ -201,7 +202,7 @@ def _managed():
 
 
 def _all_texts(text):
-    """The text of every process, in their order."""
+    """Returns the text of every process, in their order."""
     import numpy as np
     from jax.experimental.multihost_utils import process_allgather
 
@@ -210,17 +211,17 @@ def _all_texts(text):
     row = np.zeros(max(lengths), np.uint8)
     row[: len(content)] = np.frombuffer(content, np.uint8)
     rows = process_allgather(row)
-    return [bytes(one[:length]).decode() for one, length in zip(rows, lengths, strict=True)]
+    return [bytes(row[:length]).decode() for row, length in zip(rows, lengths, strict=True)]
 
 
 def _print_when_aborted(message):
-    """Makes this the last thing said if JAX's runtime ends the process, as it does by abort()."""
+    """Prints this message if JAX's runtime ends the process, which it does by abort()."""
     global _abort_message
     _abort_message = message
-    ctypes.CDLL(None).signal(signal.SIGABRT, _aborted)
+    ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _aborted(_number):
+def _on_abort(_number):
     print(f"error: {_abort_message}", file=sys.stderr, flush=True)
     os._exit(LOST)

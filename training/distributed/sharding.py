@@ -1,16 +1,16 @@
-"""Several devices, of one process or of many: who holds which part of what.
+"""Several devices, of one process or of many: which device holds which part of what.
 
 All devices train one network on one batch, as a single device would. Each computes its rows of the
-batch; where the arithmetic needs all rows (a gradient, a mean, BatchNorm's statistics) XLA puts in
-the exchange. So nothing else in this project knows how many devices there are.
+batch; where the arithmetic needs all rows (a gradient, a mean, BatchNorm's statistics) XLA inserts
+the communication. So nothing else in this project knows how many devices there are.
 
-The state (parameters, optimizer, averages) is whole on every device, or in `devices.shards` parts,
-each on a device of its own: then the parameters are put together for the network's arithmetic, and
-all else is kept and updated in parts.
+The state (parameters, optimizer, averages) is replicated on every device, or split into
+`devices.shards` parts, each on a device of its own. Then the parameters are gathered for the
+network's arithmetic, and everything else is kept and updated in parts.
 
     devices      0 1 2 3 4 5 6 7                              "shards": 4
-    batch        a row block each: 0 1 2 3 4 5 6 7
-    state        parts 0 1 2 3, and once more 0 1 2 3
+    batch        a block of rows each: 0 1 2 3 4 5 6 7
+    state        parts 0 1 2 3, and again 0 1 2 3
 """
 
 import copy
@@ -23,17 +23,17 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from data_loader.device_cache import TableView, map_views
 from utils import UserError
 
-AXES = ("copies", "shards")  # of the mesh: copies of the state, and the parts of each
-SMALLEST = 1024  # numbers of an array that is worth parting
+AXES = ("replicas", "shards")  # of the mesh: replicas of the state, and the parts of each
+SMALLEST = 1024  # elements of an array that is worth splitting
 
 
 def make_mesh(wanted):
-    """Returns the mesh of the devices of a config, or of those that are there; None for one.
+    """Returns the mesh of a config's devices, or of the available ones; None for a single device.
 
-    Its order is that of the processes, so that each has its rows of a batch in one block.
+    It is in the order of the processes, so that each has its rows of a batch in one block.
 
     Args:
-        wanted: the config's section.
+        wanted: the config's section `devices`.
     """
     processes = jax.process_count()
     each = min(wanted.count or jax.device_count(), jax.device_count()) // processes
@@ -46,7 +46,7 @@ def make_mesh(wanted):
 
 
 def check_devices(config, batch_size, where="config.json"):
-    """Refuses to train on other devices than the config wants, or where they cannot part a batch.
+    """Checks that the config's devices exist, and that they can split a batch.
 
     Args:
         config: a checked Config.
@@ -54,28 +54,28 @@ def check_devices(config, batch_size, where="config.json"):
         where: the config's name.
 
     Raises:
-        UserError: with what would do.
+        UserError: with what is possible.
     """
-    wanted, processes, there = config.devices, jax.process_count(), jax.device_count()
-    count = wanted.count or there
-    if count > there or count % processes:
+    wanted, processes, available = config.devices, jax.process_count(), jax.device_count()
+    count = wanted.count or available
+    if count > available or count % processes:
         each = f", as many of each of {processes} processes" if processes > 1 else ""
         raise UserError(
-            f"{where}: devices.count: expected at most {there}{each}, got {count}; "
-            "null takes all there are"
+            f"{where}: devices.count: expected at most {available}{each}, got {count}; "
+            "null takes all of them"
         )
     if count % wanted.shards:
         raise UserError(
             f"{where}: devices.shards: {wanted.shards} do not divide {count} devices; "
             "expected 1, or a divisor"
         )
-    lots = count * config.training.accumulate
-    if batch_size % lots:
-        of = f" x {config.training.accumulate} pieces (training.accumulate)" * (lots > count)
+    parts = count * config.training.accumulate
+    if batch_size % parts:
+        of = f" x {config.training.accumulate} pieces (training.accumulate)" * (parts > count)
         raise UserError(
-            f"{where}: data_loader.train: a batch of {batch_size} cannot be parted among {count} "
-            f"devices{of}; expected a multiple of {lots}, such as "
-            f"{max(batch_size // lots, 1) * lots}, or fewer devices: devices.count=..."
+            f"{where}: data_loader.train: a batch of {batch_size} cannot be split among {count} "
+            f"devices{of}; expected a multiple of {parts}, such as "
+            f"{max(batch_size // parts, 1) * parts}, or fewer devices: devices.count=..."
         )
 
 
@@ -88,21 +88,21 @@ def shard_loaders(loaders, mesh):
     """
     if mesh is None:
         return loaders
-    shared = {}
+    sharded = {}
     for split, loader in loaders.items():
-        shared[split] = one = copy.copy(loader)
-        one.shard = (jax.process_index(), jax.process_count())
-        if split != "train":  # there, what fills a batch up weighs nothing
-            one.batch_size = -(-loader.batch_size // mesh.size) * mesh.size
-    return shared
+        sharded[split] = copied = copy.copy(loader)
+        copied.shard = (jax.process_index(), jax.process_count())
+        if split != "train":  # rounded up to a multiple; padding has weight 0
+            copied.batch_size = -(-loader.batch_size // mesh.size) * mesh.size
+    return sharded
 
 
 def put_batch(batch, mesh, axis=0):
     """Returns a batch on the devices, each holding its rows.
 
     Args:
-        batch: tree of this process's rows; it may hold Rows of a resident table.
-        mesh: of the devices; None: it stays as it is.
+        batch: tree of this process's rows; it may hold TableViews of data cached on the device.
+        mesh: of the devices; None: the batch is returned unchanged.
         axis: the axis of the examples.
     """
     if mesh is None:
@@ -111,8 +111,8 @@ def put_batch(batch, mesh, axis=0):
     def put(leaf):
         if isinstance(leaf, TableView):
             return leaf._replace(indices=put(leaf.indices))
-        parted = PartitionSpec(*[None] * axis, AXES) if np.ndim(leaf) > axis else PartitionSpec()
-        sharding = NamedSharding(mesh, parted)
+        spec = PartitionSpec(*[None] * axis, AXES) if np.ndim(leaf) > axis else PartitionSpec()
+        sharding = NamedSharding(mesh, spec)
         if jax.process_count() == 1:
             return jax.device_put(leaf, sharding)
         return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
@@ -121,7 +121,7 @@ def put_batch(batch, mesh, axis=0):
 
 
 def put_state(state, mesh):
-    """Returns a state that every process has as a whole on the devices, by `layout`."""
+    """Returns a state, which every process has as a whole, on the devices, by `state_sharding`."""
     if mesh is None:
         return jax.device_put(state)
 
@@ -135,17 +135,17 @@ def put_state(state, mesh):
 
 
 def state_sharding(mesh, shape):
-    """Returns the sharding of an array of the state: in parts along its longest axis that fits."""
+    """Returns the sharding of an array of the state: split along its longest divisible axis."""
     parts = mesh.shape["shards"]
-    fitting = [axis for axis, size in enumerate(shape) if size % parts == 0]
-    if parts == 1 or not fitting or math.prod(shape) < SMALLEST:
+    divisible = [axis for axis, size in enumerate(shape) if size % parts == 0]
+    if parts == 1 or not divisible or math.prod(shape) < SMALLEST:
         return NamedSharding(mesh, PartitionSpec())
-    longest = max(fitting, key=lambda axis: shape[axis])
+    longest = max(divisible, key=lambda axis: shape[axis])
     return NamedSharding(mesh, PartitionSpec(*[None] * longest, "shards"))
 
 
 def with_gathered_params(forward, mesh):
-    """Returns the forward that puts parameters in parts together before it uses them."""
+    """Returns the forward that gathers sharded parameters before it uses them."""
     if mesh is None or mesh.shape["shards"] == 1:
         return forward
 
@@ -160,7 +160,7 @@ def shard_functions(init, update, evaluate, mesh):
 
     Args:
         init, update, evaluate: the functions of training, not compiled yet.
-        mesh: of the devices; None: they stay as they are.
+        mesh: of the devices; None: the functions are returned unchanged.
     """
     if mesh is None:
         return init, update, evaluate
@@ -175,18 +175,18 @@ def shard_functions(init, update, evaluate, mesh):
         return sharded(init(batch))
 
     def update_sharded(state, batch):
-        state, measured = update(state, batch)
-        return sharded(state), _replicated(measured, mesh)
+        state, metrics = update(state, batch)
+        return sharded(state), _replicated(metrics, mesh)
 
     def evaluate_sharded(params, batch):
-        measured, outputs = evaluate(params, batch)
-        return _replicated(measured, mesh), outputs
+        metrics, outputs = evaluate(params, batch)
+        return _replicated(metrics, mesh), outputs
 
     return init_sharded, update_sharded, evaluate_sharded
 
 
 def replicate(tree):
-    """Returns the tree in a form that this process can read; all processes are to call it."""
+    """Returns the tree in a form that this process can read; all processes call it."""
 
     def gather(leaf):
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
@@ -198,7 +198,7 @@ def replicate(tree):
 
 
 def to_host(tree):
-    """Returns the tree in NumPy's arrays, or None if other processes have parts of it."""
+    """Returns the tree as NumPy arrays, or None if other processes have parts of it."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     if all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in leaves):
         return jax.tree.map(np.asarray, tree)
@@ -206,6 +206,6 @@ def to_host(tree):
 
 
 def _replicated(tree, mesh):
-    """The tree, all of it on each device."""
+    """Returns the tree, replicated on each device."""
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, everywhere), tree)

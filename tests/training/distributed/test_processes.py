@@ -1,4 +1,4 @@
-"""Several processes as the README, examples/cluster and docs/many_devices.md have them started."""
+"""Several processes, started as the README, examples/cluster and docs/many_devices.md say."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from utils import UserError
 
 CLUSTER = ROOT / "examples" / "cluster"
 PAGE = ROOT / "docs" / "many_devices.md"
-PORTS = range(61440, 65536)  # of those that JAX makes of the number of a job
+PORTS = range(61440, 65536)  # that JAX derives from the number of a job
 
 
 class Project:
@@ -48,7 +48,7 @@ class Project:
         )  # fmt: skip
 
     def run(self, commands):
-        """Runs (words, variables) at once, each to a good end; returns what they print."""
+        """Runs (words, variables) at the same time, to exit code 0; returns what they print."""
         started = [self.start(*command) for command in commands]
         printed = [process.communicate(timeout=scale.PATIENCE)[0] for process in started]
         assert [process.returncode for process in started] == [0] * len(started), printed
@@ -65,10 +65,10 @@ def lines(run):
 
 
 def assert_same_training(project, expected):
-    """Holds the one run of a project against the metrics of one on a single device."""
+    """Compares the only run of a project with the metrics of one on a single device."""
     (run,) = project.runs()
-    for one, other in zip(lines(run), expected, strict=True):
-        assert one == pytest.approx(other, rel=1e-5)
+    for line, other in zip(lines(run), expected, strict=True):
+        assert line == pytest.approx(other, rel=1e-5)
 
 
 def block(path, heading):
@@ -85,9 +85,9 @@ def block(path, heading):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def single(tmp_path_factory):
     """The metrics of one process on one device."""
-    project = Project(tmp_path_factory.mktemp("alone"))
+    project = Project(tmp_path_factory.mktemp("single"))
     project.run([(["python", "train.py"], None)])
     return lines(project.runs()[0])
 
@@ -95,7 +95,7 @@ def alone(tmp_path_factory):
 # ---- on one machine ----
 
 
-def test_the_commands_of_the_readme_train_as_one_device_does(tmp_path, alone):
+def test_the_commands_of_the_readme_train_as_one_device_does(tmp_path, single):
     emulated, *terminals = block(ROOT / "README.md", "### Several devices")
     assert emulated[1] == {"JAX_NUM_CPU_DEVICES": "8"}
     assert [words[-1] for words, _ in terminals] == ["0", "1"]
@@ -103,11 +103,11 @@ def test_the_commands_of_the_readme_train_as_one_device_does(tmp_path, alone):
         project = Project(tmp_path / name)
         printed = project.run(commands)
         assert ["Finished!" in text for text in printed] == [True, False][: len(commands)]
-        assert_same_training(project, alone)
+        assert_same_training(project, single)
 
 
 @pytest.mark.parametrize("path", [PAGE, CLUSTER / "README.md"])
-def test_the_recipe_is_the_same_wherever_it_stands(path):
+def test_every_page_has_the_same_commands(path):
     recipe = block(ROOT / "README.md", "### Several devices")[1:]
     assert block(path, "wo terminals") == recipe
 
@@ -116,10 +116,10 @@ def test_the_recipe_is_the_same_wherever_it_stands(path):
 
 
 def free_job():
-    """A number of a job whose port is free."""
-    for port in random.sample(PORTS, 20):  # others may be looking for one too
-        with socket.socket() as one:
-            if one.connect_ex(("127.0.0.1", port)) != 0:
+    """Returns the number of a job whose port is free."""
+    for port in random.sample(PORTS, 20):  # other tests may look for one too
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) != 0:
                 return port - PORTS.start
     raise AssertionError("no port is free")
 
@@ -142,15 +142,15 @@ def open_mpi(job, index, count=2):
 
 
 @pytest.mark.parametrize("scheduler", [slurm, open_mpi])
-def test_processes_of_a_scheduler_find_each_other(tmp_path, alone, scheduler):
+def test_processes_of_a_scheduler_find_each_other(tmp_path, single, scheduler):
     project, job = Project(tmp_path), free_job()
     command = ["python", "train.py"]
     printed = project.run([(command, scheduler(job, index)) for index in range(2)])
     assert ["Finished!" in text for text in printed] == [True, False]
-    assert_same_training(project, alone)
+    assert_same_training(project, single)
 
 
-def test_what_a_process_is_told_goes_before_what_a_scheduler_says(monkeypatch):
+def test_options_and_variables_take_precedence_over_a_scheduler(monkeypatch):
     for name, value in slurm(1, 0, 8).items():
         monkeypatch.setenv(name, value)
     nothing = train.parse_arguments([])
@@ -169,7 +169,7 @@ def test_what_a_process_is_told_goes_before_what_a_scheduler_says(monkeypatch):
         processes._place(options)
 
 
-def test_a_batch_script_without_srun_trains_alone(tmp_path):
+def test_a_batch_script_without_srun_trains_in_one_process(tmp_path):
     project = Project(tmp_path, 1)
     variables = slurm(1, 0, 8)
     del variables["SLURM_STEP_NODELIST"]
@@ -177,18 +177,18 @@ def test_a_batch_script_without_srun_trains_alone(tmp_path):
     assert "Finished!" in printed
 
 
-def test_one_process_that_begins_and_one_that_resumes_say_so(tmp_path):
+def test_a_new_process_and_a_resuming_one_report_that_they_differ(tmp_path):
     group = scale.Group(tmp_path, 1)
-    processes = group.start_all(own={1: ["--resume", "latest"]})
-    assert [process.wait(scale.PATIENCE) for process in processes] == [1, 1]
+    started = group.start_all(own={1: ["--resume", "latest"]})
+    assert [process.wait(scale.PATIENCE) for process in started] == [1, 1]
     for index in range(2):
         assert "resume: process 0 has null, it has latest" in group.said(index)
 
 
 # ---- examples/cluster ----
 
-# Stands for SLURM on one machine: as many processes as are asked for, signals passed on to each,
-# the largest exit code.
+# Replaces SLURM on one machine: starts the requested number of processes, forwards signals to each,
+# and returns the largest exit code.
 SRUN = """
     #!{python}
     import os, signal, subprocess, sys
@@ -198,11 +198,12 @@ SRUN = """
         return os.environ | own | {{"SLURM_STEP_NODELIST": "localhost"}}
     tasks = range(int(os.environ["SLURM_NTASKS"]))
     started = [subprocess.Popen(words, env=variables(index)) for index in tasks]
-    def pass_on(number, _):
-        for one in started:
-            one.send_signal(number)
-    signal.signal(signal.SIGTERM, pass_on)
-    sys.exit(max(code if code >= 0 else 128 - code for code in [one.wait() for one in started]))
+    def forward(number, _):
+        for process in started:
+            process.send_signal(number)
+    signal.signal(signal.SIGTERM, forward)
+    codes = [process.wait() for process in started]
+    sys.exit(max(code if code >= 0 else 128 - code for code in codes))
 """
 PYTHON = """
     #!/bin/sh
@@ -216,7 +217,7 @@ SCONTROL = """
 
 @pytest.fixture
 def batch(tmp_path):
-    """Returns what starts train.slurm in a Project, as SLURM does a job of two processes."""
+    """Returns a function that starts train.slurm in a Project, like a job of two processes."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for name, text in (("python", PYTHON), ("srun", SRUN), ("scontrol", SCONTROL)):
@@ -237,14 +238,12 @@ def batch(tmp_path):
 
 
 def children(pid):
-    """The processes that a process has started."""
+    """Returns the ids of the processes that a process has started."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(one) for one in listed.split()]
 
 
-def test_the_slurm_script_saves_before_the_time_is_up_and_goes_on_when_queued_again(
-    tmp_path, batch
-):
+def test_the_slurm_script_saves_before_its_time_is_up_and_resumes_when_requeued(tmp_path, batch):
     project = Project(tmp_path / "project")
     process = batch(project, "training.epochs=3000", "training.save_period=3000")
     saved = project.folder / "saved" / f"job-{batch.job}"
@@ -255,7 +254,7 @@ def test_the_slurm_script_saves_before_the_time_is_up_and_goes_on_when_queued_ag
     os.kill(srun, signal.SIGTERM)
     printed, _ = process.communicate(timeout=scale.PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM, printed
-    assert printed.count("Stopped; go on with") == 1
+    assert printed.count("Stopped; continue with") == 1
     log = project.folder / "scontrol.log"
     assert log.read_text() == f"requeue {batch.job}\n"
     run = metrics[0].parent
@@ -266,18 +265,18 @@ def test_the_slurm_script_saves_before_the_time_is_up_and_goes_on_when_queued_ag
     process = batch(project, "training.epochs=3000", "training.save_period=3000")
     printed, _ = process.communicate(timeout=scale.PATIENCE)
     assert process.returncode == 0, printed
-    assert "Going on from" in printed
+    assert "Resuming from" in printed
     assert "Finished!" in printed
     assert [one.parent.parent.parent for one in saved.glob("*/*/config.json")] == [saved]
     assert log.read_text().count("requeue") == 1
 
 
 def lines_of(path):
-    """How many lines a file has."""
+    """Returns the number of lines of a file."""
     return path.read_bytes().count(b"\n")
 
 
-def test_the_slurm_script_does_not_queue_a_mistake_again(tmp_path, batch):
+def test_the_slurm_script_does_not_requeue_a_wrong_config(tmp_path, batch):
     project = Project(tmp_path / "project")
     process = batch(project, "model.name=mlpp")
     printed, _ = process.communicate(timeout=scale.PATIENCE)
@@ -286,13 +285,13 @@ def test_the_slurm_script_does_not_queue_a_mistake_again(tmp_path, batch):
     assert not (project.folder / "scontrol.log").exists()
 
 
-def test_the_slurm_script_asks_for_the_signal_and_to_be_queued_again():
+def test_the_slurm_script_requests_the_signal_and_a_requeue():
     text = (CLUSTER / "train.slurm").read_text()
-    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=?(\S*)$", text, re.MULTILINE))
-    assert asked["signal"] == "TERM@60"
-    assert "requeue" in asked
-    assert asked["ntasks-per-node"] == asked["gpus-per-node"]
-    assert "gpus-per-task" not in asked
+    requested = dict(re.findall(r"^#SBATCH --([\w-]+)=?(\S*)$", text, re.MULTILINE))
+    assert requested["signal"] == "TERM@60"
+    assert "requeue" in requested
+    assert requested["ntasks-per-node"] == requested["gpus-per-node"]
+    assert "gpus-per-task" not in requested
 
 
 @pytest.fixture(scope="module")
@@ -303,11 +302,11 @@ def manifest():
     return {one["kind"]: one for one in objects}
 
 
-def test_the_job_of_kubernetes_is_one_that_jax_can_find_its_way_in(manifest):
+def test_jax_finds_the_processes_of_the_kubernetes_job(manifest):
     job, service = manifest["Job"], manifest["Service"]
     spec, pod = job["spec"], job["spec"]["template"]["spec"]
     assert spec["completionMode"] == "Indexed"
-    assert spec["completions"] == spec["parallelism"]  # what JAX takes for the number of processes
+    assert spec["completions"] == spec["parallelism"]  # JAX reads it as the number of processes
     assert job["metadata"]["labels"]  # JAX looks into them
     assert service["spec"]["clusterIP"] == "None"
     assert service["spec"]["publishNotReadyAddresses"] is True
@@ -315,11 +314,11 @@ def test_the_job_of_kubernetes_is_one_that_jax_can_find_its_way_in(manifest):
     assert pod["subdomain"] == service["metadata"]["name"]
 
 
-def test_jax_makes_of_the_job_the_address_of_its_first_pod(manifest, monkeypatch):
+def test_jax_derives_the_address_of_the_first_pod_from_the_job(manifest, monkeypatch):
     from jax._src.clusters.k8s_cluster import K8sCluster
 
     def answer(tree):
-        """As the API's client hands it out: attributes, but labels as a dict."""
+        """An object like those of the API's client: attributes, but labels as a dict."""
         if not isinstance(tree, dict):
             return tree
         return SimpleNamespace(
@@ -335,7 +334,7 @@ def test_jax_makes_of_the_job_the_address_of_its_first_pod(manifest, monkeypatch
     assert (K8sCluster.get_process_count(), K8sCluster.get_process_id()) == (2, 1)
 
 
-def test_the_pods_of_kubernetes_may_ask_what_jax_asks(manifest):
+def test_the_pods_of_kubernetes_have_the_permissions_that_jax_needs(manifest):
     pod, account = manifest["Job"]["spec"]["template"]["spec"], manifest["ServiceAccount"]
     binding, role = manifest["RoleBinding"], manifest["Role"]
     assert pod["serviceAccountName"] == account["metadata"]["name"]
@@ -351,7 +350,7 @@ def test_the_pods_of_kubernetes_may_ask_what_jax_asks(manifest):
     assert allowed == {("", "pods", "list"), ("batch", "jobs", "get")}
 
 
-def test_kubernetes_starts_a_lost_pod_again_and_a_mistaken_one_not(manifest):
+def test_kubernetes_restarts_a_lost_pod_but_not_a_failed_one(manifest):
     spec = manifest["Job"]["spec"]
     actions = {
         code: rule["action"]
@@ -364,10 +363,10 @@ def test_kubernetes_starts_a_lost_pod_again_and_a_mistaken_one_not(manifest):
     assert spec["template"]["spec"]["restartPolicy"] == "Never"  # which such a policy asks for
 
 
-@pytest.mark.parametrize("begun", [False, True])
-def test_a_pod_begins_a_run_or_goes_on_with_it(tmp_path, manifest, begun):
+@pytest.mark.parametrize("started", [False, True])
+def test_a_pod_starts_a_run_or_resumes_it(tmp_path, manifest, started):
     (container,) = manifest["Job"]["spec"]["template"]["spec"]["containers"]
-    if begun:
+    if started:
         (tmp_path / "saved" / "title" / "date").mkdir(parents=True)
         (tmp_path / "saved" / "title" / "date" / "config.json").touch()
     tools = tmp_path / "tools"
@@ -382,7 +381,7 @@ def test_a_pod_begins_a_run_or_goes_on_with_it(tmp_path, manifest, begun):
     script, *words = done.stdout.split()
     assert script == "train.py"
     options = train.parse_arguments(words)
-    assert options.resume == ("latest" if begun else None)
+    assert options.resume == ("latest" if started else None)
 
 
 # ---- on paper ----
@@ -396,24 +395,22 @@ def test_the_page_shows_what_the_script_prints(script):
 
 @pytest.mark.parametrize("devices", [1, 2, 8, 64])
 def test_a_ring_sends_what_the_page_says(devices):
-    """Each in turn hands on a part to its neighbour: first to add up, then to tell."""
-    experiment = np.arange(devices * devices, dtype=float).reshape(
-        devices, devices
-    )  # of each device
-    total, sent = experiment.sum(0), np.zeros(devices)
-    for told in (False, True):
+    """Each device sends a part to its neighbour at every step: first to add, then to replace."""
+    values = np.arange(devices * devices, dtype=float).reshape(devices, devices)  # of each device
+    total, sent = values.sum(0), np.zeros(devices)
+    for replace in (False, True):
         for step in range(devices - 1):
-            handed = [(index - step + told) % devices for index in range(devices)]
-            values = [experiment[index, handed[index]] for index in range(devices)]
-            for index, (part, value) in enumerate(zip(handed, values, strict=True)):
+            parts = [(index - step + replace) % devices for index in range(devices)]
+            messages = [values[index, parts[index]] for index in range(devices)]
+            for index, (part, message) in enumerate(zip(parts, messages, strict=True)):
                 neighbour = (index + 1) % devices
-                experiment[neighbour, part] = value if told else experiment[neighbour, part] + value
+                values[neighbour, part] = message if replace else values[neighbour, part] + message
                 sent[index] += 1
-    np.testing.assert_allclose(experiment, np.tile(total, (devices, 1)))
+    np.testing.assert_allclose(values, np.tile(total, (devices, 1)))
     assert sent.tolist() == [on_paper.ring(devices, devices)] * devices
 
 
-# Prints the bytes that an update of a config exchanges, and how many weights there are.
+# Prints the bytes that an update of a config exchanges, and the number of weights.
 EXCHANGED = """
 import re, jax
 from training.engine.build import build
@@ -421,10 +418,10 @@ from training.config import read_config
 from training.distributed.sharding import put_batch
 from training.engine.initialize import first_batch
 
-parts = build(read_config("config.json"))
-batch = put_batch(first_batch(parts), parts.mesh)
-state = parts.init(batch)
-compiled = parts.update.lower(state, batch).compile().as_text()
+experiment = build(read_config("config.json"))
+batch = put_batch(first_batch(experiment), experiment.mesh)
+state = experiment.init(batch)
+compiled = experiment.update.lower(state, batch).compile().as_text()
 summed = re.findall(r"= (.*?) all-reduce(?:-start)?\\(", compiled)
 shapes = re.findall(r"f32\\[([0-9,]*)\\]", " ".join(summed))
 numbers = [eval(shape.replace(",", "*") or "1") for shape in shapes]

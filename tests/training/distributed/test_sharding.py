@@ -1,4 +1,4 @@
-"""Several devices and processes against one; the long versions are in benchmarks/scale.py."""
+"""Several devices and processes compared with one; benchmarks/scale.py has longer versions."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def test_two_optimizers_on_two_processes_have_the_losses_of_one(tmp_path):
     scale.parity(tmp_path, 20, [(2, 1, 1)], ["gan"])
 
 
-def test_copies_calls_of_several_steps_and_resident_data_go_with_several_devices(tmp_path):
+def test_seeds_steps_per_call_and_cached_data_combine_with_several_devices(tmp_path):
     overrides = [
         "training.seeds=2",
         "training.steps_per_call=3",
@@ -52,14 +52,14 @@ def test_copies_calls_of_several_steps_and_resident_data_go_with_several_devices
         group.finish()
         lines.append(group.lines())
     assert len(lines[0]) > 4
-    for one, several in zip(*lines, strict=True):
-        means = [name for name in one if not name.endswith(STD)]
-        assert [one[name] for name in means] == pytest.approx(
+    for single, several in zip(*lines, strict=True):
+        means = [name for name in single if not name.endswith(STD)]
+        assert [single[name] for name in means] == pytest.approx(
             [several[name] for name in means], rel=1e-5
         )
 
 
-def test_a_checkpoint_of_several_devices_goes_on_on_any_number(tmp_path):
+def test_a_checkpoint_of_several_devices_resumes_on_any_number(tmp_path):
     group = scale.Group(tmp_path, 2, 32, ["devices.shards=2"], 2, 1)
     group.finish()
     saved, _ = read(latest(group.run))
@@ -70,7 +70,7 @@ def test_a_checkpoint_of_several_devices_goes_on_on_any_number(tmp_path):
         (process,) = other.start_all(own={0: words})
         assert process.wait(scale.PATIENCE) == 0, other.said(0)
         losses.append(other.lines()[-1]["test_loss"])
-        latest(group.run).unlink()  # epoch 3's, so that the next goes on from epoch 2's too
+        latest(group.run).unlink()  # epoch 3's, so that the next one resumes from epoch 2's too
         assert same_arrays(read(latest(group.run))[0], saved)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
@@ -92,22 +92,20 @@ def test_many_steps_on_many_devices_do_not_block_each_other(tmp_path):
     examples=st.integers(24, 90), size=st.sampled_from([6, 12, 24]),
     count=st.sampled_from([1, 2, 3]), epoch=st.integers(1, 3),
 )  # fmt: skip
-def test_the_shares_of_a_batch_make_up_the_batch(examples, size, count, epoch):
+def test_the_shards_of_a_batch_are_the_whole_batch(examples, size, count, epoch):
     whole = Numbers(np.arange(examples), size, shuffle=True)
-    shares = []
+    shards = []
     for index in range(count):
-        one = Numbers(np.arange(examples), size, shuffle=True)
-        one.shard = index, count
-        shares.append(one.batches(epoch))
-    for batch, *experiment in zip(whole.batches(epoch), *shares, strict=True):
+        loader = Numbers(np.arange(examples), size, shuffle=True)
+        loader.shard = index, count
+        shards.append(loader.batches(epoch))
+    for batch, *parts in zip(whole.batches(epoch), *shards, strict=True):
         for name, values in batch.items():
-            np.testing.assert_array_equal(
-                values, np.concatenate([part[name] for part in experiment])
-            )
+            np.testing.assert_array_equal(values, np.concatenate([part[name] for part in parts]))
 
 
 @given(pieces=st.sampled_from([1, 2, 4]), devices=st.sampled_from([1, 2, 4]))
-def test_every_device_has_as_many_rows_of_each_piece(pieces, devices):
+def test_every_device_has_the_same_number_of_rows_of_each_piece(pieces, devices):
     rows = np.arange(2 * pieces * devices)
     cut = np.asarray(_pieces({"rows": rows}, pieces)["rows"])
     assert sorted(cut.ravel()) == list(rows)
@@ -117,29 +115,29 @@ def test_every_device_has_as_many_rows_of_each_piece(pieces, devices):
 
 
 @given(shape=st.lists(st.integers(1, 300), max_size=4), shards=st.sampled_from([2, 4, 8]))
-def test_a_large_array_is_parted_along_its_longest_axis_that_fits(shape, shards):
+def test_a_large_array_is_split_along_its_longest_divisible_axis(shape, shards):
     from jax.sharding import AbstractMesh
 
     from training.distributed.sharding import AXES, SMALLEST, state_sharding
 
     spec = tuple(state_sharding(AbstractMesh((1, shards), AXES), shape).spec)
-    fitting = [size for size in shape if size % shards == 0]
-    if not fitting or math.prod(shape) < SMALLEST:
+    divisible = [size for size in shape if size % shards == 0]
+    if not divisible or math.prod(shape) < SMALLEST:
         assert spec == ()
     else:
         assert spec[:-1] == (None,) * (len(spec) - 1)
         assert spec[-1] == "shards"
-        assert shape[len(spec) - 1] == max(fitting)
+        assert shape[len(spec) - 1] == max(divisible)
 
 
-# ---- processes that come, go and stop ----
+# ---- processes that start, stop and are lost ----
 
 
-def ended(group, processes, codes):
-    """Waits for processes, which should end with these codes; returns what they said."""
-    came = [process.wait(scale.PATIENCE) for process in processes]
-    texts = [group.said(index) for index in range(len(processes))]
-    assert came == codes, texts
+def outputs_of(group, started, expected_codes):
+    """Waits for processes, which must end with these exit codes; returns what they printed."""
+    codes = [process.wait(scale.PATIENCE) for process in started]
+    texts = [group.said(index) for index in range(len(started))]
+    assert codes == expected_codes, texts
     assert not any("Traceback" in text for text in texts)
     return texts
 
@@ -152,7 +150,7 @@ def test_only_the_first_process_logs_and_writes(tmp_path):
     assert len(list(tmp_path.glob("saved/*/*"))) == 1
 
 
-def test_a_killed_process_is_missed_at_once_and_the_run_goes_on_without_it(tmp_path):
+def test_a_killed_process_is_noticed_at_once_and_the_run_resumes_without_it(tmp_path):
     counts = scale.kills(tmp_path, 2)
     assert counts["kills"] == 2
 
@@ -161,40 +159,42 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
     assert 2 in scale.signals(tmp_path, 2).values()
 
 
-def test_a_frozen_process_is_missed_after_a_few_heartbeats(tmp_path):
+def test_a_frozen_process_is_noticed_after_a_few_heartbeats(tmp_path):
     group = scale.Group(tmp_path, 1000)
-    processes = group.start_all(heartbeat=3)
+    started = group.start_all(heartbeat=3)
     try:
-        assert group.wait_for(lambda: group.said(0).count("STARTING EPOCH") > 1, processes[0])
-        processes[1].send_signal(signal.SIGSTOP)
+        assert group.wait_for(lambda: group.said(0).count("STARTING EPOCH") > 1, started[0])
+        started[1].send_signal(signal.SIGSTOP)
         began = time.monotonic()
-        assert processes[0].wait(scale.PATIENCE) == processes.LOST
+        assert started[0].wait(scale.PATIENCE) == processes.LOST
         assert time.monotonic() - began < 30
         assert "another process was lost" in group.said(0).splitlines()[-1]
     finally:
-        processes[1].kill()
-        processes[1].wait()
+        started[1].kill()
+        started[1].wait()
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_process_whose_others_do_not_come_says_so(tmp_path, index):
+def test_a_process_reports_that_the_others_did_not_connect(tmp_path, index):
     group = scale.Group(tmp_path, 1)
-    processes = [None] * index + group.start_all(1, wait=2, own={0: ["--process-id", str(index)]})
-    assert processes[index].wait(scale.PATIENCE) == processes.LOST
+    started = [None] * index + group.start_all(1, wait=2, own={0: ["--process-id", str(index)]})
+    assert started[index].wait(scale.PATIENCE) == processes.LOST
     last = group.said(0).splitlines()[-1]
-    assert last.startswith(f"error: process {index} of 2: the others did not come within 2 seconds")
+    assert last.startswith(
+        f"error: process {index} of 2: the others did not connect within 2 seconds"
+    )
 
 
-def test_processes_with_different_configs_say_what_differs(tmp_path):
+def test_processes_with_different_configs_report_what_differs(tmp_path):
     group = scale.Group(tmp_path, 1)
-    texts = ended(group, group.start_all(own={1: ["seed=3"]}), [1, 1])
+    texts = outputs_of(group, group.start_all(own={1: ["seed=3"]}), [1, 1])
     for text in texts:
-        assert "process 1 is to train something else than process 0" in text
+        assert "process 1 would train something else than process 0" in text
         assert "config.seed: process 0 has 0, it has 3" in text
     assert not list(tmp_path.glob("saved/*/*"))
 
 
-def test_processes_with_different_data_say_so(tmp_path):
+def test_processes_with_different_data_report_it(tmp_path):
     group = scale.Group(tmp_path, 1)
     data = tmp_path / "elsewhere" / "data"
     data.parent.mkdir()
@@ -203,21 +203,21 @@ def test_processes_with_different_data_say_so(tmp_path):
     pixels[5000] ^= 1
     (data / "train-images-idx3-ubyte").write_bytes(pixels)
     root = f"data_loader.train.args.dataset.args.root={data}"
-    for text in ended(group, group.start_all(own={1: [root]}), [1, 1]):
+    for text in outputs_of(group, group.start_all(own={1: [root]}), [1, 1]):
         assert "data.train: process 0 has" in text
 
 
-def test_processes_that_count_differently_say_so(tmp_path):
+def test_processes_with_different_counts_report_it(tmp_path):
     group = scale.Group(tmp_path, 1)
-    for text in ended(group, group.start_all(own={1: ["--processes", "3"]}), [1, 1]):
+    for text in outputs_of(group, group.start_all(own={1: ["--processes", "3"]}), [1, 1]):
         assert "processes: process 0 has 2, it has 3" in text
 
 
 def test_an_error_in_one_process_ends_the_others_too(tmp_path):
     group = scale.Group(tmp_path, 1)
     own = {1: ["data_loader.train.args.dataset.args.root=nowhere"]}
-    texts = ended(group, group.start_all(own=own), [processes.LOST, 1])
-    assert "another process was lost; see what it said" in texts[0]
+    texts = outputs_of(group, group.start_all(own=own), [processes.LOST, 1])
+    assert "another process was lost; see its output" in texts[0]
     assert "nowhere: no such folder" in texts[1]
 
 
@@ -238,7 +238,7 @@ def test_options_of_a_process_that_do_not_fit_together_are_refused(run, capsys, 
     assert message in capsys.readouterr().err
 
 
-def test_variables_tell_a_process_its_place(monkeypatch):
+def test_variables_give_a_process_its_number(monkeypatch):
     options = train.parse_arguments(["-c", "config.json"])
     for name, value in zip(processes.VARIABLES, ["host:1234", "4", "3"], strict=True):
         monkeypatch.setenv(name, value)
@@ -251,7 +251,7 @@ def test_variables_tell_a_process_its_place(monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data_loader.train.args.batch_size=33", "a batch of 33 cannot be parted among 4 devices"),
+        ("data_loader.train.args.batch_size=33", "a batch of 33 cannot be split among 4 devices"),
         ("devices.count=5", "devices.count: expected at most 4, got 5"),
         ("devices.shards=3", "devices.shards: 3 do not divide 4 devices"),
         ("training.accumulate=32", "4 devices x 32 pieces (training.accumulate)"),
@@ -259,7 +259,7 @@ def test_variables_tell_a_process_its_place(monkeypatch):
 )
 def test_devices_that_cannot_train_a_config_are_refused(tmp_path, override, message):
     group = scale.Group(tmp_path, 1, 32, [override], 1, 4)
-    (text,) = ended(group, group.start_all(), [1])
+    (text,) = outputs_of(group, group.start_all(), [1])
     assert message in text
     assert not list(tmp_path.glob("saved/*/*"))
 
@@ -267,7 +267,7 @@ def test_devices_that_cannot_train_a_config_are_refused(tmp_path, override, mess
 def test_a_step_that_is_not_finite_is_explained_on_several_devices(tmp_path):
     overrides = ["model.name=tests.helpers.networks:logarithm", "model.args={}", "devices.shards=2"]
     group = scale.Group(tmp_path, 1, 32, overrides, 2, 1)
-    for text in ended(group, group.start_all(), [1, 1]):
+    for text in outputs_of(group, group.start_all(), [1, 1]):
         assert "the first output that is not finite is that of layer logarithm" in text
     assert list(group.run.glob("not-finite-step_*.params"))
 
