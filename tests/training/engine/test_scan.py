@@ -1,6 +1,5 @@
 """Several updates in a call, data on the device, copies of several seeds: the same bits, faster."""
 
-import importlib.util
 import json
 
 import jax
@@ -10,31 +9,15 @@ import pytest
 from data_loader import device_cache as resident
 from data_loader.dataloader import DataLoader
 from data_loader.device_cache import TableView, cache_on_device, gather
-from tests.helpers.project import ROOT, same_arrays
+from tests.helpers.project import by_set, same_arrays
+from tests.helpers.scans import RESIDENT, SEVERAL, last_line
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
-from training.common.trees import named_leaves
 from training.config import read_config
 from training.engine.build import build
-from training.engine.initialize import first_batch, fresh_state
+from training.engine.initialize import first_batch
 from training.engine.scan import even_steps
 from utils import UserError
-
-BATCHES = 8  # of an epoch of the small data
-
-
-@pytest.fixture
-def trusty(config, mnist):
-    """A config with statistics, dropout, a moving average and examples held out."""
-    config["model"] = {"name": "tests.helpers.networks:network"}
-    dataset = {
-        "name": "tests.helpers.networks:Signalling",
-        "args": {"root": str(mnist), "split": "train"},
-    }
-    config["data_loader"]["train"]["args"] |= {"dataset": dataset, "validation_split": 0.1}
-    config["data_loader"]["augment"] = None
-    config["training"] |= {"ema": 0.9, "epochs": 2, "metrics": ["accuracy", "macro_f1"]}
-    return config
 
 
 @pytest.fixture
@@ -42,32 +25,14 @@ def parts_of(config, write_config):
     return lambda *overrides: build(read_config(write_config(config), overrides))
 
 
-def last_line(folder):
-    return json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-
-
-SEVERAL, RESIDENT = "training.steps_per_call=3", "data_loader.cache_on_device=true"
-
-
 def test_a_run_has_the_same_bits_however_its_batches_reach_the_device(run, trusty):
     _, plain = run()
-    for settings in ((RESIDENT,), (SEVERAL, RESIDENT)):
+    ways = by_set([(SEVERAL, RESIDENT)], [(RESIDENT,), (SEVERAL, RESIDENT)])
+    for settings in ways:
         code, other = run(*settings)
         assert code == 0
         assert (plain / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
         assert same_arrays(read(latest(plain))[0], read(latest(other))[0])
-
-
-def test_a_signal_within_a_call_ends_the_run_after_it_to_go_on_exactly(run, trusty, monkeypatch):
-    _, plain = run()
-    monkeypatch.setenv("SIGNAL_AT", "SIGINT@5")
-    code, stopped = run(SEVERAL)
-    assert code == 130
-    monkeypatch.delenv("SIGNAL_AT")
-    assert read(latest(stopped))[1]["batch"] == 3  # between two calls, in the middle of an epoch
-    assert run("--resume", str(stopped)) == (0, stopped)
-    assert (plain / "metrics.jsonl").read_bytes() == (stopped / "metrics.jsonl").read_bytes()
-    assert same_arrays(read(latest(plain))[0], read(latest(stopped))[0])
 
 
 def test_the_ragged_last_call_of_an_epoch_compiles_nothing(parts_of, trusty):
@@ -93,19 +58,6 @@ def test_calls_are_as_even_as_can_be():
             assert calls == -(-batches // most)  # no more of them
             assert calls * steps - batches < calls  # at most one step each is idle
     assert even_steps(118, 16) == 15
-
-
-def test_a_step_that_is_not_finite_is_found_within_a_call(run, config):
-    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 1e30}}
-    saved = []
-    for setting in ("training.steps_per_call=1", SEVERAL):
-        code, folder = run(setting)
-        assert code == 1
-        saved += [read(path) for path in folder.glob("not-finite-step_*.params")]
-    (plain, meta), (several, same_meta) = saved
-    assert same_arrays(plain, several)
-    assert meta == same_meta
-    assert meta["batch"] % 3  # not the first of a call
 
 
 # Data on the device ----------------------------------------------------------------------------
@@ -212,55 +164,3 @@ def test_each_of_several_seeds_is_the_run_with_that_seed(run, config, capsys):
         assert np.ptp(values) > 0
     shown = f"[test] accuracy @ {figures['test_accuracy']} ± {figures['test_accuracy_std']:.2g}"
     assert shown in console
-
-
-def test_a_run_of_several_seeds_goes_on_exactly_and_is_evaluated_by_test_py(
-    run, trusty, monkeypatch, capsys
-):
-    trusty["training"] |= {"ema": None, "metrics": ["accuracy"]}
-    _, whole = run("training.seeds=2", SEVERAL)
-    monkeypatch.setenv("SIGNAL_AT", "SIGTERM@2")
-    code, stopped = run("training.seeds=2", SEVERAL)
-    assert code == 143
-    monkeypatch.delenv("SIGNAL_AT")
-    assert run("--resume", str(stopped)) == (0, stopped)
-    assert (whole / "metrics.jsonl").read_bytes() == (stopped / "metrics.jsonl").read_bytes()
-    assert same_arrays(read(latest(whole))[0], read(latest(stopped))[0])
-    report = (stopped / "report.html").read_text()
-    assert "the first of 2 seeds" in report
-    assert " over the seeds; best " in report
-    spec = importlib.util.spec_from_file_location("evaluation_script", ROOT / "test.py")
-    evaluation = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(evaluation)
-    assert evaluation.main(["-w", str(stopped), "--latest"]) == 0
-    assert f"accuracy @ {last_line(stopped)['test_accuracy']}\n" in capsys.readouterr().out
-
-
-def test_several_seeds_begin_with_the_same_pretrained_parameters(run, config, write_config):
-    _, first = run("training.epochs=1")
-    overrides = [f"training.checkpoint={latest(first)}", "training.seeds=2"]
-    several = read_config(write_config(config), overrides)
-    params = named_leaves({"params": fresh_state(build(several), several).params})
-    given = {name: leaf for name, leaf in read(latest(first))[0].items() if name in params}
-    assert same_arrays(params, {name: np.stack([leaf] * 2) for name, leaf in given.items()})
-
-
-def test_the_seed_whose_step_is_not_finite_is_the_one_looked_at(run, config, script, capsys):
-    """By its own parameters and key; with those of the other copy the step is finite."""
-    config["model"] = {"name": "tests.helpers.networks:unlucky"}
-    code, folder = run("training.seeds=2", "seed=3")
-    assert code == 1
-    assert "not finite is that of layer luck" in capsys.readouterr().err
-    (saved,) = folder.glob("not-finite-*.params")
-    assert read(saved)[1]["copy"] == 1
-    replayed = script("-m", "training.debug.nan", saved)
-    assert replayed.returncode == 0, replayed.stderr
-    assert "not finite is that of layer luck" in replayed.stdout
-
-
-def test_check_shows_one_of_the_copies(run, config, capsys):
-    code, _ = run("--check", "training.seeds=2", SEVERAL)
-    out = capsys.readouterr().out
-    assert code == 0
-    assert "12,730 " in out
-    assert "All is well." in out

@@ -1,0 +1,106 @@
+"""Whole runs of train.py: more epochs, parts of networks, damaged caches, full disks."""
+
+import json
+import shutil
+
+import numpy as np
+
+from tests.helpers.project import ROOT, same_arrays
+from training.checkpoint.naming import latest
+from training.checkpoint.reading import read
+from training.checkpoint.restore import network_params
+
+
+def test_a_finished_run_can_be_given_more_epochs(run, config):
+    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 0.1}}
+    _, folder = run("training.epochs=1")
+    code, again = run("--resume", str(folder), "training.epochs=2")
+    assert (code, again) == (0, folder)
+    _, whole = run("training.epochs=2")
+    assert same_arrays(read(latest(whole))[0], read(latest(folder))[0])
+    assert json.loads((folder / "config.json").read_text())["training"]["epochs"] == 2
+
+
+def test_pretrained_parameters_of_another_network_are_refused(run, config, capsys):
+    _, first = run("training.epochs=1")
+    capsys.readouterr()
+    code, _ = run(f"training.checkpoint={first}", "model.args.feat_dims=[8,8]")
+    error = capsys.readouterr().err
+    assert code == 1
+    assert "hidden0/kernel" in error
+    assert "(784, 16)" in error
+    assert "(784, 8)" in error
+    assert "hidden1/kernel" in error
+    assert len(list(first.parent.iterdir())) == 1  # the second run never began and left nothing
+
+
+def test_a_part_of_the_pretrained_parameters_can_be_taken(run, config):
+    _, first = run("training.epochs=1")
+    config["training"]["checkpoint"] = {"path": str(first), "partial": ["hidden0"]}
+    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 0.0}}
+    code, second = run("training.epochs=1", "model.args.feat_dims=[16,8]")
+    assert code == 0
+    before, after = (network_params(read(latest(run))[0]) for run in (first, second))
+    np.testing.assert_array_equal(before["hidden0/kernel"], after["hidden0/kernel"])
+    assert after["hidden1/kernel"].shape == (16, 8)
+
+
+def test_a_run_keeps_and_uses_its_own_network(run, config, script, tmp_path):
+    """Editing model/ afterwards breaks neither test.py nor resuming."""
+    project = tmp_path / "project"
+    for name in ("model", "data_loader", "training"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, project / name, ignore=ignore)
+    for name in ("train.py", "test.py", "utils.py", "logger_config.json"):
+        shutil.copy(ROOT / name, project)
+    (project / "config.json").write_text(json.dumps(config))
+    done = script("train.py", "training.epochs=1", "training.save_dir=saved", cwd=project)
+    assert done.returncode == 0, done.stderr
+    (project / "model" / "model.py").write_text("raise RuntimeError('edited')\n")
+    done = script("test.py", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert "accuracy @ 0." in done.stdout
+    done = script("train.py", "--resume", "latest", "training.epochs=2", cwd=project)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(config, write_config, script, tmp_path):
+    """The limit on file sizes stands for the disk: the checkpoint does not fit any more."""
+    config["training"]["epochs"] = 1
+    file = write_config(config)
+    code = (
+        "import resource, signal, sys, train\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        f"sys.exit(train.main(['-c', {file!r}, 'training.compilation_cache=false']))\n"
+    )
+    done = script("-c", code)
+    assert done.returncode == 1
+    assert "checkpoint-best.params" in done.stderr
+    assert "Traceback" not in done.stderr
+    (folder,) = (tmp_path / "saved").glob("*/*")
+    assert not list(folder.glob("*.params*"))
+
+
+def test_a_damaged_cache_entry_is_healed(config, write_config, script, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = write_config(config)
+    first = script("train.py", "-c", file, "training.epochs=1")
+    assert first.returncode == 0, first.stderr
+    entries = list((tmp_path / "cache").rglob("*-cache"))
+    assert entries
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:100])
+    second = script("train.py", "-c", file, "training.epochs=1")
+    assert (second.returncode, second.stderr) == (0, "")
+    third = script("train.py", "-c", file, "training.epochs=1")
+    assert third.returncode == 0
+    whole = [path.stat().st_size > 100 for path in (tmp_path / "cache").rglob("*-cache")]
+    assert all(whole)
+
+
+def test_no_progress_bar_is_written_to_a_pipe(config, write_config, script):
+    done = script("train.py", "-c", write_config(config), "training.epochs=1")
+    assert done.returncode == 0
+    assert "\r" not in done.stdout + done.stderr
+    assert "%|" not in done.stdout + done.stderr
