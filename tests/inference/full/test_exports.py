@@ -1,0 +1,69 @@
+"""Exports that take long: made again, refused for ONNX, refused for TFLite."""
+
+import json
+import shutil
+
+import numpy as np
+
+from inference import convert_tflite
+from inference.verify.runtimes import load
+from tests.helpers.exports import LENIENT, QUANTIZED
+from tests.helpers.project import ROOT
+
+
+def test_exporting_again_from_another_folder_gives_the_same_bytes(
+    script, small_run, small_export, tmp_path
+):
+    first = tmp_path / "small"
+    shutil.copytree(small_export, first)
+    command = [ROOT / "inference" / "convert_tflite.py", "--name", "small", "-w", small_run]
+    refused = script(*command, "--into", ".", cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "--overwrite" in refused.stderr
+    again = script(
+        *command, "--into", ".", "--overwrite", "--input", "(1, 1, 28, 28)",
+        "--quantize", *QUANTIZED, *LENIENT, cwd=tmp_path,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert again.stderr == ""  # no output of TensorFlow
+    assert "Look at small/report.html" in again.stdout
+    files = sorted(path.name for path in small_export.glob("small*"))
+    assert files == sorted(path.name for path in first.glob("small*"))
+    for name in files:
+        assert (first / name).read_bytes() == (small_export / name).read_bytes(), name
+
+
+def test_an_operator_without_counterpart_in_onnx_is_named_and_the_other_files_are_kept(
+    train_network, network_of, mnist_images, tmp_path, capsys
+):
+    run = train_network(tmp_path, "running_product")
+    arguments = ["--name", "sums", "-w", str(run), "--into", str(tmp_path)]
+    code = convert_tflite.main([*arguments, "--preprocess", "outside", "--static", "4"])
+    assert code == 1
+    folder = tmp_path / "sums"
+    report = json.loads((folder / "report.json").read_text())
+    results = {result["file"]: result for result in report["files"]}
+    assert "STABLEHLO_REDUCE_WINDOW (layer product)" in results["sums.onnx"]["broken"][0]
+    assert not (folder / "sums.onnx").exists()
+    assert results["sums.tflite"]["broken"] == []
+    loaded = load(folder / "sums.tflite")
+    assert loaded.inputs == {"input": ((4, 1, 28, 28), np.float32)}
+    images = mnist_images[:4, None]
+    normalised = (images.astype(np.float32) / 255 - 0.1307) / 0.3081
+    wanted = np.asarray(network_of(run)(images))
+    np.testing.assert_allclose(
+        loaded.run({"input": normalised})["logits"], wanted, atol=2e-5 * np.abs(wanted).max()
+    )
+    assert "sums.onnx" in capsys.readouterr().out
+
+
+def test_an_operator_without_counterpart_in_tflite_is_named_with_its_layer_and_a_remedy(
+    train_network, no_tensorflow, tmp_path, capsys
+):
+    run = train_network(tmp_path, "sorting")
+    arguments = ["--name", "net", "-w", str(run), "--into", str(tmp_path / "into")]
+    assert convert_tflite.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "layer order" in error
+    assert "export_networks.py" in error
+    assert "argmax" in error
