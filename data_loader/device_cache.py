@@ -6,11 +6,12 @@ instead of the loader on the host. A CPU gains nothing, as host and device share
 
 import copy
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from utils import UserError
 
@@ -24,7 +25,7 @@ class TableView(NamedTuple):
     indices: Any  # (batch,) or (batches, batch) int32, rows of the table
 
 
-def gather(tree):
+def gather(tree: Any) -> Any:
     """Returns the tree with each TableView replaced by the rows of its table."""
 
     def take(leaf):
@@ -35,12 +36,14 @@ def gather(tree):
     return map_views(take, tree)
 
 
-def map_views(function, *trees):
+def map_views(function: Callable, *trees: Any) -> Any:
     """Returns `jax.tree.map(function, *trees)`, with each TableView as a leaf."""
     return jax.tree.map(function, *trees, is_leaf=lambda leaf: isinstance(leaf, TableView))
 
 
-def cache_on_device(loaders, wanted, mesh, where):
+def cache_on_device(
+    loaders: dict, wanted: bool | Literal["auto"], mesh: Mesh | None, where: str
+) -> dict:
     """Returns the loaders, with the data of those chosen in device memory.
 
     Args:

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def exists(path: str | Path) -> bool:
     return os.path.isfile(path) or is_orbax_folder(path)
 
 
-def listed(names) -> str:
+def listed(names: Collection[str]) -> str:
     """Returns the first few names as one string."""
     shown = ", ".join(list(names)[:LISTED]) or "none"
     return shown if len(names) <= LISTED else f"{shown}, ... ({len(names)} in all)"

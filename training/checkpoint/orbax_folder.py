@@ -13,7 +13,9 @@ import importlib.util
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +39,7 @@ class OrbaxFolder:
 
     collective = True  # every process writes, and waits for the others
 
-    def __init__(self):
+    def __init__(self) -> None:
         orbax = _orbax()
         self._checkpointer = orbax.AsyncCheckpointer(
             orbax.PyTreeCheckpointHandler(),
@@ -45,7 +47,9 @@ class OrbaxFolder:
             async_options=orbax.options.AsyncOptions(create_directories_asynchronously=False),
         )
 
-    def start(self, folder, names, state, meta):
+    def start(
+        self, folder: Path | None, names: list[str], state: Any, meta: str
+    ) -> Callable[[Callable[[], None]], None] | None:
         """Copies this process's parts and starts to write a folder under a temporary name."""
         arrays = _arrays_of(state)
         path = str(temporary_name(folder.absolute() / names[0])) if folder else ""
@@ -56,7 +60,7 @@ class OrbaxFolder:
         return functools.partial(self._finish, folder, names, path)
 
     @staticmethod
-    def load(path, for_devices=False):
+    def load(path: Path, for_devices: bool = False) -> tuple[dict[str, Any], dict]:
         """Reads the arrays, or only their shapes if they are for devices."""
         import jax
 
@@ -74,12 +78,12 @@ class OrbaxFolder:
             return checkpointer.restore(path, restore_args=dict.fromkeys(shapes, whole)), meta
 
     @staticmethod
-    def load_meta(path):
+    def load_meta(path: Path) -> dict:
         """Reads Orbax's metadata only."""
         return OrbaxFolder.load(path, for_devices=True)[1]
 
     @staticmethod
-    def put_on_devices(path, arrays, mesh):
+    def put_on_devices(path: Path, arrays: dict[str, Any], mesh: Any) -> dict[str, Any]:
         """Reads the arrays of these shapes: every device its own parts."""
         import jax
 
@@ -109,7 +113,7 @@ class OrbaxFolder:
             rename_over(path, folder / names[0])
 
 
-def installed():
+def installed() -> bool:
     """Whether Orbax is installed, without importing it."""
     return bool(importlib.util.find_spec("orbax") and importlib.util.find_spec("orbax.checkpoint"))
 

@@ -2,6 +2,8 @@
 
 import difflib
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from utils import UserError
 OLD_NAMES = {"average/": "ema_params/", "state/average/": "state/ema_params/"}
 
 
-def restore_state(template, arrays, path, mesh):
+def restore_state(template: Any, arrays: dict[str, Any], path: Path, mesh: Any) -> Any:
     """Returns the state of a run's checkpoint on the devices, which it must fit exactly.
 
     Args:
@@ -42,7 +44,13 @@ def restore_state(template, arrays, path, mesh):
     return jax.tree.unflatten(jax.tree.structure(state), [placed[name] for name in leaves])
 
 
-def restore(template, arrays, prefix="", partial=None, where="the checkpoint"):
+def restore(
+    template: Any,
+    arrays: dict[str, Any],
+    prefix: str = "",
+    partial: list[str] | None = None,
+    where: object = "the checkpoint",
+) -> Any:
     """Fills a tree like the template with a checkpoint's arrays, which must fit it exactly.
 
     Args:
@@ -81,7 +89,7 @@ def restore(template, arrays, prefix="", partial=None, where="the checkpoint"):
     return jax.tree.unflatten(structure, map(value, names, leaves))
 
 
-def network_params(arrays):
+def network_params(arrays: dict[str, Any]) -> dict[str, Any]:
     """Returns the weights to evaluate with: their moving average if the run kept one.
 
     Args:
@@ -103,7 +111,7 @@ def network_params(arrays):
     return params | ema_params
 
 
-def current_name(name):
+def current_name(name: str) -> str:
     """Returns the name that an array of a state has now."""
     for old, new in OLD_NAMES.items():
         if name.startswith(old):

@@ -93,7 +93,7 @@ class Saver:
                 that the format does not have.
         """
         self._wait_for_pending()
-        names = [name] * (name is not None) + [BEST] * best
+        names = ([name] if name is not None else []) + [BEST] * best
         if not names:
             return
         text = json.dumps(meta)
@@ -135,7 +135,7 @@ class Saver:
         with self._failures_logged(names):
             finish(self._throttle.pause)
             if self.folder:
-                self._delete_old(names)
+                self._delete_old(self.folder, names)
             self.failure = None
 
     @contextlib.contextmanager
@@ -150,9 +150,9 @@ class Saver:
             path = Path(self.folder or "", names[0])
             raise UserError(f"{path}: not saved: {reason(error)}.") from error
 
-    def _delete_old(self, names):
-        old = [path for path in numbered(self.folder) if path.name not in names]
+    def _delete_old(self, folder, names):
+        old = [path for path in numbered(folder) if path.name not in names]
         kept = len(old) if self.keep is None else self.keep - (names != [BEST])
-        with disk_errors(self.folder):
+        with disk_errors(folder):
             for path in old[: max(0, len(old) - kept)]:
                 remove(path)

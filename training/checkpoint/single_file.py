@@ -17,6 +17,7 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,12 @@ class SingleFile:
 
     collective = False  # only the first process writes
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._unsaved_best = None  # buffers of the best checkpoint, until it is on disk
 
-    def start(self, folder, names, state, meta):
+    def start(
+        self, folder: Path | None, names: list[str], state: Any, meta: str
+    ) -> Callable[[Callable[[], None]], None] | None:
         """Gathers the state and returns what writes it."""
         from training.distributed.sharding import replicate
 
@@ -59,17 +62,17 @@ class SingleFile:
         return functools.partial(self._finish, folder, names, snapshot(state), meta)
 
     @staticmethod
-    def load(path, for_devices=False):
+    def load(path: Path, for_devices: bool = False) -> tuple[dict[str, Any], dict]:
         """Reads the file, and checks every byte."""
         return load(path)
 
     @staticmethod
-    def load_meta(path):
+    def load_meta(path: Path) -> dict:
         """Reads the header only."""
         return load_meta(path)
 
     @staticmethod
-    def put_on_devices(path, arrays, mesh):
+    def put_on_devices(path: Path, arrays: dict[str, Any], mesh: Any) -> dict[str, Any]:
         """Copies the arrays to the devices."""
         from training.distributed.sharding import put_state
 
@@ -103,7 +106,7 @@ def write(path: str | Path, tree: Any, meta: dict) -> None:
     atomic_write(path, encode(snapshot(tree), json.dumps(meta)))
 
 
-def snapshot(tree):
+def snapshot(tree: Any) -> dict[str, np.ndarray]:
     """Returns the leaves by name, as NumPy arrays that do not change when the state is donated.
 
     On a CPU they are views and cost nothing: JAX donates no buffer that has a view.
@@ -122,7 +125,9 @@ def snapshot(tree):
     }
 
 
-def encode(arrays, meta, pause=lambda: None):
+def encode(
+    arrays: dict[str, np.ndarray], meta: str, pause: Callable[[], None] = lambda: None
+) -> list:
     """Returns the file's content as a list of buffers; those of the arrays share their memory.
 
     Args:
@@ -154,7 +159,7 @@ def encode(arrays, meta, pause=lambda: None):
     return [len(header).to_bytes(8, "little"), header, *buffers]
 
 
-def load(path):
+def load(path: str | Path) -> tuple[dict[str, Any], dict]:
     """Returns (arrays, meta) of an intact file; any other raises one of DAMAGE."""
     with open(path, "rb") as file:
         meta, entries, checksums, size = _read_header(file)
@@ -172,7 +177,7 @@ def load(path):
     return arrays, meta
 
 
-def load_meta(path):
+def load_meta(path: str | Path) -> dict:
     """Returns the meta of a file whose header is intact; any other raises one of DAMAGE."""
     with open(path, "rb") as file:
         return _read_header(file)[0]
@@ -194,7 +199,7 @@ def _read_header(file):
     return meta, entries, checksums, size
 
 
-def reason(error):
+def reason(error: BaseException) -> str:
     """Returns an error's message, in at most 200 characters."""
     text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     return text[:200]
