@@ -7,56 +7,23 @@ import sys
 
 import pytest
 
-from benchmarks import faults, faults_disks, faults_files
-from tests.helpers.examples import gan_config
-from tests.helpers.project import ROOT, same_arrays
+from benchmarks import faults_files
+from tests.helpers.project import ROOT, by_set, same_arrays
 from training.checkpoint.naming import best, latest, numbered
 from training.checkpoint.reading import read
 from training.checkpoint.single_file import write
-from training.common.lock import lock
 from training.engine.progress import Progress
 from training.provenance.record import data_checksum, read_record
 from training.report import compare
 from utils import UserError
 
-NETWORKS = {
-    "mnist_model": {"feat_dims": [4, 8]},
-    "mlp": {"feat_dims": [16], "drop_rate": 0.1},
-    "vit": {"patch": 7, "features": 16, "depth": 1, "heads": 2},
-    "gan": None,
-}
-
-
 # ---- kills, interrupts, disks ----
 
 
-def test_runs_killed_at_random_and_in_mid_save_end_with_the_same_bits(tmp_path):
-    counts = faults.kills(tmp_path, count=4, workers=1)
-    assert counts["kills"] >= 4
-    assert counts["of them during a save"] >= 1
-    assert counts["checkpoints read, all complete"] >= 1
-
-
-def test_a_run_interrupted_at_random_moments_ends_with_the_same_bits(tmp_path):
-    assert faults.signals(tmp_path, count=2)["interrupts"] == 2
-
-
-@pytest.fixture(scope="module")
-def on_a_good_disk(tmp_path_factory):
-    trial = faults.Trial(tmp_path_factory.mktemp("good"), faults_disks.EPOCHS, width=100)
-    trial.finish()
-    return trial.result()
-
-
 @pytest.mark.parametrize(
-    "disk",
-    [faults_disks.limited, faults_disks.forbidden, faults_disks.moved_away, faults_disks.removed],
+    "ended",
+    by_set(["in mid-copy"], ["after the config", "in the first epoch", "in mid-copy"]),
 )
-def test_a_bad_disk_costs_no_checkpoint_and_no_training(tmp_path, on_a_good_disk, disk):
-    disk(faults.Trial(tmp_path, faults_disks.EPOCHS, width=100), on_a_good_disk)
-
-
-@pytest.mark.parametrize("ended", ["after the config", "in the first epoch", "in mid-copy"])
 def test_a_run_killed_before_its_first_checkpoint_begins_anew_in_its_folder(
     run, config, ended, monkeypatch
 ):
@@ -78,28 +45,12 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew_in_its_folder(
     assert not list(whole.glob("*.tmp"))
 
 
-def test_a_run_that_goes_on_from_its_best_sets_the_newer_ones_aside(run, config):
-    config["training"] |= {"epochs": 4, "keep": 2, "monitor": "max test_accuracy"}
-    config["training"]["optimizer"]["args"]["learning_rate"] = 0.0  # the first stays the best
-    _, folder = run()
-    newer = {path.name: path.read_bytes() for path in numbered(folder)}
-    code, again = run("--resume", str(folder / "checkpoint-best.params"), "training.epochs=2")
-    assert (code, again) == (0, folder)
-    (aside,) = folder.glob("set-aside-*")
-    assert {path.name: path.read_bytes() for path in aside.iterdir()} == newer
-    assert latest(folder).name == "checkpoint-epoch_2.params"
-
-
 # ---- bad files ----
 
 
 def test_corrupted_checkpoints_are_refused_quickly_in_little_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(faults_files, "WANTED", 5)  # seconds; the benchmark has the true limit
     assert faults_files.checkpoints(tmp_path, 500)["refused, of them all"].endswith("of 500")
-
-
-def test_mutated_configs_are_valid_or_refused_in_words(tmp_path):
-    assert faults_files.configs(tmp_path, 60)["mutated configs"] >= 60
 
 
 def test_mutated_idx_files_and_pictures_are_read_or_refused_in_words(tmp_path):
@@ -220,41 +171,3 @@ def test_two_runs_are_compared_in_a_table(run, config, capsys):
 
 
 # ---- determinism ----
-
-
-@pytest.mark.parametrize("network", NETWORKS)
-def test_a_config_gives_the_same_bits_twice_in_a_row_and_in_two_processes_at_once(
-    network, config, write_config, mnist, tmp_path
-):
-    if network == "gan":
-        config = gan_config(mnist, tmp_path / "saved")
-    else:
-        config["model"] = {"name": network, "args": NETWORKS[network]}
-    config["training"] |= {"epochs": 1}
-    file = write_config(config)
-
-    def start(name):
-        command = [sys.executable, "train.py", "-c", file, f"training.save_dir={tmp_path / name}"]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-
-    assert start("first").wait(200) == 0
-    pair = [start("second"), start("third")]
-    assert [process.wait(200) for process in pair] == [0, 0]
-    runs = [next((tmp_path / name).glob("*/*")) for name in ("first", "second", "third")]
-    figures = {(run / "metrics.jsonl").read_bytes() for run in runs}
-    assert len(figures) == 1
-    weights = [read(latest(run))[0] for run in runs]
-    assert all(same_arrays(weights[0], other) for other in weights[1:])
-
-
-def test_a_second_process_cannot_train_a_run_that_is_being_trained(run, script, tmp_path):
-    _, folder = run()
-    lock(folder)  # as the first process does
-    before = (folder / "config.json").read_bytes()
-    done = script(ROOT / "train.py", "--resume", folder, "training.epochs=3")
-    assert done.returncode == 1
-    assert "another process is training this run" in done.stderr
-    assert (folder / "config.json").read_bytes() == before
-    lock(tmp_path)
-    done = script(ROOT / "train.py", "--resume", folder, "training.epochs=3")
-    assert done.returncode == 0, done.stderr
