@@ -112,6 +112,12 @@ def table_of(tree):
     return [dict(zip(texts(table, "thead/tr/th"), row, strict=True)) for row in values]
 
 
+def rows_of(tree, heading):
+    """Returns {name: [cell of each run]} of a section's table."""
+    section = next(one for one in tree.iter("section") if text(one.find("h2")) == heading)
+    return {text(row.find("th")): texts(row, "td") for row in section.findall(".//tbody/tr")}
+
+
 def matrix_of(tree):
     """Returns the counts of the confusion matrix (empty is 0), the recalls and the precisions."""
     table = tree.find(".//table[@aria-label='confusion matrix']")

@@ -1,23 +1,16 @@
 """Sweeps: the planned runs, training them through failures and kills, and the results."""
 
-import csv
 import json
-import os
 import re
-import signal
 import statistics
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from tests.helpers.project import ROOT, same_arrays
-from training.checkpoint.naming import file_name, latest
-from training.checkpoint.reading import read
+from tests.helpers.project import ROOT
+from training.checkpoint.naming import file_name
 from training.checkpoint.single_file import write
 from training.common.records import STD, read_lines
 from training.config import read_config
@@ -37,38 +30,7 @@ from utils import UserError, optional_module
 
 SAMPLE = str(ROOT / "config.json")
 RATE = "training.optimizer.args.learning_rate"
-TIMEOUT = 120  # seconds
 HAS_REPORT = optional_module("training.report.render") is not None
-
-
-@pytest.fixture
-def sweeper(config, write_config):
-    """Starts `python -m training.sweep` on the small config, as its own process."""
-
-    def start(*arguments):
-        command = [sys.executable, "-m", "training.sweep", "-c", write_config(config), *arguments]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
-
-    return start
-
-
-def finish(process):
-    """Returns the exit code and what was printed."""
-    output, errors = process.communicate(timeout=2 * TIMEOUT)
-    return process.returncode, output + errors
-
-
-def wait_for(path, process):
-    deadline = time.monotonic() + TIMEOUT
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"{path} does not appear"
-        time.sleep(0.01)
-
-
-def children(pid):
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def runs_of(*overrides, trials=None, path=SAMPLE):
@@ -200,127 +162,36 @@ def test_a_folder_of_another_config_is_refused_and_not_changed(config, write_con
     assert {read_config(one).training.epochs for one in written} == {2}
 
 
-# Training ------------------------------------------------------------------------------------
+# Training and results ----------------------------------------------------------------------------
 
 
-def test_a_sweep_trains_sorts_and_continues_when_a_run_fails(sweeper, script, run):
-    words = (f"{RATE}=[0.0001,0.01,fast]", "seed=[0,1]", "training.epochs=1")
-    code, output = finish(sweeper(*words, "--jobs", "2"))
-    assert code == 1
-    assert output.count("FAILED, exit code 1") == 2
-    assert output.count("learning_rate: expected a number, or a schedule") == 2
-    assert "Traceback" not in output
+def test_a_sweep_trains_and_the_same_command_trains_nothing_again(
+    config, write_config, capsys, monkeypatch
+):
+    words = ["-c", write_config(config), f"{RATE}=[0.01]", "training.epochs=1"]
+    assert sweep.main(words) == 0
+    output = capsys.readouterr().out
+    folder = Path(config["training"]["save_dir"], "MNIST_Sample-sweep", "learning_rate")
+    best = read_lines(folder / "learning_rate=0.01" / "metrics.jsonl")[-1]["test_accuracy"]
+    assert "1 runs, 1 of them to train" in output
+    assert f"[1/1] learning_rate=0.01: test_accuracy {best:.4f} in its best epoch" in output
+    assert output.splitlines()[-3].split() == ["0.01", "1", f"{best:.4f}", f"{best:.4f}"]
+    assert sorted(file.name for file in folder.glob("sweep.*")) == [
+        "sweep.csv", *["sweep.html"] * HAS_REPORT
+    ]  # fmt: skip
 
-    folder = Path(re.search(r"Look at (.+)/sweep\.(html|csv)", output)[1])
-    assert (folder / "sweep.html").exists() == HAS_REPORT
-    runs = {path.parent.name: path.parent for path in folder.glob("*/config.json")}
-    assert len(runs) == 6
-    failing = [name for name in runs if "fast" in name]
-    found = {}
-    for name, path in sorted(runs.items()):
-        if name not in failing:
-            last = read_lines(path / "metrics.jsonl")[-1]
-            found.setdefault(name.partition(",")[0], []).append(last["test_accuracy"])
-    lines = output.partition("\n\n")[2].splitlines()[:4]
-    assert lines[0].split() == ["learning_rate", "seeds", "test_accuracy", "±", "last", "epoch"]
-    better, worse = found["learning_rate=0.01"], found["learning_rate=0.0001"]
-    assert statistics.fmean(better) > statistics.fmean(worse)
-    for line, rate, values in zip(lines[1:], ("0.01", "0.0001"), (better, worse), strict=False):
-        mean, std = f"{statistics.fmean(values):.4f}", statistics.stdev(values)
-        assert line.split()[:3] == [rate, "2", mean]
-        assert float(line.split()[3]) == pytest.approx(std, rel=0.06)
-    assert lines[3].split() == ["fast", "0", "of", "2", "-", "-"]
-
-    rows = list(csv.DictReader((folder / "sweep.csv").read_text().splitlines()))
-    assert {row["run"] for row in rows if row["finished"] == "False"} == set(failing)
-    assert [float(row["test_accuracy"]) for row in rows if row[RATE] == "0.01"] == better
-
-    # Its runs are like any other: the same bits as train.py alone, usable by all commands.
-    _, alone = run(f"{RATE}=0.01", "seed=1", "training.epochs=1")
-    one = runs["learning_rate=0.01,seed=1"]
-    assert same_arrays(read(latest(one))[0], read(latest(alone))[0])
-    assert read_lines(one / "metrics.jsonl") == read_lines(alone / "metrics.jsonl")
-    if compare := optional_module("training.report.compare"):
-        assert "the same to the bit" in compare.compare([one, alone])
-    done = script("test.py", "-w", one)
-    assert done.returncode == 0, done.stderr
-
-    before = latest(one).stat().st_mtime_ns
-    code, output = finish(sweeper("seed=[1,0]", f"{RATE}=[0.01,0.0001]", "training.epochs=1"))
-    assert code == 0
-    assert "4 runs, 0 of them to train" in output
-    assert latest(one).stat().st_mtime_ns == before
-
-
-def test_a_killed_sweep_continues_and_ends_with_the_same_bits(sweeper, config, run):
-    words = ("seed=[0,1]", "training.epochs=60", "training.keep=100")
-    folder = Path(config["training"]["save_dir"], "MNIST_Sample-sweep", "seed")
-
-    process = sweeper(*words)
-    wait_for(folder / "seed=0" / "checkpoint-epoch_2.params", process)
-    process.kill()  # the run outlives it
-    process.communicate()
-
-    process = sweeper(*words)
-    wait_for(folder / "seed=1" / "checkpoint-epoch_2.params", process)
-    (child,) = children(process.pid)
-    process.kill()
-    os.kill(child, signal.SIGKILL)
-    process.communicate()
-    assert latest(folder / "seed=1").name != file_name(60)
-
-    code, output = finish(sweeper(*words))
-    assert code == 0, output
-    first, second = ((folder / f"seed={seed}" / "train.log").read_text() for seed in (0, 1))
-    assert first.count("Start Training!") == 1
-    assert second.count("Start Training!") == 2
-    assert re.search(r"Resuming from .*checkpoint-epoch_\d+", second)
-    _, alone = run("seed=1", *words[1:])
-    assert same_arrays(read(latest(folder / "seed=1"))[0], read(latest(alone))[0])
-    metrics = [(one / "metrics.jsonl").read_bytes() for one in (folder / "seed=1", alone)]
-    assert metrics[0] == metrics[1]
-
-
-def test_ctrl_c_saves_the_running_run_and_starts_no_other(sweeper, config):
-    words = ("seed=[0,1]", "training.epochs=1000")
-    folder = Path(config["training"]["save_dir"], "MNIST_Sample-sweep", "seed")
-    process = sweeper(*words)
-    wait_for(folder / "seed=0" / "checkpoint-epoch_1.params", process)
-    process.send_signal(signal.SIGINT)
-    code, output = finish(process)
-    assert code == 128 + signal.SIGINT
-    assert "seed=0: stopped" in output
-    assert "Stopped; continue with the same command" in output
-    assert "Stopped; continue with" in (folder / "seed=0" / "train.log").read_text()
-    assert not (folder / "seed=1" / "train.log").exists()
-
-
-def test_tasks_of_an_array_train_one_run_each(sweeper, config):
-    words = ("seed=[0,1]", "training.epochs=1", "--name", "my array")
-    code, output = finish(sweeper(*words, "--slurm"))
-    assert code == 0, output
-    path = Path(re.search(r"sbatch '(.+)'", output)[1])
-    text = path.read_text()
-    assert "#SBATCH --array=0-1\n" in text
-    environment = os.environ | {"SLURM_ARRAY_TASK_ID": "1"}
-    done = subprocess.run(["bash", path], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    checkpoint = path.parent / "seed=1" / file_name(1)
-    before = checkpoint.stat().st_mtime_ns
-    assert not (path.parent / "seed=0" / "train.log").exists()
-    done = subprocess.run(["bash", path], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "STARTING EPOCH" not in done.stdout  # it is finished
-    assert checkpoint.stat().st_mtime_ns == before
-
-    assert finish(sweeper(*words, "--task", "2"))[1] == "error: --task 2: expected 0 to 1\n"
-    assert finish(sweeper(*words, "--task", "0"))[0] == 0
-    code, output = finish(sweeper(*words))
-    assert code == 0
-    assert "2 runs, 0 of them to train" in output
-
-
-# Results ----------------------------------------------------------------------------
+    # The results do not need training/report, and a finished run is not recognized by its report.
+    monkeypatch.setattr("training.sweep.page.optional_module", lambda name: None)
+    for file in folder.glob("**/*.html"):
+        file.unlink()
+    assert sweep.main(words) == 0
+    output = capsys.readouterr().out
+    assert "1 runs, 0 of them to train" in output
+    assert output.endswith(
+        "\n\nsweep.html needs training/report, which is not part of this project\n"
+        f"Look at {folder}/sweep.csv\n"
+    )
+    assert not list(folder.glob("**/*.html"))
 
 
 @pytest.fixture
@@ -398,7 +269,7 @@ def test_the_page_has_the_table_and_every_run_without_script_or_network(measured
     assert "http" not in page.replace('http-equiv="Content', "")
 
 
-def test_wandb_makes_commands_of_train_py_from_the_file(sweeper, config):
+def test_wandb_makes_commands_of_train_py_from_the_file(config, write_config, capsys):
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
     tried = {
@@ -409,9 +280,9 @@ def test_wandb_makes_commands_of_train_py_from_the_file(sweeper, config):
         "title": ["3"],
     }
     words = [f"{key}={json.dumps(values)}" for key, values in tried.items()]
-    code, output = finish(sweeper(*words, "training.epochs=1", "--wandb", "--name", "x"))
-    assert code == 0, output
-    path = Path(re.search(r"wandb sweep (.+)", output)[1])
+    words += ["training.epochs=1", "--wandb", "--name", "x"]
+    assert sweep.main(["-c", write_config(config), *words]) == 0
+    path = Path(re.search(r"wandb sweep (.+)", capsys.readouterr().out)[1])
     assert [one.name for one in path.parent.iterdir()] == ["sweep.yaml"]
     written = yaml.safe_load(path.read_text())
     assert (written["program"], written["method"]) == ("train.py", "grid")
