@@ -1,4 +1,4 @@
-"""Reads HTML pages with a browser, or, where there is none, with a parser."""
+"""Reads HTML pages with a browser, or, without one, with a parser."""
 
 import base64
 import io

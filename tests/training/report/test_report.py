@@ -325,11 +325,11 @@ def test_reports_of_a_generator_and_a_regression_have_no_confusion_matrix(tmp_pa
 
 
 def test_a_line_cut_short_by_a_kill_is_skipped(folder):
-    whole = page(write_report(folder))
+    before = page(write_report(folder))
     for name in ("metrics", "timing"):
         with open(folder / f"{name}.jsonl", "ab") as file:
             file.write('{"step": 1181, "epoch": 11, "test_loss": 0.04, "é'.encode()[:-1])
-    assert table_of(page(write_report(folder))) == table_of(whole)
+    assert table_of(page(write_report(folder))) == table_of(before)
     for name in ("config", "environment"):
         (folder / f"{name}.json").write_text('{"title": "MNI')
     assert sections(write_report(folder)) == ["Curves", "Epochs"]
