@@ -1,4 +1,4 @@
-"""Checkpoints that Orbax writes are as good as the one file, on any number of devices."""
+"""Orbax's checkpoints hold what the single file holds, on any number of devices."""
 
 import os
 import shutil
@@ -50,7 +50,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path, state, monkeypatch):
     assert [array.dtype for array in arrays.values()].count("bfloat16") == 1
 
 
-PARTED = """if True:
+SHARDED = """if True:
     import sys
     import jax, jax.numpy as jnp
     from training.checkpoint.saver import Saver
@@ -79,8 +79,8 @@ PARTED = """if True:
 """
 
 
-def test_parts_on_four_devices_are_the_one_files_values_and_come_back_in_any_layout(tmp_path):
-    printed = python(PARTED, tmp_path / "file", tmp_path / "folder", devices=4)
+def test_shards_on_four_devices_equal_the_single_file_and_are_restored_in_any_layout(tmp_path):
+    printed = python(SHARDED, tmp_path / "file", tmp_path / "folder", devices=4)
     assert printed == "True True\n" * 3
     one_file, folder = latest(tmp_path / "file"), latest(tmp_path / "folder")
     assert one_file.is_file()
@@ -89,7 +89,7 @@ def test_parts_on_four_devices_are_the_one_files_values_and_come_back_in_any_lay
     assert same_arrays(read(folder)[0], read(one_file)[0])
 
 
-def test_the_latest_few_and_the_best_stay(tmp_path, state):
+def test_the_latest_few_and_the_best_are_kept(tmp_path, state):
     with Saver(tmp_path, keep=2, orbax=True) as saver:
         for epoch in range(1, 5):
             saver.save(state | {"step": jnp.int32(epoch)}, META, file_name(epoch), epoch == 2)
@@ -108,7 +108,7 @@ def test_folders_and_files_replace_each_other(tmp_path, state):
         assert read(best(tmp_path))[0]["step"] == 7
 
 
-def test_a_best_that_a_kill_left_half_replaced_is_found_and_gets_its_name_back(tmp_path, state):
+def test_a_best_that_a_kill_left_half_replaced_is_found_and_renamed_back(tmp_path, state):
     save(tmp_path, state, file_name(1), is_best=True)
     os.replace(tmp_path / BEST, tmp_path / (BEST + PREVIOUS))
     assert find(tmp_path, prefer_best=True).name == BEST + PREVIOUS
@@ -125,9 +125,7 @@ def test_an_array_without_elements_is_refused_by_name(tmp_path, state):
         save(tmp_path, {"params": {"none": jnp.ones((0, 3))}}, file_name(1))
 
 
-def test_a_disk_that_does_not_take_a_checkpoint_is_told_and_the_next_is_tried(
-    tmp_path, state, caplog
-):
+def test_a_failed_save_is_reported_and_the_next_one_is_tried(tmp_path, state, caplog):
     saver = Saver(tmp_path / "run", orbax=True)
     (tmp_path / "run").rmdir()
     (tmp_path / "run").touch()
@@ -145,24 +143,24 @@ def test_a_disk_that_does_not_take_a_checkpoint_is_told_and_the_next_is_tried(
 # ---- what does not fit, is damaged, or cannot be read ----
 
 
-def test_what_does_not_fit_is_listed_as_for_the_one_file(tmp_path, state):
+def test_what_does_not_fit_is_listed_as_for_the_single_file(tmp_path, state):
     wanted = jax.eval_shape(lambda: state | {"step": jnp.float32(7), "more": jnp.ones(2)})
     del wanted["half"]
     wanted["params"]["stem"] = {"kernel": jax.ShapeDtypeStruct((64, 32), jnp.float32)}
-    told = []
+    messages = []
     for orbax in (False, True):
         with Saver(tmp_path / str(orbax), orbax=orbax) as saver:
             saver.save(state, META, file_name(1))
         arrays, _ = read(latest(tmp_path / str(orbax)), for_devices=True)
         with pytest.raises(UserError) as error:
             restore(wanted, arrays, where="the checkpoint")
-        told.append(str(error.value).splitlines())
-    assert sorted(told[0]) == sorted(told[1])
-    assert "    step: int32 (), expected float32 ()" in told[1]
+        messages.append(str(error.value).splitlines())
+    assert sorted(messages[0]) == sorted(messages[1])
+    assert "    step: int32 (), expected float32 ()" in messages[1]
 
 
 def outcome(function):
-    """What it returns, or what the UserError says that it raises."""
+    """Returns its result, or the message of the UserError that it raises."""
     try:
         return function(), ""
     except UserError as error:
@@ -213,7 +211,7 @@ def test_without_orbax_the_error_says_what_to_install(
 ):
     save(tmp_path / "run", state, file_name(1))
     path = write_config(config)
-    monkeypatch.setitem(sys.modules, "orbax", None)  # Python's own way to say it is not there
+    monkeypatch.setitem(sys.modules, "orbax", None)  # as if not installed
     with pytest.raises(UserError, match=f"this needs Orbax, .*: pip install {PACKAGE}"):
         read(find(tmp_path / "run"))
     with pytest.raises(UserError, match=f"json: devices: expected Orbax .*: pip install {PACKAGE}"):

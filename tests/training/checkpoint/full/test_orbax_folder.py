@@ -27,7 +27,7 @@ def folders_of_four(tmp_path_factory):
     return group
 
 
-def test_a_run_of_four_devices_goes_on_on_one_and_is_evaluated(
+def test_a_run_of_four_devices_resumes_on_one_and_is_evaluated(
     folders_of_four, tmp_path, monkeypatch, capfd
 ):
     run = shutil.copytree(folders_of_four.run, tmp_path / "run")
@@ -49,7 +49,7 @@ def test_a_run_of_four_devices_goes_on_on_one_and_is_evaluated(
     capfd.readouterr()
 
 
-def test_two_processes_go_on_from_it_and_save_each_its_parts(folders_of_four, tmp_path):
+def test_two_processes_resume_from_it_and_each_saves_its_parts(folders_of_four, tmp_path):
     shutil.copytree(folders_of_four.folder, tmp_path / "group")
     group = Group(tmp_path / "group", 2, 32, [], 2, 2)
     more = ["training.epochs=3"]
@@ -68,7 +68,7 @@ def test_two_processes_go_on_from_it_and_save_each_its_parts(folders_of_four, tm
     assert not [name for name in os.listdir(group.run) if UNFINISHED.fullmatch(name)]
 
 
-def test_a_misfit_and_damage_are_told_without_a_traceback(folders_of_four, tmp_path):
+def test_a_misfit_and_damage_are_reported_without_a_traceback(folders_of_four, tmp_path):
     run = shutil.copytree(folders_of_four.run, tmp_path / "run")
 
     def resumed(*words):
@@ -114,13 +114,13 @@ KILLS = """if True:
                 os._exit(1)
         return child
 
-    def halves():
+    def unfinished():
         return [name for name in os.listdir(folder) if UNFINISHED.fullmatch(name)]
 
     def save():
         first = int(read(latest(folder))[0]["step"]) + 1 if latest(folder) else 1
         with Saver(folder, keep=2, orbax=True) as saver:
-            if halves() or list(folder.glob("*" + PREVIOUS)):
+            if unfinished() or list(folder.glob("*" + PREVIOUS)):
                 raise SystemExit(f"{os.listdir(folder)} stayed")
             for epoch in range(first, first + 1000):
                 state = {"step": jnp.int32(epoch), "w": jnp.full((512, 1024), epoch, jnp.float32)}
@@ -128,7 +128,7 @@ KILLS = """if True:
                 saver.wait()
                 acknowledged.write_text(f"{epoch:09}")
 
-    def look():
+    def check():
         text = acknowledged.read_text() if acknowledged.exists() else ""
         for path in filter(None, [*numbered(folder), best(folder)]):
             arrays, meta = read(path)
@@ -137,7 +137,7 @@ KILLS = """if True:
         for path in (latest(folder), best(folder)):
             if text and (path is None or read(path)[1]["epoch"] < int(text)):
                 raise SystemExit(f"{text} is lost: {path}")
-        print("in mid-save" if halves() else "between", text or 0, flush=True)
+        print("during a save" if unfinished() else "between saves", text or 0, flush=True)
 
     for _ in range(count):
         begun, child = latest(folder), in_child(save)
@@ -146,7 +146,7 @@ KILLS = """if True:
         time.sleep(chance.uniform(0, 0.5))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        if os.waitpid(in_child(look), 0)[1]:
+        if os.waitpid(in_child(check), 0)[1]:
             sys.exit(1)
 """
 
@@ -155,4 +155,4 @@ def test_a_kill_at_any_moment_breaks_and_loses_no_checkpoint(tmp_path):
     (tmp_path / "run").mkdir()
     printed = python(KILLS, tmp_path / "run", os.environ.get("ORBAX_KILLS", 6)).splitlines()
     print(printed)
-    assert any(line.startswith("in mid-save") for line in printed)
+    assert any(line.startswith("during a save") for line in printed)

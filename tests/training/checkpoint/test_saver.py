@@ -1,0 +1,370 @@
+"""Checkpoints are saved in the background, and survive kills and full disks."""
+
+import os
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.helpers.checkpoints import META, python, same_trees
+from training.checkpoint import single_file
+from training.checkpoint.naming import BEST, best, file_name, numbered
+from training.checkpoint.reading import read
+from training.checkpoint.restore import restore
+from training.checkpoint.saver import Saver
+from training.checkpoint.single_file import write
+from utils import UserError
+
+
+def block(saver):
+    """Keeps the saver's thread busy until the event that it returns is set."""
+    event = threading.Event()
+    saver._worker.submit(event.wait, 60)
+    return event
+
+
+def test_save_returns_before_the_file_is_written(tmp_path):
+    with Saver(tmp_path, keep=1) as saver:
+        event = block(saver)
+        saver.save({"w": np.ones(3)}, {}, file_name(1))
+        assert os.listdir(tmp_path) == []
+        assert saver.failure is None
+        event.set()
+    assert os.listdir(tmp_path) == [file_name(1)]
+
+
+EVENTS = st.lists(
+    st.tuples(st.integers(1, 12), st.none() | st.integers(1, 5)), unique=True, max_size=12
+)
+
+
+def in_order(event):
+    return event[0], 99 if event[1] is None else event[1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(EVENTS, st.integers(1, 4), st.data())
+def test_the_last_few_checkpoints_and_the_best_are_kept(tmp_path_factory, events, keep, data):
+    folder = tmp_path_factory.mktemp("run")
+    expected_best = None
+    with Saver(folder, keep) as saver:
+        for count, event in enumerate(sorted(events, key=in_order), 1):
+            due, better = data.draw(st.booleans(), "due"), data.draw(st.booleans(), "better")
+            saver.save({"n": np.int64(count)}, {"event": event}, file_name(*event), better)
+            expected_best = event if better else expected_best
+            if due:
+                saver.save({"n": np.int64(count)}, {"event": event}, None, best=True)
+                expected_best = event
+    kept = sorted(events, key=in_order)[-keep:]
+    assert [path.name for path in numbered(folder)] == [file_name(*event) for event in kept]
+    assert [read(path)[1]["event"] for path in numbered(folder)] == [list(event) for event in kept]
+    assert (best(folder) is not None) == (expected_best is not None)
+    if expected_best:
+        assert read(best(folder))[1]["event"] == list(expected_best)
+    assert len(os.listdir(folder)) == len(kept) + (expected_best is not None)
+
+
+@settings(max_examples=25, deadline=None)
+@given(EVENTS, st.integers(1, 4))
+def test_in_any_order_the_newly_saved_is_kept_and_no_more_than_asked(
+    tmp_path_factory, events, keep
+):
+    folder = tmp_path_factory.mktemp("run")
+    with Saver(folder, keep) as saver:
+        for count, event in enumerate(events, 1):
+            saver.save({"n": np.int64(count)}, {}, file_name(*event))
+            saver.wait()
+            kept = {path.name for path in numbered(folder)}
+            assert file_name(*event) in kept
+            assert len(kept) == min(count, keep)
+            if keep > 1:
+                assert file_name(*max(events[:count], key=in_order)) in kept
+
+
+def test_all_checkpoints_are_kept_if_no_number_is_given(tmp_path):
+    with Saver(tmp_path) as saver:
+        for epoch in range(1, 13):
+            saver.save({"n": np.int64(epoch)}, {}, file_name(epoch))
+    assert len(numbered(tmp_path)) == 12
+
+
+def test_files_of_other_names_are_never_touched(tmp_path):
+    names = ["mine.params", "checkpoint-epoch_1.params.bak", "checkpoint-epoch_x.params", "a.tmp"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "checkpoint-epoch_1.params").mkdir()
+    for name in ("checkpoint-epoch_4.params.0a1b2c3d.tmp", "checkpoint-best.params.00000000.tmp"):
+        (tmp_path / name).touch()
+    with Saver(tmp_path, keep=1) as saver:
+        for epoch in (2, 3):
+            saver.save({"n": np.int64(1)}, {}, file_name(epoch))
+    expected = {*names, "checkpoint-epoch_1.params", "checkpoint-epoch_3.params"}
+    assert set(os.listdir(tmp_path)) == expected
+
+
+def test_nothing_is_saved_or_deleted_when_nothing_is_due(tmp_path, state):
+    with Saver(tmp_path / "new" / "run", keep=1) as saver:
+        saver.save(state, META, None)
+    assert os.listdir(tmp_path / "new" / "run") == []
+
+
+def test_the_best_is_a_file_of_its_own(tmp_path, state):
+    with Saver(tmp_path, keep=1) as saver:
+        saver.save(state, META, file_name(3), best=True)
+    with open(tmp_path / file_name(3), "r+b") as file:
+        file.write(b"damage")
+    arrays, meta = read(tmp_path / BEST)
+    assert meta == META
+    assert same_trees(restore(state, arrays), state)
+
+
+def test_old_checkpoints_are_kept_until_the_new_one_is_in_place(tmp_path):
+    (tmp_path / file_name(2)).mkdir()  # the new one cannot take its place
+    saver = Saver(tmp_path, keep=1)
+    saver.save({"n": np.int64(1)}, {}, file_name(1))
+    saver.save({"n": np.int64(2)}, {}, file_name(2))
+    with pytest.raises(UserError, match=r"checkpoint-epoch_2\.params: Is a directory"):
+        saver.close()
+    assert sorted(os.listdir(tmp_path)) == [file_name(1), file_name(2)]
+    assert read(tmp_path / file_name(1))[0]["n"] == 1
+
+
+def test_a_failed_save_is_reported_and_the_next_one_saves_the_best_too(tmp_path, caplog):
+    folder = tmp_path / "run"
+    with Saver(folder) as saver:
+        folder.rmdir()
+        saver.save({"n": np.int64(1)}, {}, file_name(1), best=True)
+        with pytest.raises(UserError, match="No such file or directory"):
+            saver.wait()
+        assert "NOT SAVED" in caplog.text
+        saver.save({"n": np.int64(2)}, {}, file_name(2))
+        with pytest.raises(UserError, match="No such file or directory"):
+            saver.wait()
+        folder.mkdir()
+        saver.save({"n": np.int64(3)}, {}, file_name(3))
+        saver.wait()
+        assert saver.failure is None
+    assert sorted(os.listdir(folder)) == [BEST, file_name(3)]
+    assert read(folder / BEST)[0]["n"] == 1
+    assert read(folder / file_name(3))[0]["n"] == 3
+
+
+def test_the_best_is_written_before_the_numbered_one_that_refers_to_it(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(single_file, "atomic_write", lambda path, *_: written.append(path.name))
+    with Saver(tmp_path) as saver:
+        saver.save({"n": np.int64(1)}, {}, file_name(1), best=True)
+    assert written == [BEST, file_name(1)]
+
+
+def test_a_better_one_replaces_the_best_that_was_not_saved(tmp_path):
+    folder = tmp_path / "run"
+    with Saver(folder) as saver:
+        folder.rmdir()
+        saver.save({"n": np.int64(1)}, {}, None, best=True)
+        saver._wait_for_pending()
+        folder.mkdir()
+        saver.save({"n": np.int64(2)}, {}, None, best=True)
+    assert read(folder / BEST)[0]["n"] == 2
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_leaving_the_block_raises_the_failure_but_hides_no_other_error(tmp_path, caplog):
+    bad = {"x": np.ones(2, np.complex128)}
+    with (
+        pytest.raises(UserError, match="not saved: x has dtype complex128"),
+        Saver(tmp_path) as saver,
+    ):
+        saver.save(bad, {}, file_name(1))
+    assert not caplog.records
+    with pytest.raises(KeyboardInterrupt), Saver(tmp_path) as saver:
+        saver.save(bad, {}, file_name(1)) or interrupt()
+    assert "not saved: x has dtype complex128" in caplog.text
+
+
+def test_at_least_one_checkpoint_is_kept(tmp_path):
+    with pytest.raises(UserError, match="expected at least 1, or null for all; got 0"):
+        Saver(tmp_path, keep=0)
+
+
+def test_donated_arrays_are_saved_as_they_were(tmp_path):
+    @jax.jit
+    def make(value):
+        return {"large": jnp.full((1000, 1000), value), "small": jnp.full((3,), value)}
+
+    update = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    state = make(0.0)
+    with Saver(tmp_path) as saver:
+        for epoch in range(20):
+            saver.wait()
+            event = block(saver)
+            saver.save(state, {}, file_name(epoch))
+            for _ in range(3):
+                given, state = state, jax.block_until_ready(update(state))
+            assert given["large"].is_deleted(), "nothing was donated: the test would show nothing"
+            event.set()
+    for epoch in range(20):
+        for array in read(tmp_path / file_name(epoch))[0].values():
+            assert np.all(array == 3 * epoch)
+
+
+def test_numpy_arrays_and_meta_may_change_after_save(tmp_path):
+    array, meta = np.zeros(10), {"sums": {"loss": 1.0}}
+    with Saver(tmp_path) as saver:
+        event = block(saver)
+        saver.save({"a": array}, meta, file_name(1))
+        array += 1
+        meta["sums"]["loss"] = 2.0
+        event.set()
+    arrays, saved = read(tmp_path / file_name(1))
+    assert not arrays["a"].any()
+    assert saved == {"sums": {"loss": 1.0}}
+
+
+# ---- kills, full disks, forbidden places ----
+
+
+KILLS = """if True:
+    import os, random, signal, sys, time
+    from pathlib import Path
+    import jax, numpy as np
+    from training.checkpoint.saver import Saver
+    from training.checkpoint.naming import best, file_name, numbered
+    from training.checkpoint.reading import read
+
+    KILLS, folder, random = 40, Path(sys.argv[1]), random.Random(0)
+
+    def save_for_ever(pipe):
+        first = max((read(path)[1]["epoch"] for path in numbered(folder)), default=0) + 1
+        with Saver(folder, keep=2) as saver:
+            assert not list(folder.glob("*.tmp"))
+            for epoch in range(first, 10**9):
+                state = {"a": np.full(200_000, epoch), "b": np.full(200_000, epoch)}
+                saver.save(state, {"epoch": epoch}, file_name(epoch), best=epoch % 2 == 0)
+                saver.wait()
+                os.write(pipe, b"%d\\n" % epoch)
+
+    half_written = best_acknowledged = 0
+    for kill in range(KILLS):
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            save_for_ever(writer)
+        os.close(writer)
+        with open(reader) as acknowledgements:
+            lines = [acknowledgements.readline()]
+            time.sleep(random.uniform(0, 0.05))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            lines += [line for line in acknowledgements if line.endswith("\\n")]
+            acknowledged = int(lines[-1])
+            evens = [int(line) for line in lines if int(line) % 2 == 0]
+            best_acknowledged = evens[-1] if evens else best_acknowledged
+        half_written += len(list(folder.glob("*.tmp")))
+        epochs = []
+        for path in [*numbered(folder), best(folder)]:
+            if path is not None:
+                arrays, meta = read(path)
+                epochs.append(meta["epoch"])
+                assert all(np.all(array == epochs[-1]) for array in arrays.values())
+                assert path.name in (file_name(epochs[-1]), "checkpoint-best.params")
+        assert acknowledged in epochs, (acknowledged, epochs)
+        if best_acknowledged:
+            assert read(best(folder))[1]["epoch"] >= best_acknowledged
+        assert len(epochs) <= 4
+    Saver(folder).close()
+    print(kill + 1, half_written > 0, acknowledged >= KILLS, len(list(folder.glob("*.tmp"))))
+"""
+
+
+def test_kill_minus_nine_breaks_no_checkpoint_and_loses_none_that_was_acknowledged(tmp_path):
+    assert python(KILLS, tmp_path) == "40 True True 0\n"
+
+
+FULL_DISK = """if True:
+    import os, resource, sys
+    import numpy as np
+    from training.checkpoint.saver import Saver
+    from training.checkpoint.naming import file_name
+    from training.checkpoint.reading import read
+    from utils import UserError
+
+    folder = sys.argv[1]
+    saver = Saver(folder, keep=1)
+    state = {"w": np.ones(100_000)}
+    saver.save(state, {}, file_name(1), best=True)
+    saver.wait()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limit[1]))
+    saver.save(state, {}, file_name(2), best=True)
+    try:
+        saver.wait()
+    except UserError as error:
+        print(error)
+    print(sorted(os.listdir(folder)), all(len(read(f"{folder}/{f}")) for f in os.listdir(folder)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    saver.save(state, {}, file_name(2))
+    saver.close()
+    print(sorted(os.listdir(folder)))
+"""
+
+
+def test_a_full_disk_is_reported_keeps_the_old_files_and_saving_continues_once_it_has_space(
+    tmp_path,
+):
+    message, before, after = python(FULL_DISK, tmp_path).splitlines()
+    assert message.startswith(f"{tmp_path}/checkpoint-best.params: File too large: make room there")
+    assert before == "['checkpoint-best.params', 'checkpoint-epoch_1.params'] True"
+    assert after == "['checkpoint-best.params', 'checkpoint-epoch_2.params']"
+
+
+FORBIDDEN = """if True:
+    import os, sys
+    import jax, numpy as np
+    from training.checkpoint.single_file import write
+    from utils import UserError
+
+    os.chdir(sys.argv[1])
+    write("a", {"w": np.ones(3)}, {})
+    os.chmod(".", 0o555)
+    if os.geteuid() == 0:
+        os.seteuid(65534)  # root may write anywhere
+    try:
+        write("a", {"w": np.zeros(3)}, {})
+    except UserError as error:
+        print(error)
+"""
+
+
+def test_a_read_only_folder_is_reported_and_unchanged(tmp_path):
+    message = python(FORBIDDEN, tmp_path)
+    os.chmod(tmp_path, 0o755)
+    assert message == (
+        "a: Permission denied: check that it may be read and written, or choose another folder.\n"
+    )
+    assert os.listdir(tmp_path) == ["a"]
+    assert read(tmp_path / "a")[0]["w"].tolist() == [1, 1, 1]
+
+
+def test_impossible_paths_are_reported_and_leave_no_files(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    places = {
+        "file/a": "Not a directory",
+        "gone/a": "No such file or directory",
+        "folder": "Is a directory",
+        "n" * 300: "File name too long",
+    }
+    for place, words in places.items():
+        with pytest.raises(UserError, match=f"{place}: {words}: check that it may be"):
+            write(tmp_path / place, {"w": np.ones(3)}, {})
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    with pytest.raises(UserError, match="file"):
+        Saver(tmp_path / "file")
