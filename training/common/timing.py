@@ -1,4 +1,10 @@
-"""Where the time of an epoch goes: a stopwatch, and marks for what a function's time counts as."""
+"""How the time of an epoch is divided: a stopwatch, and a mark for the time of a function.
+
+    @timed("evaluation")
+    def evaluate(...): ...
+
+Time counts once, for the innermost mark: "device" is the waiting for results within "logging".
+"""
 
 import contextlib
 import logging
@@ -29,26 +35,23 @@ class Stopwatch:
 
     def restart(self):
         """Sets all clocks to zero and starts that of "other"."""
-        self.seconds, self._name, self._since = (
-            dict.fromkeys(LABELS, 0.0),
-            "other",
-            time.perf_counter(),
-        )
+        self.seconds = dict.fromkeys(LABELS, 0.0)
+        self._name, self._since = "other", time.perf_counter()
 
     def switch(self, name):
-        """Stops the running clock, starts another; returns the name of the one that was stopped."""
+        """Stops the running clock, starts that of `name` and returns the stopped one's name."""
         before, now = self._name, time.perf_counter()
         self.seconds[before] += now - self._since
         self._name, self._since = name, now
         return before
 
 
-STOPWATCH = Stopwatch()  # of the main thread, as there is one loop in a process
+STOPWATCH = Stopwatch()  # of the main thread: a process runs one loop
 
 
 @contextlib.contextmanager
 def timed(name):
-    """Within it time counts as spent on `name`, a key of LABELS; decorates functions as well."""
+    """Counts the time within as `name`, a key of LABELS; also a decorator of functions."""
     before = STOPWATCH.switch(name)
     try:
         yield
@@ -57,7 +60,7 @@ def timed(name):
 
 
 def log_time_breakdown(epoch):
-    """Logs what an epoch's time was spent on."""
+    """Logs how the time of an epoch was divided."""
     total = sum(STOPWATCH.seconds.values())
     shares = ", ".join(
         f"{LABELS[name]} {seconds:.3f} s ({seconds / total:.1%})"

@@ -1,4 +1,4 @@
-"""`python train.py --check`: builds everything, tries one batch, and leaves nothing behind."""
+"""`python train.py --check`: builds everything, runs one batch, and leaves nothing behind."""
 
 import jax
 import numpy as np
@@ -47,19 +47,21 @@ def check(source, overrides=()):
         measured = pick(measured, 0)
     finite = measured.pop("finite").all()
     print()
-    for title, figures in (("update", measured), ("evaluate", evaluated)):
-        sums = MetricAccumulator()
-        sums.add(figures)
-        results = sums.results(experiment.aggregates)
-        numbers = {name: value for name, value in results.items() if np.ndim(value) == 0}
-        print(f"{title:<12} " + ", ".join(f"{name} {value:.5g}" for name, value in numbers.items()))
+    for function, metrics in (("update", measured), ("evaluate", evaluated)):
+        print(f"{function:<12} {_numbers(metrics, experiment)}")
     print()
     print("All is well." if finite else "The loss or a gradient is not finite already.")
     return 0 if finite else 1
 
 
 def layer_table(experiment, params, inputs):
-    """Returns a table of the layers: path, shape and memory of the output, parameters."""
+    """Returns a table of the layers: path, shape and memory of the output, parameters.
+
+    Args:
+        experiment: the Experiment.
+        params: the network's parameters.
+        inputs: of one batch.
+    """
     from model.modules import watch_layers
 
     rows = [("layer", "output", "MiB", "parameters")]
@@ -79,10 +81,18 @@ def layer_table(experiment, params, inputs):
     watch("(the network)", outputs, split(params)[0])
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = [
-        f"{path:<{widths[0]}}  {shape:<{widths[1]}}  {memory:>{widths[2]}}  {number:>{widths[3]}}"
-        for path, shape, memory, number in rows
+        f"{path:<{widths[0]}}  {shape:<{widths[1]}}  {memory:>{widths[2]}}  {count:>{widths[3]}}"
+        for path, shape, memory, count in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _numbers(measured, experiment):
+    """Returns "loss 2.3026, accuracy 0.125" of {name: (sum, weight)}, without matrices."""
+    accumulator = MetricAccumulator()
+    accumulator.add(measured)
+    results = accumulator.results(experiment.aggregates)
+    return ", ".join(f"{name} {x:.5g}" for name, x in results.items() if np.ndim(x) == 0)
 
 
 def _bytes(tree):

@@ -1,4 +1,4 @@
-"""When a loss or gradient is not finite: keep the step, find where it began, say how to replay it.
+"""Finds where a loss or gradient stopped being finite, saves that step and replays it.
 
 python -m training.debug.nan saved/.../not-finite-step_57.params
 """
@@ -18,17 +18,17 @@ from training.common.trees import pick
 from training.distributed.processes import broadcast
 from training.distributed.sharding import put_batch, replicate
 
-CULPRITS = 5  # gradients named in the message
+LISTED = 5  # gradients named in the message
 
 
 def report_nan(experiment, state, epoch, batch_index, folder):
     """Saves the step that was not finite and raises an error that says what went wrong.
 
     Args:
-        parts: what `build` returned.
-        state: the TrainState, which stands as it was before that step.
+        experiment: the Experiment.
+        state: the TrainState before that step.
         epoch: the epoch, counted from 1.
-        batch_index: the batch of that epoch.
+        batch_index: the batch of that epoch, counted from 0.
         folder: the run folder; None in a process that leaves this to the first.
 
     Raises:
@@ -38,40 +38,40 @@ def report_nan(experiment, state, epoch, batch_index, folder):
     batch = put_batch(gather(next(batches)), experiment.mesh)
     batches.close()
     state, batch = replicate((state, batch))
-    told = (
-        "" if folder is None else _explanation(experiment, state, epoch, batch_index, batch, folder)
-    )
-    raise utils.UserError(broadcast(told))
+    message = ""
+    if folder is not None:
+        message = _save_and_explain(experiment, state, epoch, batch_index, batch, folder)
+    raise utils.UserError(broadcast(message))
 
 
-def _explanation(experiment, state, epoch, batch_index, batch, folder):
-    """Saves the step and returns the message; see `explain`."""
+def _save_and_explain(experiment, state, epoch, batch_index, batch, folder):
+    """Saves the step and returns the message; see `report_nan`."""
     from training.checkpoint.single_file import write
 
-    if experiment.mesh is not None:  # what follows is for a single device
+    if experiment.mesh is not None:  # the rest runs on a single device
         state, batch = jax.tree.map(np.asarray, (state, batch))
-    copy = int(np.argmin(state.step))  # of several, the first to have stopped
+    copy = int(np.argmin(state.step))  # the network, of several seeds, that stopped first
     if experiment.seeds > 1:
         experiment = experiment._replace(step_key=functools.partial(experiment.step_key, copy=copy))
         state = pick(state, copy)
-    step = int(state.step)
-    path = Path(folder) / f"not-finite-step_{step + 1}.params"
+    number = int(state.step) + 1
+    path = Path(folder) / f"not-finite-step_{number}.params"
     key = jax.random.key_data(experiment.step_key(state.step))
-    meta = {"epoch": epoch, "batch": batch_index, "copy": copy}
-    step_taken = {"state": state._replace(finite=jnp.ones((), bool)), "batch": batch, "key": key}
-    write(path, step_taken, meta)
+    saved = {"state": state._replace(finite=jnp.ones((), bool)), "batch": batch, "key": key}
+    write(path, saved, {"epoch": epoch, "batch": batch_index, "copy": copy})
+    reason = diagnose(experiment, state, batch)
     return (
-        f"epoch {epoch}, batch {batch_index} (update {step + 1}): {diagnose(experiment, state, batch)}. "
+        f"epoch {epoch}, batch {batch_index} (update {number}): {reason}. "
         f"The state before it, the batch and the key are in {path}; look at the step layer by "
         f"layer with: python -m training.debug.nan {path}"
     )
 
 
 def diagnose(experiment, state, batch, show=None):
-    """Runs one step un-jitted and returns in words what was the first not to be finite.
+    """Runs one step un-jitted and returns in words which value was the first not to be finite.
 
     Args:
-        parts: what `build` returned.
+        experiment: the Experiment.
         state: the TrainState before the step.
         batch: its batch.
         show: called with (path, output) for each layer as it runs.
@@ -89,23 +89,26 @@ def diagnose(experiment, state, batch, show=None):
     losses = {name: group.loss for name, group in experiment.groups.items()}
     for name, (total, _) in measure(losses, outputs, batch).items():
         if not _finite(total):
-            return f"all outputs are finite, but the loss of rule {name!r} is not" + _beyond(
-                outputs, batch["targets"]
-            )
+            hint = _classes_hint(outputs, batch["targets"])
+            return f"all outputs are finite, but the loss of optimizer group {name!r} is not{hint}"
     for name, loss in losses.items():
-        wrong = _gradients_not_finite(experiment, state, batch, loss, list(layers))
-        if wrong:
-            shown = ", ".join(wrong[1:CULPRITS])
-            others = f"; of {len(wrong)} in all, the next are {shown}" if shown else ""
+        paths = _non_finite_gradients(experiment, state, batch, loss, list(layers))
+        if paths:
+            shown = ", ".join(paths[1:LISTED])
+            others = f"; of {len(paths)} in all, the next are {shown}" if shown else ""
             return (
                 "all outputs and losses are finite, but the first gradient that is not is "
-                f"the gradient of {wrong[0]} (rule {name!r}){others}"
+                f"the gradient of {paths[0]} (optimizer group {name!r}){others}"
             )
-    return "computed un-jitted the step is finite: its values are at the edge of what floats hold"
+    return "computed un-jitted the step is finite: its values are at the limits of the dtype"
 
 
 def replay(path):
-    """Repeats a saved step un-jitted and prints each layer's output on the way."""
+    """Repeats a saved step un-jitted and prints the range of each layer's output.
+
+    Args:
+        path: not-finite-step_<n>.params in its run folder.
+    """
     from training.checkpoint.reading import read
     from training.checkpoint.restore import current_name, restore
     from training.config import read_config
@@ -118,8 +121,8 @@ def replay(path):
     seed = read_config(folder / "config.json").seed + meta["copy"]
     config = read_config(folder / "config.json", [f"seed={seed}", "training.seeds=1"])
     experiment = build(config, folder / "config.json")
-    like = first_batch(experiment)
-    template = {"state": jax.eval_shape(experiment.init, like), "batch": like}
+    batch = first_batch(experiment)
+    template = {"state": jax.eval_shape(experiment.init, batch), "batch": batch}
     arrays = {current_name(name): array for name, array in arrays.items() if name != "key"}
     saved = restore(template, arrays, where=path)
 
@@ -134,7 +137,8 @@ def replay(path):
 
 def main(argv=None):
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Repeats a step that was not finite, by layers.")
+    description = "Replays a step that was not finite, layer by layer."
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("path", help="not-finite-step_<n>.params of a run folder")
     try:
         replay(parser.parse_args(argv).path)
@@ -145,7 +149,7 @@ def main(argv=None):
 
 
 def _run_layers(experiment, state, batch, show):
-    """Runs forward un-jitted: {path of the layer: whether its output is finite}, the outputs."""
+    """Runs forward un-jitted; returns {path of a layer: whether its output is finite}, outputs."""
     from model.modules import watch_layers
 
     layers = {}
@@ -161,8 +165,8 @@ def _run_layers(experiment, state, batch, show):
     return layers, outputs
 
 
-def _gradients_not_finite(experiment, state, batch, loss, layers):
-    """Paths of the parameters with such gradients, from the last layer to the first, as made."""
+def _non_finite_gradients(experiment, state, batch, loss, layers):
+    """Returns the paths of these parameters, the last layer first: backpropagation's order."""
     from training.common.measure import measure
     from training.common.trees import merge, split
 
@@ -174,17 +178,17 @@ def _gradients_not_finite(experiment, state, batch, loss, layers):
         return measure({"loss": loss}, outputs, batch)["loss"][0]
 
     grads = jax.tree_util.tree_leaves_with_path(jax.grad(total)(trained))
-    wrong = [
+    paths = [
         jax.tree_util.keystr(path, simple=True, separator="/")
         for path, grad in grads
         if not _finite(grad)
     ]
     order = {path: index for index, path in enumerate(layers)}
-    return sorted(wrong, key=lambda path: -order.get(path.rpartition("/")[0], -1))
+    return sorted(paths, key=lambda path: -order.get(path.rpartition("/")[0], -1))
 
 
-def _beyond(outputs, targets):
-    """Tells of classes that there is no output for."""
+def _classes_hint(outputs, targets):
+    """Returns a hint, where a target is a class that the network has no output for, or ""."""
     if not (hasattr(outputs, "shape") and hasattr(targets, "dtype") and outputs.ndim > 1):
         return ""
     low, high, classes = int(targets.min()), int(targets.max()), outputs.shape[-1]

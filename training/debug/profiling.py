@@ -1,7 +1,6 @@
-"""Where the time of an epoch goes, and `train.py --profile`: a trace of a few updates.
+"""`train.py --profile`: a trace of a few updates, to be opened in Perfetto or TensorBoard.
 
-`spent` marks what a function's time counts as, wherever that stands in the code. Time counts once,
-for the innermost mark: `device` is waiting for results inside of `logging`.
+How the time of each epoch is divided is measured by training/common/timing.py.
 """
 
 import contextlib
@@ -10,13 +9,19 @@ import logging
 
 from training.common.timing import timed
 
-TRACED_FROM, TRACED_CALLS = 3, 5  # by the fourth call everything is compiled and under way
+TRACED_FROM, TRACED_CALLS = 3, 5  # by the fourth call everything is compiled and warm
 LOG = logging.getLogger("main")
 
 
 @contextlib.contextmanager
 def profile_updates(experiment, folder, wanted=True):
-    """Yields the Parts with an update of whose calls a few are traced, into `folder`/profile."""
+    """Yields the Experiment with an update that traces a few of its calls.
+
+    Args:
+        experiment: the Experiment.
+        folder: the run folder; the trace is written to its `profile`.
+        wanted: whether to trace at all.
+    """
     if not wanted:
         yield experiment
         return

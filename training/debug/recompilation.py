@@ -1,4 +1,4 @@
-"""A warning where update or evaluate is compiled again, which takes as long as the first time."""
+"""Warns when update or evaluate is compiled again, which takes as long as the first time."""
 
 import logging
 
@@ -7,52 +7,54 @@ import jax
 LOG = logging.getLogger("main")
 
 
-def watched(experiment):
-    """Returns the Parts, update and evaluate watched, and what to call after the first epoch."""
-    update = Watched("update", experiment.update)
-    evaluate = Watched("evaluate", experiment.evaluate)
+def watch_compilations(experiment):
+    """Returns the Experiment with its update and evaluate watched, and a function `mark_warm`.
+
+    Call `mark_warm()` after the first epoch: from then on a compilation is warned of.
+    """
+    update = WatchedFunction("update", experiment.update)
+    evaluate = WatchedFunction("evaluate", experiment.evaluate)
 
     def mark_warm():
-        update.settled = evaluate.settled = True
+        update.warm = evaluate.warm = True
 
     return experiment._replace(update=update, evaluate=evaluate), mark_warm
 
 
-class Watched:
-    """Calls a jitted function as it is, and warns of what changed where that compiles it again.
+class WatchedFunction:
+    """Calls a jitted function, and warns of what changed in its arguments if it is compiled again.
 
     Args:
-        name: the function's name in messages.
+        name: the function's name in the warning.
         function: the jitted function.
 
     Attributes:
-        settled: whether it has met everything it should have to; until then it does not warn.
+        warm: whether it has been called with every shape it should meet; until then it does not
+            warn.
     """
 
     def __init__(self, name, function):
         self._name, self._function = name, function
-        self._known, self.settled = [], False
+        self._compiled_for, self.warm = [], False  # the types of the arguments at each compilation
 
     def __call__(self, *args):
         """Returns what the function returns."""
         before = self._function._cache_size()
         result = self._function(*args)
         if self._function._cache_size() > before:
-            self._note(_types(args))
+            self._note_compilation(_types(args))
         return result
 
-    def _note(self, types):
-        if self.settled and self._known:
-            changed = min((_changes(types, known) for known in self._known), key=len)
-            reason = (
-                "; ".join(changed) or "its arguments are what they were, but not JAX's settings"
-            )
+    def _note_compilation(self, types):
+        if self.warm and self._compiled_for:
+            changed = min((_changes(types, earlier) for earlier in self._compiled_for), key=len)
+            reason = "; ".join(changed) or "its arguments are the same, but JAX's settings are not"
             LOG.warning("%s was compiled once more: %s", self._name, reason)
-        self._known.append(types)
+        self._compiled_for.append(types)
 
 
 def _types(args):
-    """{place: type} of the arrays in arguments; those of donated ones can be told as well."""
+    """Returns {place: type} of the arrays in (state, batch), also of donated ones."""
     names = ("state", "batch")
     return {
         names[path[0].idx] + jax.tree_util.keystr(path[1:]): str(jax.typeof(leaf))
@@ -61,7 +63,7 @@ def _types(args):
 
 
 def _changes(now, before):
-    """What differs between two results of `_types`, in words."""
+    """Returns a line for each difference between two results of `_types`."""
     return [
         f"{place} is {now.get(place, 'gone')}, it was {before.get(place, 'not there')}"
         for place in before | now

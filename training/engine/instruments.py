@@ -17,7 +17,7 @@ def instruments(run, profile):
     """
     recompilation = utils.optional_module("training.debug.recompilation")
     if recompilation:
-        run.experiment, mark_warm = recompilation.watched(run.experiment)
+        run.experiment, mark_warm = recompilation.watch_compilations(run.experiment)
 
     def end_epoch(epoch):
         if profile:

@@ -1,7 +1,7 @@
-"""What a run was made from, on record; and what of it has changed when the run goes on.
+"""The record of what a run was made from, and warnings when a resumed run has other ingredients.
 
 environment.json holds the config, checksums of the code and of the data, versions, device and git
-revision; uncommitted.diff what had not been committed.
+revision; uncommitted.diff what was not committed.
 """
 
 import json
@@ -19,26 +19,27 @@ import numpy as np
 
 import utils
 from training.common.files import atomic_write_text
-from training.common.records import changes
+from training.common.records import changes, parse_record
 
 RECORD, DIFF = "environment.json", "uncommitted.diff"
-HOMES = ("data_loader", "training")  # packages that count as a whole
+PACKAGES = ("data_loader", "training")  # all their files count, whether imported or not
 LARGEST_DIFF = 2**20  # characters
-LISTED = 20  # changes that are told
+LISTED = 20  # changes in the log
+TIMEOUT = 10  # seconds for git
 LOG = logging.getLogger("main")
 
 
 def record_provenance(config, folder, experiment, parameters):
-    """Writes the record of a run; warns about all that differs from the one that is there.
+    """Writes the record of a run, and warns of each difference from the record already there.
 
     Args:
         config: the run's Config.
         folder: the run folder.
-        parts: what `build` returned.
+        experiment: the Experiment.
         parameters: number of the network's parameters.
     """
+    diff = _uncommitted_diff()
     now = environment() | {"parameters": parameters} | fingerprint(config, folder, experiment)
-    diff = _git_diff()
     now["uncommitted"] = _checksum(diff.encode())
     before = read_record(folder)
     changed = changes(before, now) if before else []
@@ -54,7 +55,13 @@ def record_provenance(config, folder, experiment, parameters):
 
 
 def fingerprint(config, folder, experiment):
-    """Returns what makes a run, whatever machine it is on: its config, code and data, as words."""
+    """Returns the ingredients of a run that do not depend on the machine: config, code and data.
+
+    Args:
+        config: the run's Config.
+        folder: the run folder.
+        experiment: the Experiment.
+    """
     return {
         "config": config.model_dump(mode="json"),
         "code": code_checksums(folder),
@@ -63,25 +70,47 @@ def fingerprint(config, folder, experiment):
 
 
 def read_record(folder):
-    """Returns the record in a run folder, {} if there is none to be read."""
+    """Returns the record in a run folder, {} where there is no readable one."""
     try:
-        record = json.loads((Path(folder) / RECORD).read_text(encoding="utf-8"))
+        return parse_record((Path(folder) / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+
+
+def environment(repository: Path = utils.ROOT) -> dict:
+    """Returns the git revision, the versions and the machine.
+
+    Args:
+        repository: the folder whose git revision counts.
+    """
+    devices = jax.devices()
+    packages = {package.name: package.version for package in metadata.distributions()}
+    return {
+        "git_revision": _revision(repository),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "device": f"{len(devices)} × {devices[0].device_kind}",
+        "processors": os.cpu_count(),
+        "system": platform.platform(),
+        "packages": dict(sorted(packages.items(), key=lambda package: package[0].lower())),
+    }
 
 
 def code_checksums(folder):
-    """Returns {path: CRC-32} of the project's code, and of what else of it has been imported.
+    """Returns {path: CRC-32} of the project's Python files.
 
-    A run's own copy of its network stands for what it was copied from.
+    They are train.py, utils.py, all files of PACKAGES and every other file that has been imported.
+    A file of the run folder, as its copy of the network, counts under the path of the original.
+
+    Args:
+        folder: the run folder.
     """
     files = [Path(getattr(one, "__file__", None) or "/") for one in list(sys.modules.values())]
     files += [utils.ROOT / "train.py", utils.ROOT / "utils.py"]
-    files += [file for home in HOMES for file in (utils.ROOT / home).rglob("*.py")]
+    files += [file for package in PACKAGES for file in (utils.ROOT / package).rglob("*.py")]
     bases, checksums = (Path(folder).resolve(), utils.ROOT), {}
     for file in files:
-        base = next((one for one in bases if file.is_relative_to(one)), None)
+        base = next((base for base in bases if file.is_relative_to(base)), None)
         if base and file.suffix == ".py" and "site-packages" not in file.parts:
             checksums[str(file.relative_to(base))] = _checksum(file.read_bytes())
     return dict(sorted(checksums.items()))
@@ -90,7 +119,7 @@ def code_checksums(folder):
 def data_checksum(loader):
     """Returns a CRC-32 of a loader's data: the data set's own `checksum()`, or of a few examples.
 
-    Data that are made anew at each reading have none: "not repeatable".
+    Data that differ at each reading have none: "not repeatable".
     """
     if hasattr(loader.dataset, "checksum"):
         return loader.dataset.checksum()
@@ -113,49 +142,28 @@ def _checksum(*pieces):
 
 
 def _keep_earlier(folder):
-    """Gives the record and the diff of the earlier start a number."""
+    """Gives the record and the diff of the previous start a number."""
     number = 1 + len(list(folder.glob(f"*-{RECORD}")))
     for name in (RECORD, DIFF):
         if (folder / name).exists():
             os.replace(folder / name, folder / f"{number}-{name}")
 
 
-def _git_diff():
-    """What is not committed of the tracked files."""
-    try:
-        command = ["git", "--no-optional-locks", "diff", "HEAD"]
-        done = subprocess.run(command, cwd=utils.ROOT, capture_output=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.decode(errors="replace")[:LARGEST_DIFF]
-
-
-def environment(repository: Path = utils.ROOT) -> dict:
-    """Returns what a run depends on beside its config: git revision, machine, versions.
-
-    Args:
-        repository: the folder whose git revision counts.
-    """
-    devices = jax.devices()
-    packages = {package.name: package.version for package in metadata.distributions()}
-    return {
-        "git_revision": _revision(repository),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "device": f"{len(devices)} × {devices[0].device_kind}",
-        "processors": os.cpu_count(),
-        "system": platform.platform(),
-        "packages": dict(sorted(packages.items(), key=lambda package: package[0].lower())),
-    }
+def _uncommitted_diff():
+    """Returns the changes of tracked files that are not committed, "" where git fails."""
+    return _git("diff HEAD", utils.ROOT).decode(errors="replace")[:LARGEST_DIFF]
 
 
 def _revision(repository):
-    """The commit's hash, with "-dirty" where tracked files have been changed since."""
-    command = "git --no-optional-locks describe --always --dirty --abbrev=40 --exclude=*"
+    """Returns the commit's hash, with "-dirty" where tracked files have changed since."""
+    described = _git("describe --always --dirty --abbrev=40 --exclude=*", repository)
+    return described.decode(errors="replace").strip() or "unknown"
+
+
+def _git(command, repository):
+    """Returns what a git command prints, b"" where there is no git or it takes too long."""
+    command = ["git", "--no-optional-locks", *command.split()]
     try:
-        done = subprocess.run(
-            command.split(), cwd=repository, capture_output=True, text=True, timeout=10
-        )
+        return subprocess.run(command, cwd=repository, capture_output=True, timeout=TIMEOUT).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return b""

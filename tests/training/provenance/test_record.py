@@ -1,95 +1,20 @@
-"""What a run survives, on record and to the bit; the long versions are in benchmarks/faults.py."""
+"""The record of what a run was made from, and what is compared between runs."""
 
 import json
 import shutil
 import subprocess
 import sys
 
-import pytest
+import numpy as np
 
-from benchmarks import faults_files
-from tests.helpers.project import ROOT, by_set, same_arrays
-from training.checkpoint.naming import best, latest, numbered
-from training.checkpoint.reading import read
-from training.checkpoint.single_file import write
-from training.engine.progress import Progress
-from training.provenance.record import data_checksum, read_record
+import utils
+from tests.helpers.project import ROOT
+from training.common.records import changes
+from training.provenance.record import code_checksums, data_checksum, read_record
 from training.report import compare
-from utils import UserError
-
-# ---- kills, interrupts, disks ----
 
 
-@pytest.mark.parametrize(
-    "ended",
-    by_set(["in mid-copy"], ["after the config", "in the first epoch", "in mid-copy"]),
-)
-def test_a_run_killed_before_its_first_checkpoint_begins_anew_in_its_folder(
-    run, config, ended, monkeypatch
-):
-    _, whole = run()
-    expected = (whole / "metrics.jsonl").read_bytes(), read(latest(whole))[0]
-    for path in [*numbered(whole), best(whole), whole / "report.html"]:
-        path.unlink()
-    if ended == "after the config":
-        for path in whole.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.name != "config.json" and path.unlink()
-    if ended == "in mid-copy":
-        (whole / "model").rename(whole / "model.0123abcd.tmp")
-        (whole / "model.0123abcd.tmp" / "model.py").write_text("def half(")
-        (whole / "config.json.0123abcd.tmp").write_text("{")
-    code, folder = run("--resume", str(whole))
-    assert (code, folder) == (0, whole)
-    assert (whole / "metrics.jsonl").read_bytes() == expected[0]
-    assert same_arrays(read(latest(whole))[0], expected[1])
-    assert not list(whole.glob("*.tmp"))
-
-
-# ---- bad files ----
-
-
-def test_corrupted_checkpoints_are_refused_quickly_in_little_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(faults_files, "WANTED", 5)  # seconds; the benchmark has the true limit
-    assert faults_files.checkpoints(tmp_path, 500)["refused, of them all"].endswith("of 500")
-
-
-def test_mutated_idx_files_and_pictures_are_read_or_refused_in_words(tmp_path):
-    counts = faults_files.data(tmp_path, 400)
-    assert counts["IDX, refused"] > 0
-    assert counts["PNG, refused"] > 0
-
-
-def test_a_checkpoint_of_something_else_is_refused(run, config, capsys):
-    _, folder = run("training.epochs=1")
-    arrays, meta = read(latest(folder))
-    write(folder / "checkpoint-epoch_7.params", arrays, {"notes": "of another program"})
-    capsys.readouterr()
-    assert run("--resume", str(folder))[0] == 1
-    error = capsys.readouterr().err
-    assert "checkpoint-epoch_7.params: says nothing of how far a run has come" in error
-    for wrong in ({"epochs": -1}, {"files": {"a": "b"}}, {"best": "x"}, {"epoch": {"loss": 1}}):
-        with pytest.raises(UserError):
-            Progress.from_meta(meta | wrong)
-    assert Progress.from_meta(meta).meta() == meta
-
-
-def test_what_the_network_does_not_take_is_told_before_the_run_begins(run, config, capsys):
-    for wrong, words in [
-        ("training.optimizer.args.b2=[1]", "training/optimizers.py"),
-        ("model.args.feat_dims=[[8]]", "model/model.py"),
-        ("data_loader.preprocess.args.std=[]", "ZeroDivisionError"),
-    ]:
-        code, folder = run(wrong)
-        error = capsys.readouterr().err
-        assert (code, folder) == (1, None)
-        assert words in error
-        assert "Traceback" not in error
-
-
-# ---- the record ----
-
-
-def test_everything_that_changed_since_is_told_on_resuming(run, config, mnist, tmp_path, capsys):
+def test_everything_that_changed_since_is_logged_on_resuming(run, config, mnist, tmp_path, capsys):
     config["data_loader"]["train"]["args"]["dataset"]["args"]["root"] = str(tmp_path / "digits")
     shutil.copytree(mnist, tmp_path / "digits")
     _, folder = run("training.epochs=1")
@@ -108,26 +33,28 @@ def test_everything_that_changed_since_is_told_on_resuming(run, config, mnist, t
         file.write("\n")
     record["git_revision"], record["packages"]["numpy"] = "an older one", "0.1"
     record["device"], record["code"]["training/loss.py"] = "8 × TPU", "00000000"
+    record["code"]["training/engine/step.py"] = "ffffffff"
     (folder / "environment.json").write_text(json.dumps(record))
-    # in a process of its own, which reads the code anew
+    # in a process of its own, which imports the code again
     done = subprocess.run(
         [sys.executable, "train.py", "--resume", folder, "training.epochs=2"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    told = [line.partition("last started: ")[2] for line in done.stdout.splitlines()]
+    warnings = [line.partition("last started: ")[2] for line in done.stdout.splitlines()]
     for start in (
         "config.training.epochs: was 1, is 2", "data.train: was ", "code.model/model.py: was ",
-        "code.training/loss.py: was 00000000", "git_revision: was an older one",
+        "code.training/loss.py: was 00000000", "code.training/engine/step.py: was ffffffff",
+        "git_revision: was an older one",
         "packages.numpy: was 0.1", "device: was 8 × TPU",
     ):  # fmt: skip
-        assert any(line.startswith(start) for line in told), (start, told)
-    assert not any(line.startswith("data.test") for line in told)
+        assert any(line.startswith(start) for line in warnings), (start, warnings)
+    assert not any(line.startswith("data.test") for line in warnings)
     assert json.loads((folder / "1-environment.json").read_text()) == record
 
 
 class Examples:
-    """A loader of numbers, by chance others each time if `noise` is set."""
+    """A loader of numbers, which differ at each reading if `noise` is set."""
 
     def __init__(self, values, noise=False):
         self.dataset, self.noise, self.reads = values, noise, 0
@@ -138,15 +65,30 @@ class Examples:
         return {"inputs": self.dataset[indices] + self.reads, "targets": indices}
 
 
-def test_data_without_a_checksum_are_told_apart_by_a_few_examples():
-    import numpy as np
-
+def test_data_without_a_checksum_are_distinguished_by_a_few_examples():
     same, other = np.arange(10.0), np.arange(10.0)
     other[5] += 1
     assert data_checksum(Examples(same)) == data_checksum(Examples(same.copy()))
     assert data_checksum(Examples(same)) != data_checksum(Examples(other))
     assert data_checksum(Examples(same)) != data_checksum(Examples(np.arange(11.0)))
     assert data_checksum(Examples(same, noise=True)) == "not repeatable"
+
+
+def test_an_edit_of_a_file_in_a_sub_package_is_noticed(tmp_path, monkeypatch):
+    project, run = tmp_path / "project", tmp_path / "run"
+    for name in ("data_loader", "training"):
+        shutil.copytree(ROOT / name, project / name)
+    for name in ("train.py", "utils.py"):
+        shutil.copy(ROOT / name, project / name)
+    monkeypatch.setattr(utils, "ROOT", project)
+    before = code_checksums(run)
+    assert before.keys() == {str(path.relative_to(project)) for path in project.rglob("*.py")}
+    edited = ["data_loader/transforms.py", "train.py", "training/engine/step.py"]
+    for name in edited:
+        with open(project / name, "a") as file:
+            file.write("\n")
+    lines = changes({"code": before}, {"code": code_checksums(run)})
+    assert [line.partition(":")[0] for line in lines] == [f"code.{name}" for name in edited]
 
 
 def test_two_runs_are_compared_in_a_table(run, config, capsys):
@@ -164,10 +106,7 @@ def test_two_runs_are_compared_in_a_table(run, config, capsys):
             (first, again, other)]  # fmt: skip
     assert rows["test_loss"] == [str(end["test_loss"]) for end in ends]
     assert f"{again.name}: its metrics are the same to the bit" in table
-    assert f"{again.name}: its latest checkpoint holds the same bits" in table
-    assert f"{other.name}: its figures are others from step 1 on" in table
+    assert f"{again.name}: its latest checkpoint has the same bits" in table
+    assert f"{other.name}: its metrics differ from step 1 on" in table
     assert compare.main([str(first)]) == 1
     assert compare.main([str(first), str(first / "model")]) == 1
-
-
-# ---- determinism ----

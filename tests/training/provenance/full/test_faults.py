@@ -46,7 +46,7 @@ def test_a_bad_disk_costs_no_checkpoint_and_no_training(tmp_path, on_a_good_disk
     disk(faults.Trial(tmp_path, faults_disks.EPOCHS, width=100), on_a_good_disk)
 
 
-def test_a_run_that_goes_on_from_its_best_sets_the_newer_ones_aside(run, config):
+def test_a_run_resumed_from_its_best_checkpoint_sets_the_newer_ones_aside(run, config):
     config["training"] |= {"epochs": 4, "keep": 2, "monitor": "max test_accuracy"}
     config["training"]["optimizer"]["args"]["learning_rate"] = 0.0  # the first stays the best
     _, folder = run()
@@ -81,8 +81,8 @@ def test_a_config_gives_the_same_bits_twice_in_a_row_and_in_two_processes_at_onc
     pair = [start("second"), start("third")]
     assert [process.wait(200) for process in pair] == [0, 0]
     runs = [next((tmp_path / name).glob("*/*")) for name in ("first", "second", "third")]
-    figures = {(run / "metrics.jsonl").read_bytes() for run in runs}
-    assert len(figures) == 1
+    metrics = {(run / "metrics.jsonl").read_bytes() for run in runs}
+    assert len(metrics) == 1
     weights = [read(latest(run))[0] for run in runs]
     assert all(same_arrays(weights[0], other) for other in weights[1:])
 
