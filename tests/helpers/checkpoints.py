@@ -1,14 +1,9 @@
-"""States, arrays and processes for the tests of checkpoints."""
+"""A state and comparisons of arrays for the tests of checkpoints."""
 
-import os
-import subprocess
-import sys
 from typing import NamedTuple
 
 import jax
 import numpy as np
-
-from tests.helpers.project import ROOT
 
 META = {"epoch": 3, "batch": None, "best": float("inf"), "config": {"title": "Ünïcode \n"}}
 
@@ -33,12 +28,3 @@ def same_trees(left, right):
     return jax.tree.structure(left) == jax.tree.structure(right) and all(
         map(same, jax.tree.leaves(left), jax.tree.leaves(right))
     )
-
-
-def python(script, *arguments):
-    """Returns what a Python process prints; it must succeed."""
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers.checkpoints import python
+from tests.helpers.python_process import python
 from training.checkpoint.naming import BEST, file_name
 from training.checkpoint.reading import read, read_meta
 from training.checkpoint.saver import Saver

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.helpers.checkpoints import python, same, same_trees
+from tests.helpers.checkpoints import same, same_trees
+from tests.helpers.python_process import python
 from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params, restore
 from training.checkpoint.single_file import write
@@ -53,9 +54,8 @@ SHARDED = """if True:
 """
 
 
-def test_sharded_arrays_are_saved_whole_and_restored_to_their_devices(tmp_path, monkeypatch):
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-    assert python(SHARDED, tmp_path) == "True\nTrue True 4\n"
+def test_sharded_arrays_are_saved_whole_and_restored_to_their_devices(tmp_path):
+    assert python(SHARDED, tmp_path, devices=4) == "True\nTrue True 4\n"
 
 
 def test_all_that_does_not_fit_is_listed(tmp_path, state):

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.checkpoints import META, python, same_trees
+from tests.helpers.checkpoints import META, same_trees
+from tests.helpers.python_process import python
 from training.checkpoint import single_file
 from training.checkpoint.naming import BEST, best, file_name, numbered
 from training.checkpoint.reading import read
