@@ -233,7 +233,7 @@ def peak_memory():
 
 @contextlib.contextmanager
 def quiet():
-    """Yields a folder for logs and an Interruption; the console is silent meanwhile."""
+    """Yields a folder for logs and a StopSignal; the console is silent meanwhile."""
     with (
         tempfile.TemporaryDirectory() as folder,
         StopSignal() as stop,

@@ -189,7 +189,7 @@ def test_a_second_signal_ends_the_process_at_once(config, write_config, script, 
     """The first signal is only noted; the second comes before the step is over."""
     code = (
         "import os, signal, training.distributed.preemption as i\n"
-        "with i.Interruption() as stop:\n"
+        "with i.StopSignal() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print(stop.signal, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"

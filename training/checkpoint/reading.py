@@ -34,7 +34,7 @@ def read_meta(path: str | Path) -> dict:
     """Reads the meta of a checkpoint without its arrays, which stay unchecked.
 
     Raises:
-        UserError: the checkpoint cannot be read, its meta is damaged, or there is none.
+        UserError: the checkpoint cannot be read, its meta is damaged, or it is no checkpoint.
     """
     with _errors_of(path):
         return format_of(Path(path)).load_meta(Path(path))

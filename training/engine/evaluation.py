@@ -38,7 +38,7 @@ def evaluate_all(experiment, params, stop=None):
     Args:
         experiment: what `build` returned.
         params: the network's parameters.
-        stop: an Interruption; once it has a signal, the results are empty.
+        stop: a StopSignal; once it has a signal, the results are empty.
     """
     results = {}
     for split in experiment.loaders:
@@ -55,7 +55,7 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
         params: the network's parameters.
         split: "test" or "validation".
         keep_outputs: fetch the network's outputs and the targets of every example as well.
-        stop: an Interruption; once it has a signal, the results are empty.
+        stop: a StopSignal; once it has a signal, the results are empty.
 
     Returns:
         The results {"test_loss": ...}; the outputs and targets in the data set's order, or None.

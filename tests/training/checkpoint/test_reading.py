@@ -1,4 +1,4 @@
-"""What is read without the arrays or without JAX, and what is refused with a hint."""
+"""Checkpoints are read without JAX, their meta without the arrays; damaged ones are refused."""
 
 import os
 

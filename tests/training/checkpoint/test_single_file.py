@@ -336,6 +336,6 @@ def test_a_hostile_file_is_refused_in_little_memory(tmp_path, content):
 def test_a_header_of_gigabytes_is_not_read(tmp_path):
     with open(tmp_path / "a", "wb") as file:
         file.write((2**33).to_bytes(8, "little"))
-        file.truncate(2**34)  # a sparse file: takes no room
+        file.truncate(2**34)  # a sparse file: occupies no space
     with pytest.raises(UserError, match="its header is cut off or too long"):
         read(tmp_path / "a")

@@ -435,5 +435,5 @@ def test_an_update_exchanges_four_bytes_for_each_weight(tmp_path, script):
     done = script("-c", EXCHANGED, cwd=project.folder, env=variables)
     assert done.returncode == 0, done.stderr
     exchanged, weights = map(int, done.stdout.split())
-    measured = 4 * 10  # the loss and the accuracy, with their weights, and room for some more
+    measured = 4 * 10  # the loss and the accuracy, with their weights, and some margin
     assert 4 * weights <= exchanged <= 4 * weights + measured
