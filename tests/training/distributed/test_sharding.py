@@ -1,10 +1,6 @@
 """Several devices and processes compared with one; benchmarks/scale.py has longer versions."""
 
-import json
 import math
-import re
-import signal
-import time
 
 import numpy as np
 import pytest
@@ -12,12 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import train
-from benchmarks import faults_common, scale
+from benchmarks import scale
 from data_loader.base import BaseDataLoader
-from tests.helpers.project import ROOT, same_arrays
-from training.checkpoint.naming import latest
-from training.checkpoint.reading import read
-from training.common.records import STD
+from tests.helpers.processes import outputs_of
 from training.distributed import processes
 from training.engine.step import _pieces
 from utils import UserError
@@ -31,61 +24,16 @@ class Numbers(BaseDataLoader):
 # ---- the same training ----
 
 
-def test_several_devices_and_processes_have_the_losses_of_one(tmp_path):
-    scale.parity(tmp_path, 20, [(1, 8, 8), (2, 2, 4)], ["network"])
-
-
-def test_two_optimizers_on_two_processes_have_the_losses_of_one(tmp_path):
-    scale.parity(tmp_path, 20, [(2, 1, 1)], ["gan"])
-
-
-def test_seeds_steps_per_call_and_cached_data_combine_with_several_devices(tmp_path):
-    overrides = [
-        "training.seeds=2",
-        "training.steps_per_call=3",
-        "data_loader.cache_on_device=true",
-    ]
-    overrides += ["data_loader.test.args.batch_size=50", "training.optimizer.args.eps=0.001"]
-    lines = []
-    for devices in (1, 4):
-        group = scale.Group(tmp_path / str(devices), 2, 32, overrides, 1, devices)
-        group.finish()
-        lines.append(group.lines())
-    assert len(lines[0]) > 4
-    for single, several in zip(*lines, strict=True):
-        means = [name for name in single if not name.endswith(STD)]
-        assert [single[name] for name in means] == pytest.approx(
-            [several[name] for name in means], rel=1e-5
-        )
-
-
-def test_a_checkpoint_of_several_devices_resumes_on_any_number(tmp_path):
-    group = scale.Group(tmp_path, 2, 32, ["devices.shards=2"], 2, 1)
-    group.finish()
-    saved, _ = read(latest(group.run))
-    losses = []
-    for devices in (1, 4):
-        words = ["training.epochs=3", f"devices.shards={devices}"]
-        other = scale.Group(tmp_path, 2, 32, processes=1, devices=devices)
-        (process,) = other.start_all(own={0: words})
-        assert process.wait(scale.PATIENCE) == 0, other.said(0)
-        losses.append(other.lines()[-1]["test_loss"])
-        latest(group.run).unlink()  # epoch 3's, so that the next one resumes from epoch 2's too
-        assert same_arrays(read(latest(group.run))[0], saved)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-
-
-def test_a_network_trained_on_several_devices_is_evaluated_on_one(tmp_path, script):
-    group = scale.Group(tmp_path, 1, 32, ["devices.count=4", "devices.shards=4"], 1, 4)
-    group.finish()
-    done = script(ROOT / "test.py", "-w", group.run, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    loss = float(re.search(r"loss @ (\S+)", done.stdout)[1])
-    assert loss == pytest.approx(group.lines()[-1]["test_loss"], rel=1e-5)
-
-
-def test_many_steps_on_many_devices_do_not_block_each_other(tmp_path):
-    assert scale.steps(tmp_path, 300) == {"steps on 8 devices": 300}
+def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
+    pair, single = (scale.Group(tmp_path / str(count), 1, 8, (), count) for count in (2, 1))
+    started = pair.start_all()
+    monkeypatch.chdir(single.folder)
+    assert train.main(["-c", "config.json"]) == 0
+    first, second = outputs_of(pair, started, [0, 0])
+    for line, other in zip(pair.lines(), single.lines(), strict=True):
+        assert line == pytest.approx(other, rel=1e-5)
+    assert "Finished!" in first
+    assert "[main" not in second
 
 
 @given(
@@ -133,58 +81,6 @@ def test_a_large_array_is_split_along_its_longest_divisible_axis(shape, shards):
 # ---- processes that start, stop and are lost ----
 
 
-def outputs_of(group, started, expected_codes):
-    """Waits for processes, which must end with these exit codes; returns what they printed."""
-    codes = [process.wait(scale.PATIENCE) for process in started]
-    texts = [group.said(index) for index in range(len(started))]
-    assert codes == expected_codes, texts
-    assert not any("Traceback" in text for text in texts)
-    return texts
-
-
-def test_only_the_first_process_logs_and_writes(tmp_path):
-    group = scale.Group(tmp_path, 1)
-    group.finish()
-    assert "Finished!" in group.said(0)
-    assert "[main" not in group.said(1)
-    assert len(list(tmp_path.glob("saved/*/*"))) == 1
-
-
-def test_a_killed_process_is_noticed_at_once_and_the_run_resumes_without_it(tmp_path):
-    counts = scale.kills(tmp_path, 2)
-    assert counts["kills"] == 2
-
-
-def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
-    assert 2 in scale.signals(tmp_path, 2).values()
-
-
-def test_a_frozen_process_is_noticed_after_a_few_heartbeats(tmp_path):
-    group = scale.Group(tmp_path, 1000)
-    started = group.start_all(heartbeat=3)
-    try:
-        assert group.wait_for(lambda: group.said(0).count("STARTING EPOCH") > 1, started[0])
-        started[1].send_signal(signal.SIGSTOP)
-        began = time.monotonic()
-        assert started[0].wait(scale.PATIENCE) == processes.LOST
-        assert time.monotonic() - began < 30
-        assert "another process was lost" in group.said(0).splitlines()[-1]
-    finally:
-        started[1].kill()
-        started[1].wait()
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_a_process_reports_that_the_others_did_not_connect(tmp_path, index):
-    group = scale.Group(tmp_path, 1)
-    started = [None] * index + group.start_all(1, wait=2, own={0: ["--process-id", str(index)]})
-    assert started[index].wait(scale.PATIENCE) == processes.LOST
-    last = group.said(0).splitlines()[-1]
-    assert last.startswith(
-        f"error: process {index} of 2: the others did not connect within 2 seconds"
-    )
-
-
 def test_processes_with_different_configs_report_what_differs(tmp_path):
     group = scale.Group(tmp_path, 1)
     texts = outputs_of(group, group.start_all(own={1: ["seed=3"]}), [1, 1])
@@ -192,33 +88,6 @@ def test_processes_with_different_configs_report_what_differs(tmp_path):
         assert "process 1 would train something else than process 0" in text
         assert "config.seed: process 0 has 0, it has 3" in text
     assert not list(tmp_path.glob("saved/*/*"))
-
-
-def test_processes_with_different_data_report_it(tmp_path):
-    group = scale.Group(tmp_path, 1)
-    data = tmp_path / "elsewhere" / "data"
-    data.parent.mkdir()
-    faults_common.write_digits(data)
-    pixels = bytearray((data / "train-images-idx3-ubyte").read_bytes())
-    pixels[5000] ^= 1
-    (data / "train-images-idx3-ubyte").write_bytes(pixels)
-    root = f"data_loader.train.args.dataset.args.root={data}"
-    for text in outputs_of(group, group.start_all(own={1: [root]}), [1, 1]):
-        assert "data.train: process 0 has" in text
-
-
-def test_processes_with_different_counts_report_it(tmp_path):
-    group = scale.Group(tmp_path, 1)
-    for text in outputs_of(group, group.start_all(own={1: ["--processes", "3"]}), [1, 1]):
-        assert "processes: process 0 has 2, it has 3" in text
-
-
-def test_an_error_in_one_process_ends_the_others_too(tmp_path):
-    group = scale.Group(tmp_path, 1)
-    own = {1: ["data_loader.train.args.dataset.args.root=nowhere"]}
-    texts = outputs_of(group, group.start_all(own=own), [processes.LOST, 1])
-    assert "another process was lost; see its output" in texts[0]
-    assert "nowhere: no such folder" in texts[1]
 
 
 @pytest.mark.parametrize(
@@ -246,34 +115,3 @@ def test_variables_give_a_process_its_number(monkeypatch):
     monkeypatch.setenv("JAX_PROCESS_ID", "three")
     with pytest.raises(UserError, match="whole numbers"):
         processes._place(options)
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("data_loader.train.args.batch_size=33", "a batch of 33 cannot be split among 4 devices"),
-        ("devices.count=5", "devices.count: expected at most 4, got 5"),
-        ("devices.shards=3", "devices.shards: 3 do not divide 4 devices"),
-        ("training.accumulate=32", "4 devices x 32 pieces (training.accumulate)"),
-    ],
-)
-def test_devices_that_cannot_train_a_config_are_refused(tmp_path, override, message):
-    group = scale.Group(tmp_path, 1, 32, [override], 1, 4)
-    (text,) = outputs_of(group, group.start_all(), [1])
-    assert message in text
-    assert not list(tmp_path.glob("saved/*/*"))
-
-
-def test_a_step_that_is_not_finite_is_explained_on_several_devices(tmp_path):
-    overrides = ["model.name=tests.helpers.networks:logarithm", "model.args={}", "devices.shards=2"]
-    group = scale.Group(tmp_path, 1, 32, overrides, 2, 1)
-    for text in outputs_of(group, group.start_all(), [1, 1]):
-        assert "the first output that is not finite is that of layer logarithm" in text
-    assert list(group.run.glob("not-finite-step_*.params"))
-
-
-def test_the_config_of_the_devices_is_on_record(tmp_path):
-    group = scale.Group(tmp_path, 1, 32, ["devices.count=2"], 1, 4)
-    group.finish()
-    written = json.loads((group.run / "config.json").read_text())
-    assert written["devices"] == {"count": 2, "shards": 1, "orbax": False}
