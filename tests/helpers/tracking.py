@@ -136,3 +136,9 @@ def _log_records(data, block=32768):
         if kind in (1, 4):  # a whole record, or the last part of one
             yield record
             record = b""
+
+
+def of_kind(folder, kind):
+    """Returns the records of a kind that Weights & Biases wrote in a folder."""
+    found = wandb_records(folder)
+    return [getattr(one, kind) for one in found if one.WhichOneof("record_type") == kind]

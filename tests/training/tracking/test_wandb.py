@@ -1,40 +1,14 @@
 """Metrics in the real Weights & Biases, offline."""
 
 import json
-import os
 import sys
 
 import numpy as np
 import pytest
 
-from tests.helpers.tracking import json_lines, wandb_history, wandb_records
+from tests.helpers.tracking import json_lines, of_kind, wandb_history
 from training.config import read_config
 from training.tracking.trackers import Trackers, with_wandb_id
-
-
-@pytest.fixture
-def offline(config, monkeypatch, tmp_path):
-    for folder in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(folder, str(tmp_path / "wandb"))
-    config["wandb"] = {"enabled": True, "mode": "offline", "project": "tests", "group": "a group"}
-    return config
-
-
-def of_kind(folder, kind):
-    """The records of a kind."""
-    found = wandb_records(folder)
-    return [getattr(one, kind) for one in found if one.WhichOneof("record_type") == kind]
-
-
-def test_wandb_without_a_login_is_one_message(offline, write_config, script, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if "WANDB_API" not in name}
-    environment |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
-    file = write_config(offline)
-    done = script("train.py", "-c", file, "wandb.mode=online", env=environment)
-    assert done.returncode == 1
-    assert "error: Weights & Biases does not start: " in done.stderr
-    assert "wandb.mode=offline" in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 def test_wandb_gets_config_metrics_and_the_last_checkpoint(run, offline):
@@ -64,30 +38,6 @@ def test_wandb_disabled_is_called_but_keeps_nothing(run, offline):
     code, folder = run("wandb.mode=disabled")
     assert code == 0
     assert not list(folder.rglob("*.wandb"))
-
-
-def test_a_resumed_run_stays_the_same_run_of_wandb(run, offline):
-    _, folder = run("training.epochs=1")
-    code, again = run("--resume", str(folder), "training.epochs=2")
-    assert (code, again) == (0, folder)
-    assert {one.run_id for one in of_kind(folder, "run")} == {folder.name}
-    assert {row["epoch"] for row in wandb_history(folder)} == {1, 2}
-
-
-def test_wandb_has_every_metric_once_after_an_interrupt(run, offline, mnist, monkeypatch):
-    dataset = {
-        "name": "tests.helpers.networks:Signalling",
-        "args": {"root": str(mnist), "split": "train"},
-    }
-    offline["data_loader"]["train"]["args"]["dataset"] = dataset
-    monkeypatch.setenv("SIGNAL_AT", "SIGINT@12")  # in the second epoch
-    code, folder = run()
-    assert code == 130
-    monkeypatch.delenv("SIGNAL_AT")
-    assert run("--resume", str(folder)) == (0, folder)
-    expected = [(line["step"], line["epoch"]) for line in json_lines(folder / "metrics.jsonl")]
-    logged = [(row["_step"], row["epoch"]) for row in wandb_history(folder)]
-    assert sorted(logged) == sorted(set(expected))
 
 
 @pytest.fixture
