@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.checkpoints import META, same_trees
 from tests.helpers.python_process import python
+from training.checkpoint import saver as saver_module
 from training.checkpoint import single_file
 from training.checkpoint.naming import BEST, best, file_name, numbered
 from training.checkpoint.reading import read
@@ -171,6 +172,17 @@ def test_a_better_one_replaces_the_best_that_was_not_saved(tmp_path):
         folder.mkdir()
         saver.save({"n": np.int64(2)}, {}, None, best=True)
     assert read(folder / BEST)[0]["n"] == 2
+
+
+def test_training_that_waits_for_a_slow_disk_says_so(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(saver_module, "PATIENCE", 0.01)
+    with Saver(tmp_path) as saver:
+        event = block(saver)
+        threading.Timer(0.2, event.set).start()
+        saver.save({"n": np.int64(1)}, {}, file_name(1))
+        saver.wait()
+    assert f"Training waits for the last checkpoint: {tmp_path} is slow" in caplog.text
+    assert read(tmp_path / file_name(1))[0]["n"] == 1
 
 
 def interrupt():
