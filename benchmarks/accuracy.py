@@ -1,4 +1,4 @@
-"""How well the sample does: test accuracy after the last epoch, over several seeds.
+"""Measures the sample's test accuracy after the last epoch, over several seeds.
 
 python benchmarks/accuracy.py [--seeds 5] [-c config.json] [key.path=value ...]
 """
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main():
-    """Prints each run's accuracy and wall time, and their mean and spread."""
+    """Prints each run's accuracy and wall time, and their mean and range."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-c", "--config", default="config.json")
     parser.add_argument("--seeds", type=int, default=5)
@@ -33,8 +33,8 @@ def main():
             (metrics,) = Path(folder).glob("*/*/metrics.jsonl")
             accuracies.append(json.loads(metrics.read_text().splitlines()[-1])["test_accuracy"])
         print(f"seed {seed}: {accuracies[-1]:.2%} in {times[-1]:.1f} s", flush=True)
-    spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-    print(f"mean {statistics.mean(accuracies):.2%}, standard deviation {spread:.2%}, ", end="")
+    deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+    print(f"mean {statistics.mean(accuracies):.2%}, standard deviation {deviation:.2%}, ", end="")
     print(f"from {min(accuracies):.2%} to {max(accuracies):.2%}")
     print(f"wall time: median {statistics.median(times):.1f} s")
 

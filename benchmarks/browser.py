@@ -1,12 +1,12 @@
-"""A headless Chromium that is told what to do: pages, strokes, keys, pictures of the screen.
+"""Controls a headless Chromium: pages, strokes, keys, screenshots.
 
     with Browser() as page:
         page.open("http://127.0.0.1:8028/")
         page.stroke([(100, 50), (100, 200)])
         page.wait("document.querySelector('.best').textContent === '1'")
 
-It speaks the DevTools protocol (https://chromedevtools.github.io/devtools-protocol) through two
-pipes, so no port is opened and no package is needed.
+It uses the DevTools protocol (https://chromedevtools.github.io/devtools-protocol) through two
+pipes, so it opens no port and needs no package.
 """
 
 import base64
@@ -22,7 +22,7 @@ from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
-PATIENCE = 60  # seconds for an answer
+TIMEOUT = 60  # seconds for an answer
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -34,13 +34,13 @@ SHIFT = 8  # in a mask of modifiers
 
 
 class Browser:
-    """One page of a Chromium with a profile of its own, without a network."""
+    """One page of a Chromium with its own profile, without a network."""
 
     def __enter__(self):
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._start()
         self._count, self._unread, self._session = 0, b"", None
-        self.faults = []  # what pages threw, and what their policies forbade
+        self.faults = []  # exceptions of pages, and violations of their policies
         (page,) = (
             one["targetId"]
             for one in self.call("Target.getTargets")["targetInfos"]
@@ -54,7 +54,7 @@ class Browser:
 
     def __exit__(self, *_):
         os.close(self._into)
-        os.close(self._outof)  # then it ends by itself
+        os.close(self._outof)  # makes the browser end
         for _ in range(100):
             if os.waitpid(self._process, os.WNOHANG)[0]:
                 break
@@ -65,7 +65,7 @@ class Browser:
         self._folder.cleanup()
 
     def _start(self):
-        """Starts Chromium, which reads from its file descriptor 3 and writes to 4."""
+        """Starts Chromium, which reads from file descriptor 3 and writes to 4."""
         log = os.open(Path(self._folder.name) / "log", os.O_CREAT | os.O_WRONLY)
         low = [*os.pipe(), *os.pipe(), log]
         high = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, 10) for one in low]  # above 3, 4
@@ -89,7 +89,7 @@ class Browser:
         """Calls a method of the protocol and returns its result.
 
         Raises:
-            RuntimeError: it failed, or nothing came back in time.
+            RuntimeError: it failed, or did not answer in time.
         """
         self._count += 1
         message = {"id": self._count, "method": method, "params": arguments}
@@ -110,7 +110,7 @@ class Browser:
             self.faults.append(entry["text"])
 
     def _read(self, method):
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while b"\0" not in self._unread:
             left = deadline - time.monotonic()
             ready = left > 0 and select.select([self._outof], [], [], left)[0]
@@ -122,7 +122,7 @@ class Browser:
         return json.loads(message)
 
     def evaluate(self, expression):
-        """Returns the value of a JavaScript expression, of a promise when it is kept."""
+        """Returns the value of a JavaScript expression; awaits a promise."""
         answer = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -134,7 +134,7 @@ class Browser:
         """Waits until an expression is true; returns its value.
 
         Raises:
-            TimeoutError: it never was.
+            TimeoutError: it did not become true.
         """
         deadline = time.monotonic() + seconds
         while not (value := self.evaluate(expression)):
@@ -146,8 +146,8 @@ class Browser:
     def open(self, url):
         """Opens a page and waits until it is loaded."""
         self.call("Page.navigate", url=url)
-        there = f"location.href.startsWith({json.dumps(url)})"
-        self.wait(f"{there} && document.readyState === 'complete'")
+        opened = f"location.href.startsWith({json.dumps(url)})"
+        self.wait(f"{opened} && document.readyState === 'complete'")
 
     def stroke(self, points, pause=0):
         """Draws with the mouse: presses at the first of the (x, y), moves, releases at the last.
@@ -176,7 +176,7 @@ class Browser:
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
     def press(self, *keys, shift=False):
-        """Presses keys one after the other, with Shift held down if wanted."""
+        """Presses keys one after the other, optionally with Shift held down."""
         if shift:
             self._key("rawKeyDown", "Shift", 16, SHIFT)
         for key in keys:
@@ -213,6 +213,6 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def screenshot(self, path):
-        """Writes what the window shows as a PNG file."""
+        """Writes a screenshot of the window as a PNG file."""
         content = self.call("Page.captureScreenshot", format="png")["data"]
         Path(path).write_bytes(base64.b64decode(content))

@@ -1,11 +1,11 @@
-"""How quickly the demo answers, from a stroke's end to the screen, and how quickly it loads.
+"""Measures how fast the demo loads, and how fast it answers: from a stroke's end to the screen.
 
     python benchmarks/demo.py NAME [--rounds 5] [--strokes 10]
 
-NAME is an export, as inference/demo.py takes it. Each round starts the demo and a headless Chromium
-afresh, loads the page, draws strokes with the mouse, 60 points a second, and asks the browser
-itself: its navigation timing (until everything is loaded, and until the first content is painted),
-and the page's own measure from the pointer's release until the answer's frame is painted.
+NAME is an export, as for inference/demo.py. Each round starts the demo and a headless Chromium,
+loads the page, draws strokes with the mouse, 60 points a second, and reads the browser's own
+measurements: navigation timing (until everything is loaded, and until the first content is
+painted), and the page's measure from the pointer's release until the answer's frame is painted.
 """
 
 import argparse
@@ -31,11 +31,11 @@ RATE = 60  # points a second
 
 
 def main():
-    """Prints each round's figures, and the medians and extremes of all."""
+    """Prints each round's times, and the medians and maxima of all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="of an export, as inference/demo.py takes it")
+    parser.add_argument("name", help="of an export, as for inference/demo.py")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--strokes", type=int, default=10, help="of a round")
+    parser.add_argument("--strokes", type=int, default=10, help="per round")
     options = parser.parse_args()
     if BROWSER is None:
         raise SystemExit("there is no Chromium on the path")
@@ -70,21 +70,21 @@ def main():
 
 @contextlib.contextmanager
 def serving(name, *arguments):
-    """Runs inference/demo.py on a free port in a process of its own; yields its address."""
+    """Runs inference/demo.py on a free port in a new process; yields its address."""
     command = [sys.executable, str(DEMO), "--name", str(name), "--port", "0", "--no-browser"]
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()
             address = re.search(r"http://\S+", line)
             if address is None:
-                raise RuntimeError(f"{' '.join(command)} said {line!r}")
+                raise RuntimeError(f"{' '.join(command)} printed {line!r}")
             yield address[0]
         finally:
             process.terminate()
 
 
 def draw(page):
-    """Draws an oval on an empty sheet; returns the milliseconds from its end to its answer."""
+    """Draws an oval on an empty sheet; returns the milliseconds from its end to the answer."""
     page.press("Escape")
     page.evaluate("performance.clearMeasures()")
     page.stroke(oval(page.box(".paper")), pause=1 / RATE)
@@ -92,7 +92,7 @@ def draw(page):
 
 
 def oval(box):
-    """Points of an oval within a box (left, top, width, height): a nought."""
+    """Returns the points of an oval in a box (left, top, width, height): a zero."""
     left, top, width, height = box
     angles = [2 * math.pi * index / POINTS for index in range(POINTS + 1)]
     return [

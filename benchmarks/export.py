@@ -1,12 +1,12 @@
-"""What the exported files reach: speed, operators, bytes and errors, beside jax2onnx + onnxslim.
+"""Measures exported files: speed, operators, bytes and errors, compared with jax2onnx + onnxslim.
 
     python benchmarks/export.py [--jax2onnx PYTHON] [--rounds 31] [--only 0 3]
 
-PYTHON is the interpreter of a virtual environment that has jax2onnx, onnxslim and jax: the pins of
-jax2onnx clash with the template's. Without it, its columns are left out.
+PYTHON is the interpreter of a virtual environment with jax2onnx, onnxslim and jax: the pins of
+jax2onnx conflict with the template's. Without it, its columns are omitted.
 
-Every latency is a ratio to the jitted JAX function's, measured in turn in one process on one core:
-NumPy arrays in, NumPy arrays out, the median of the rounds.
+Every latency is relative to that of the jitted JAX function, measured in turn in one process on one
+core, from NumPy arrays to NumPy arrays; the median of the rounds.
 """
 
 import argparse
@@ -33,27 +33,27 @@ from inference.graph.onnx_graph import finish
 from inference.verify.runtimes import load
 
 BATCHES = (1, 64)
-SECONDS = 0.01  # that a candidate is called for in each round, at least once
+SECONDS = 0.01  # for the calls of a candidate in each round, at least one
 ANY, STATIC, ONNX, PEER = "tflite", "static.tflite", "onnx", "jax2onnx.onnx"  # files' suffixes
 TITLES = {ANY: ".tflite", STATIC: "static", ONNX: ".onnx", PEER: "jax2onnx"}
 
 
 class Measured(NamedTuple):
-    """What one network's files reach; the dicts are by the suffix of the file."""
+    """Measurements of one network's files; the keys of the dicts are the files' suffixes."""
 
     example: object
-    operators: dict  # (outside of loops, inside their bodies)
-    size: dict  # in bytes of the parameters
-    error: dict  # the largest, in the largest magnitude of the output
-    latency: dict  # {(suffix, batch): in JAX's}
+    operators: dict  # (outside of loops, inside)
+    size: dict  # relative to the bytes of the parameters
+    error: dict  # the largest, relative to the largest magnitude of the output
+    latency: dict  # {(suffix, batch): relative to JAX}
 
 
 def main():
-    """Exports and measures every network, and prints tables and which targets hold."""
+    """Exports and measures every network; prints tables, and which targets are met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jax2onnx", metavar="PYTHON")
     parser.add_argument("--rounds", type=int, default=31)
-    parser.add_argument("--only", type=int, nargs="*", help="numbers of networks, from 0")
+    parser.add_argument("--only", type=int, nargs="*", help="indices of networks, from 0")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         examples, seconds = export(Path(folder), options.only)
@@ -68,7 +68,7 @@ def main():
             for index, example in examples.items()
         ]
     print_tables(measured, PEER if options.jax2onnx else None)
-    print(f"\nconversion of the sample, TensorFlow's import included: {seconds:.1f} s")
+    print(f"\nconversion of the sample, including TensorFlow's import: {seconds:.1f} s")
     print_targets(measured, seconds)
 
 
@@ -76,7 +76,7 @@ def export(folder, only=None):
     """Exports the networks to files in a folder.
 
     Returns:
-        the networks by number, and the seconds that the first took with TensorFlow's import
+        the networks by index, and the seconds for the first, including TensorFlow's import
     """
     examples = {
         index: example for index, example in enumerate(networks()) if not only or index in only
@@ -94,7 +94,7 @@ def export(folder, only=None):
 
 
 def convert(converter, example):
-    """Returns the bytes of the files for any batch, as the template's script makes them."""
+    """Returns the bytes of the files for any batch size, as the template's command makes them."""
     network = network_of(example)
     tflite = converter.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
     return {ANY: tflite, ONNX: finish(converter.run(to_raw_onnx, tflite), network.names)}
@@ -112,7 +112,7 @@ def names_of(example):
 
 
 def measure(example, path, rounds):
-    """Returns what one network's files reach; `path` lacks their suffixes."""
+    """Returns the measurements of one network's files; `path` is without their suffixes."""
     paths = {suffix: Path(f"{path}.{suffix}") for suffix in TITLES}
     paths = {suffix: path for suffix, path in paths.items() if path.exists()}
     params = sum(leaf.nbytes for leaf in jax.tree.leaves(example.params))
@@ -161,7 +161,7 @@ def runner(path, inputs, arrays):
 def scaled_error(outputs, expected):
     """Returns the largest difference over the largest magnitude, of the worst output.
 
-    Files give their outputs in an order of their own; each is compared with the one of its shape.
+    The order of outputs differs between files; each is compared with the output of its shape.
     """
     expected = {array.shape: array for array in expected}
     return max(
@@ -171,7 +171,7 @@ def scaled_error(outputs, expected):
 
 
 def time_in_turn(runs, rounds):
-    """Returns the median seconds of a call of each function; they take turns."""
+    """Returns the median seconds of a call of each function, called in turn."""
     calls = {}
     for name, run in runs.items():
         run()
@@ -207,7 +207,7 @@ def count_operators(path):
 
 
 def use_one_core():
-    """Keeps this process and every thread of it on one core."""
+    """Restricts this process and all its threads to one core."""
     if hasattr(os, "sched_setaffinity"):  # Linux
         core = {min(os.sched_getaffinity(0))}
         for thread in Path("/proc/self/task").iterdir():
@@ -217,7 +217,7 @@ def use_one_core():
 def print_tables(measured, peer):
     """Prints latencies, operators, bytes and errors, a row for each network."""
     suffixes = [ANY, STATIC, ONNX] + [peer] * bool(peer)
-    print("\nlatency at batch 1 / 64, in the jitted JAX function's")
+    print("\nlatency at batch 1 / 64, relative to the jitted JAX function")
     print_row("network", [TITLES[suffix] for suffix in suffixes])
     for one in measured:
         cells = [
@@ -225,12 +225,12 @@ def print_tables(measured, peer):
             for suffix in suffixes
         ]
         print_row(one.example.title, cells)
-    print("\noperators, + those inside loops; the bound is for ONNX")
+    print("\noperators + those inside loops; the bound is for ONNX")
     print_row("network", [*(TITLES[suffix] for suffix in suffixes), "bound"])
     for one in measured:
         cells = [operators(one.operators.get(suffix)) for suffix in suffixes]
         print_row(one.example.title, [*cells, f"{one.example.bound} ({one.example.counted})"])
-    print("\nbytes over those of the parameters; largest error over the largest output")
+    print("\nbytes relative to the parameters; largest error relative to the largest output")
     suffixes.remove(STATIC)
     print_row("network", [*(TITLES[suffix] for suffix in suffixes)] * 2 + ["parameters"])
     for one in measured:
@@ -240,7 +240,7 @@ def print_tables(measured, peer):
 
 
 def print_row(title, cells):
-    """Prints a row of a table that Markdown shows as one."""
+    """Prints a row of a Markdown table."""
     print(f"| {title:22} | {' | '.join(f'{cell:>13}' for cell in cells)} |")
     if title == "network":
         print(f"|{'---|' * (1 + len(cells))}")
@@ -257,12 +257,12 @@ def operators(counts):
 
 
 def parameters(example):
-    """Returns how many parameters a network has."""
+    """Returns the number of parameters of a network."""
     return sum(leaf.size for leaf in jax.tree.leaves(example.params))
 
 
 def print_targets(measured, seconds):
-    """Prints what was aimed at, what came of it, and whether it holds."""
+    """Prints the targets, the measurements, and which targets are met."""
     print("\ntargets")
     sample = measured[0]
     if (PEER, 1) in sample.latency:
@@ -270,26 +270,26 @@ def print_targets(measured, seconds):
             for batch in BATCHES:
                 ratio = sample.latency[suffix, batch] / sample.latency[PEER, batch]
                 wanted = 0.5 if (suffix, batch) == (ONNX, 1) else 1
-                judge(f"sample: {TITLES[suffix]} / jax2onnx, batch {batch}", ratio, wanted)
-    judge("networks without an .onnx file", sum(ONNX not in one.size for one in measured), 0)
+                print_target(f"sample: {TITLES[suffix]} / jax2onnx, batch {batch}", ratio, wanted)
+    print_target("networks without an .onnx file", sum(ONNX not in one.size for one in measured), 0)
     for one in measured:
         title = one.example.title
         for batch in BATCHES:
             if (PEER, batch) in one.latency:
                 ratio = one.latency[ONNX, batch] / one.latency[PEER, batch]
-                judge(f"{title}: .onnx / jax2onnx, batch {batch}", ratio, 1.1)
-        judge(f"{title}: operators / bound", one.operators[ONNX][0] / one.example.bound, 1.5)
+                print_target(f"{title}: .onnx / jax2onnx, batch {batch}", ratio, 1.1)
+        print_target(f"{title}: operators / bound", one.operators[ONNX][0] / one.example.bound, 1.5)
         ratio = one.latency[ANY, 1] / one.latency[STATIC, 1]
-        judge(f"{title}: .tflite / static, batch 1", ratio, 1.2)
+        print_target(f"{title}: .tflite / static, batch 1", ratio, 1.2)
         if parameters(one.example) > 50_000:
-            judge(f"{title}: bytes of .onnx / parameters", one.size[ONNX], 1.1)
-            judge(f"{title}: bytes of .tflite / parameters", one.size[ANY], 1.4)
-    judge("conversion of the sample, in seconds", seconds, 30)
+            print_target(f"{title}: bytes of .onnx / parameters", one.size[ONNX], 1.1)
+            print_target(f"{title}: bytes of .tflite / parameters", one.size[ANY], 1.4)
+    print_target("conversion of the sample, in seconds", seconds, 30)
 
 
-def judge(what, value, limit):
-    """Prints a target."""
-    print(f"{'holds' if value <= limit else 'FAILS':6} {what}: {value:.2f}, wanted {limit} or less")
+def print_target(what, value, limit):
+    """Prints whether a target is met."""
+    print(f"{'met' if value <= limit else 'NOT met':7} {what}: {value:.2f}, wanted {limit} or less")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Exports the networks with jax2onnx and onnxslim, whose pins clash with the template's.
+"""Exports the networks with jax2onnx and onnxslim, whose pins conflict with the template's.
 
-Runs under the Python of a virtual environment of its own; export.py calls it.
+Runs in its own virtual environment; export.py calls it.
 
     PYTHON benchmarks/export_jax2onnx.py FOLDER
 """
@@ -19,21 +19,21 @@ from model.modules import plain_operators
 
 
 def main():
-    """Writes <index>.jax2onnx.onnx for each network, or prints why there is none that runs."""
+    """Writes <index>.jax2onnx.onnx for each network, or prints why its file does not run."""
     (folder,) = map(Path, sys.argv[1:])
     for index, example in enumerate(networks()):
         path = folder / f"{index}.jax2onnx.onnx"
         try:
             export(example, path)
             onnxruntime.InferenceSession(path).run(None, arrays_for(path, example))
-        except Exception as error:  # whatever a network that it cannot take raises
+        except Exception as error:  # unsupported networks raise various errors
             path.unlink(missing_ok=True)
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             print(f"{example.title}: jax2onnx fails: {reason[:200]}", flush=True)
 
 
 def export(example, path):
-    """Exports one network for any batch size, and lets onnxslim simplify the file."""
+    """Exports one network for any batch size, and simplifies the file with onnxslim."""
 
     def function(*inputs):
         return example.function(*inputs, params=example.params)
@@ -46,7 +46,7 @@ def export(example, path):
 
 
 def arrays_for(path, example):
-    """Returns an example's inputs by the names that the file gives them."""
+    """Returns an example's inputs by their names in the file."""
     names = [one.name for one in onnx.load(path).graph.input]
     return dict(zip(names, example_inputs(example.inputs, 1), strict=True))
 

@@ -1,7 +1,7 @@
-"""Eight networks that export.py exports, each for something that converters find hard.
+"""Eight networks that export.py exports, each with a difficulty for converters.
 
-Parameters are random, not as training starts with them: no bias is 0 and no scale 1, since those
-would hide an operator that is left out or put in the wrong place.
+All parameters are random, not initial values: a bias of 0 or a scale of 1 would hide an operator
+that is missing or in the wrong place.
 """
 
 import sys
@@ -29,8 +29,8 @@ from model.modules import (
     max_pool,
 )
 
-PICTURE = ("input", (1, 28, 28), "float32")
-SPREAD = 0.1  # standard deviation of biases around 0 and of scales around 1
+IMAGE = ("input", (1, 28, 28), "float32")
+DEVIATION = 0.1  # standard deviation of biases around 0 and of scales around 1
 
 
 class Example(NamedTuple):
@@ -40,19 +40,19 @@ class Example(NamedTuple):
     function: Callable  # (inputs..., params) -> outputs
     inputs: tuple  # (name, shape without the batch, dtype) of each
     params: dict
-    bound: int  # of ONNX operators: how few a person would need
-    counted: str  # what the bound counts
+    bound: int  # ONNX operators in a graph written by hand
+    counted: str  # explains the bound
 
 
 def networks():
-    """Returns the eight of them."""
-    made = [
-        ("sample", mnist_model, [PICTURE], 33, "as published: every layer one operator, + layout"),
-        ("sample, channels first", channels_first, [PICTURE], 32, "the same without layout"),
-        ("LeNet, BatchNorm", lenet, [PICTURE], 12, "BatchNorm inside the convolutions"),
-        ("ViT, depth 2", two_blocks, [PICTURE], 56, "3 products for query, key and value"),
-        ("MLP", mlp, [PICTURE], 6, "Reshape, Gemm, Gelu, Gemm, Gelu, Gemm"),
-        ("GroupNorm, SiLU", group_norms, [PICTURE], 34, "statistics by ReduceMean"),
+    """Returns the eight networks."""
+    described = [
+        ("sample", mnist_model, [IMAGE], 33, "as published: every layer one operator, + layout"),
+        ("sample, channels first", channels_first, [IMAGE], 32, "the same without layout"),
+        ("LeNet, BatchNorm", lenet, [IMAGE], 12, "BatchNorm inside the convolutions"),
+        ("ViT, depth 2", two_blocks, [IMAGE], 56, "3 products for query, key and value"),
+        ("MLP", mlp, [IMAGE], 6, "Reshape, Gemm, Gelu, Gemm, Gelu, Gemm"),
+        ("GroupNorm, SiLU", group_norms, [IMAGE], 34, "statistics by ReduceMean"),
         ("GRU by scan", gru, [("input", (28, 28), "float32")], 4, "Transpose, GRU, Squeeze, Gemm"),
         (
             "two inputs and outputs",
@@ -64,12 +64,12 @@ def networks():
     ]
     return [
         Example(title, _applied(function), tuple(inputs), _params(function, inputs), bound, counted)
-        for title, function, inputs, bound, counted in made
+        for title, function, inputs, bound, counted in described
     ]
 
 
 def channels_first(x, feat_dims=(8, 16, 32), classes=10, *, params=None, key=None, train=False):
-    """Computes the sample, with channels as the first axis of an example throughout."""
+    """Computes the sample with channels first in all layers."""
     layer = Layers(params, key, train)
     x = layer("stem", _conv2d_first, x, feat_dims[0], 4, 4, [(0, 0)] * 2)
     x = layer("stem_norm", _layer_norm_first, x)
@@ -87,7 +87,7 @@ def channels_first(x, feat_dims=(8, 16, 32), classes=10, *, params=None, key=Non
 
 
 def lenet(x, *, params=None, key=None, train=False):
-    """Computes LeNet-5 with batch normalisation, which an exporter can fold into the kernels."""
+    """Computes LeNet-5 with batch normalisation, which converters can fold into the kernels."""
     layer = Layers(params, key, train)
     x = jnp.moveaxis(x, 1, -1)
     for index, features in enumerate((6, 16)):
@@ -106,7 +106,7 @@ def two_blocks(x, *, params=None, key=None, train=False):
 
 
 def group_norms(x, *, params=None, key=None, train=False):
-    """Computes convolutions with group normalisation and SiLU, as diffusion models have them."""
+    """Computes convolutions with group normalisation and SiLU, as in diffusion models."""
     layer = Layers(params, key, train)
     x = jnp.moveaxis(x, 1, -1)
     for index, features in enumerate((16, 32)):
@@ -117,9 +117,9 @@ def group_norms(x, *, params=None, key=None, train=False):
 
 
 def gru(x, features=64, *, params=None, key=None, train=False):
-    """Reads a picture row by row with a gated recurrent unit (https://arxiv.org/abs/1406.1078)."""
+    """Reads an image row by row with a gated recurrent unit (https://arxiv.org/abs/1406.1078)."""
     layer = Layers(params, key, train)
-    inward = layer("inward", linear, x, 3 * features)  # of all rows at once
+    inward = layer("inward", linear, x, 3 * features)  # all rows at once
     kernel = layer.array("kernel", (features, 3 * features), jax.nn.initializers.orthogonal())
     bias = layer.array("bias", (3 * features,), jax.nn.initializers.zeros)
 
@@ -135,7 +135,7 @@ def gru(x, features=64, *, params=None, key=None, train=False):
 
 
 def two_ends(measured, kind, *, params=None, key=None, train=False):
-    """Takes numbers and an integer that names a kind; returns a dict of two outputs."""
+    """Computes a dict of two outputs from numbers and an integer class."""
     layer = Layers(params, key, train)
     kind = layer("kind", embedding, kind, 20, 16)
     x = jnp.concatenate([measured, kind], axis=-1)
@@ -166,15 +166,15 @@ def _applied(function):
 
 
 def _params(function, inputs):
-    """Random parameters of the shapes that the network wants, by NumPy: nothing to compile."""
+    """Returns random parameters of the network's shapes, by NumPy, without compiling."""
     random = np.random.default_rng(0)
 
     def draw(path, leaf):
         values = random.standard_normal(leaf.shape, np.float32)
         if path[-1].key in ("scale", "variance"):
-            return 1 + np.float32(SPREAD) * values
-        spread = SPREAD if leaf.ndim == 1 else np.prod(leaf.shape[:-1]) ** -0.5
-        return np.float32(spread) * values
+            return 1 + np.float32(DEVIATION) * values
+        deviation = DEVIATION if leaf.ndim == 1 else np.prod(leaf.shape[:-1]) ** -0.5
+        return np.float32(deviation) * values
 
     arrays = example_inputs(inputs, 1)
     shapes = jax.eval_shape(lambda *x: function(*x, key=jax.random.key(0))[1], *arrays)

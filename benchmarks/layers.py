@@ -1,12 +1,12 @@
-"""Each form of a convolution over XLA's own operator: forward and backward, on this machine.
+"""Measures each form of a convolution over XLA's own operator, forward and backward.
 
     python benchmarks/layers.py [ordinary] [depthwise] [grouped] [patches] [compiling]
 
-A line for each shape: what XLA's operator takes, and the time of every other form in its. An
-asterisk marks what model/modules/operators.py chooses. All are compiled as training is
-(training/engine/compilation.py); the ordinary convolutions also as XLA would on its own.
-`compiling` is how long the sample's update takes to trace and compile with the chosen forms, and
-with XLA's operators alone.
+Prints a line for each shape: the time of XLA's operator, and the times of the other forms relative
+to it. An asterisk marks the form that model/modules/operators.py chooses. All are compiled with the
+options of training (training/engine/compilation.py); ordinary convolutions also with XLA's default
+options. `compiling` is the time to trace and compile the sample's update with the chosen forms, and
+with XLA's operators only.
 """
 
 import argparse
@@ -52,7 +52,7 @@ ORDINARY = [
 
 
 def main():
-    """Prints the tables that are asked for."""
+    """Prints the requested tables, or all."""
     tables = {
         "ordinary": ordinary, "depthwise": depthwise, "grouped": grouped, "patches": patches,
         "compiling": compiling,
@@ -67,7 +67,7 @@ def main():
 
 
 def depthwise():
-    """Channels by themselves."""
+    """Prints the table of depthwise convolutions."""
     print("| depthwise | plain, ms | dense | shifted |\n|---|---|---|---|")
     for size, channels, kernel, stride in DEPTHWISE:
         forms = {"dense": operators._dense_convolve, "shifted": operators._shifted_convolve}
@@ -77,7 +77,7 @@ def depthwise():
 
 
 def grouped():
-    """Channels in groups."""
+    """Prints the table of convolutions of groups of channels."""
     print("| groups | plain, ms | expanded |\n|---|---|---|")
     for size, channels, kernel, groups in GROUPED:
         forms = {"expanded": partial(operators._expanded_convolve, groups=groups)}
@@ -85,7 +85,7 @@ def grouped():
 
 
 def patches():
-    """Windows that do not overlap."""
+    """Prints the table of windows that do not overlap."""
     print("| patches | plain, ms | patches |\n|---|---|---|")
 
     def form(x, kernel, stride, padding):
@@ -97,7 +97,7 @@ def patches():
 
 
 def ordinary():
-    """XLA's own operator; of a network's first layer only the kernel's gradient is wanted."""
+    """Prints the table of XLA's own operator; a first layer needs only the kernel's gradient."""
     print(
         "| ordinary | by default, ms | in training | by default, kernel's alone, ms | in training |"
     )
@@ -121,7 +121,7 @@ def ordinary():
 
 
 def compiling():
-    """The sample's update, with the forms chosen here and with XLA's operators alone, in turn."""
+    """Times compiling the sample's update, in turn with the chosen forms and XLA's operators."""
     experiment = build(read_config("config.json"))
     batch = jax.device_put(first_batch(experiment))
     state, times = experiment.init(batch), []
@@ -139,7 +139,7 @@ def compiling():
 
 
 def line(name, size, channels, kernel, stride, groups, forms, features=None, padding=None):
-    """Prints the times for a shape; "SAME" padding unless told otherwise."""
+    """Prints the times for a shape; the default padding is "SAME"."""
     features = features or channels
     x, weights = operands(size, channels, kernel, channels // groups, features)
     padding = kernel // 2 if padding is None else padding
@@ -167,7 +167,7 @@ def operands(size, channels, kernel, channels_in, features):
 
 
 def with_gradients(form, x, kernel, options=FAST["cpu"], alone=False):
-    """Returns a function of nothing that calls a form and its gradients: to both, or the kernel."""
+    """Returns a function without arguments that computes a form's gradients, or the kernel's."""
 
     @partial(jax.jit, compiler_options=options)
     def run(x, kernel):
@@ -181,7 +181,7 @@ def with_gradients(form, x, kernel, options=FAST["cpu"], alone=False):
 
 
 def timed(runs):
-    """Returns the median seconds of each, called in turn."""
+    """Returns the median seconds of each function, called in turn."""
     for run in runs:
         run()
     times, end = [[] for _ in runs], time.perf_counter() + SECONDS

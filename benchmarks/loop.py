@@ -1,10 +1,10 @@
-"""What the loop costs: an epoch of train.py over the bare updates, in one process.
+"""Measures the loop's overhead: an epoch of train.py over the bare updates, in one process.
 
     python benchmarks/loop.py [--rounds 7] [-c config.json] [key.path=value ...]
 
-The loop reads the data, logs, tracks and sums metrics. The bare updates are the same compiled
-function called on batches that are on the device already. The two are timed in turn, epoch by
-epoch; the figure is the ratio of each pair, its median over the rounds. Wanted: at most 1.03.
+The loop reads the data, logs, tracks and sums metrics. The bare updates are calls of the same
+compiled function on batches that are already on the device. Epochs of the two are timed in turn;
+the result is the median ratio of such pairs. Wanted: at most 1.03.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from training.tracking.trackers import Trackers
 
 
 def main():
-    """Prints the time of both for each round, and their ratio."""
+    """Prints the time of both in each round, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-c", "--config", default="config.json")
     parser.add_argument("--rounds", type=int, default=7)
@@ -57,7 +57,7 @@ def main():
 
 
 def loop_epoch(config, experiment, state, folder, stop, progress):
-    """Returns the state and the seconds of an epoch, or what is left of it, as train.py runs it."""
+    """Returns the state and the seconds of an epoch, or of its rest, as train.py runs it."""
     with Trackers(config, folder, {}) as trackers:
         logger = MetricLogger(progress, trackers, experiment, config.training.log_interval)
         began = time.perf_counter()

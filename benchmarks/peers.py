@@ -1,11 +1,12 @@
-"""Time per epoch of the same training in other frameworks, over that in this template.
+"""Measures the time per epoch in other frameworks over that in this template.
 
     python benchmarks/peers.py --peers PYTHON [--rounds 5] [--networks sample lenet vit mlp]
 
-PYTHON belongs to a virtual environment with what requirements.txt lists, and flax, keras and torch.
-Network, data, batch size, loss and optimizer are the same for all (benchmarks/frameworks/); each
-trains as its own documentation does. Every program runs in a process of its own and is asked for
-one epoch in turn, after one that is not counted; a ratio is of two epochs of the same round.
+PYTHON is the interpreter of a virtual environment with the packages of requirements.txt, and flax,
+keras and torch. Network, data, batch size, loss and optimizer are the same for all
+(benchmarks/frameworks/); each trains as in its own documentation. Every program runs in its own
+process, and they train an epoch in turn; the first is not counted. A ratio is of two epochs of the
+same round.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def main():
 
 
 def compare(network, options):
-    """Prints the line of a network: median ratios, and their range."""
+    """Prints the line of a network: median ratios, and their ranges."""
     commands = {"template": [sys.executable, FRAMEWORKS / "of_template.py", network]}
     for name, (program, *way) in PEERS.items():
         commands[name] = [options.peers, FRAMEWORKS / program, network, *way]
@@ -63,27 +64,27 @@ def compare(network, options):
 
 
 def ratios(theirs, ours):
-    """Returns the median and the range of the rounds' ratios, in words."""
+    """Returns the median and the range of the rounds' ratios, as text."""
     pairs = [their / our for their, our in zip(theirs, ours, strict=True)]
     return f"{statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})"
 
 
 class Program:
-    """One of the programs in frameworks/, told when to train an epoch."""
+    """One of the programs in frameworks/, which trains an epoch on request."""
 
     def __init__(self, *command):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._command, self._process = command, subprocess.Popen(command, text=True, **pipes)
 
     def answer(self):
-        """Returns what it says next."""
+        """Returns its next line of output, as a dict."""
         line = self._process.stdout.readline()
         if not line:
             raise SystemExit(f"{' '.join(map(str, self._command))} ended early")
         return json.loads(line)
 
     def epoch(self):
-        """Lets it train an epoch, and returns what it measured."""
+        """Requests an epoch, and returns its measurements."""
         self._process.stdin.write("epoch\n")
         self._process.stdin.flush()
         return self.answer()

@@ -1,12 +1,12 @@
-"""What the framework costs another library's network: an epoch here over one in its own loop.
+"""Measures the overhead for networks of other libraries: an epoch here over one in their own loop.
 
     python benchmarks/plugins.py [nnx linen haiku equinox] [--rounds 7] [--examples 15000]
 
-The networks are those of examples/libraries. Each is trained by train.py's loop, and by the loop
-that the library's own documentation shows, written out below: the same weights to begin with, the
-same optimizer, batches and arithmetic; the library's loop takes pictures that are normalised and
-shuffled in memory, and logs nothing. The two are timed in turn, epoch by epoch; the figure is the
-ratio of each pair, its median over the rounds. Wanted: at most 1.05.
+The networks are those of examples/libraries. Each is trained by train.py's loop, and by the loop in
+the library's own documentation, written out below: with the same initial weights, optimizer,
+batches and arithmetic; the library's loop gets normalised images, shuffled in memory, and logs
+nothing. Epochs of the two are timed in turn; the result is the median ratio of such pairs. Wanted:
+at most 1.05.
 """
 
 import argparse
@@ -36,7 +36,7 @@ EXAMPLES = utils.ROOT / "examples" / "libraries"
 
 
 def main():
-    """Prints the time of both for each round, and their ratio."""
+    """Prints the time of both in each round, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("libraries", nargs="*", default=[*LOOPS], metavar="LIBRARY")
     parser.add_argument("--rounds", type=int, default=7)
@@ -50,7 +50,7 @@ def main():
 
 
 def compare(library, options, folder, stop):
-    """Returns the ratio of the epochs' times, here over the library's own loop, of each round."""
+    """Returns for each round the time of an epoch here over that of the library's own loop."""
     path = EXAMPLES / f"{library}_cnn.json"
     held_out = 60000 - options.examples
     config = read_config(path, [f"data_loader.train.args.validation_split={held_out}"])
@@ -62,11 +62,11 @@ def compare(library, options, folder, stop):
     images, labels = normalized(experiment)
     size, ratios = experiment.loaders["train"].batch_size, []
     for number in range(options.rounds + 1):
-        state, here = epoch_here(config, experiment, state, folder, stop)
-        own, there = epoch_there(own, step, images, labels, size)
+        state, ours = loop.loop_epoch(config, experiment, state, folder, stop, Progress())
+        own, theirs = own_epoch(own, step, images, labels, size)
         if number:  # the first compiles
-            ratios.append(here / there)
-            print(f"  round {number}: here {here:.3f} s, there {there:.3f} s, {ratios[-1]:.3f}")
+            ratios.append(ours / theirs)
+            print(f"  round {number}: here {ours:.3f} s, its own {theirs:.3f} s, {ratios[-1]:.3f}")
     return ratios
 
 
@@ -77,20 +77,15 @@ def optimizer_of(experiment):
 
 
 def normalized(experiment):
-    """Returns the training pictures as float32, prepared as the config says, and their labels."""
+    """Returns the training images as float32, normalised as in the config, and their labels."""
     batches = list(experiment.loaders["train"].batches(epoch=1))
     images = np.concatenate([batch["inputs"] for batch in batches]).astype(np.float32)
     labels = np.concatenate([batch["targets"] for batch in batches])
     return (images / 255 - 0.1307) / 0.3081, labels
 
 
-def epoch_here(config, experiment, state, folder, stop):
-    """Returns the state and the seconds of an epoch as train.py runs it."""
-    return loop.loop_epoch(config, experiment, state, folder, stop, Progress())
-
-
-def epoch_there(state, step, images, labels, size):
-    """Returns the state and the seconds of an epoch as the libraries' documentation runs it."""
+def own_epoch(state, step, images, labels, size):
+    """Returns the state and the seconds of an epoch as in the libraries' documentation."""
     order = np.random.default_rng(0).permutation(len(images))
     keys = list(jax.random.split(jax.random.key(0), len(images) // size))
     began = time.perf_counter()
@@ -105,7 +100,7 @@ def epoch_there(state, step, images, labels, size):
 
 
 def nnx_loop(params, optimizer):
-    """Returns the loop of Flax NNX's MNIST tutorial, its running metrics included."""
+    """Returns the loop of Flax NNX's MNIST tutorial, including its running metrics."""
     from flax import nnx
 
     from examples.libraries.nnx_cnn import CNN
@@ -135,7 +130,7 @@ def nnx_loop(params, optimizer):
 
 
 def linen_loop(params, optimizer):
-    """Returns the loop of Flax Linen's guides: a TrainState that holds batch statistics too."""
+    """Returns the loop of Flax Linen's guides: a TrainState that includes batch statistics."""
     from typing import Any
 
     from flax.training.train_state import TrainState
@@ -153,17 +148,17 @@ def linen_loop(params, optimizer):
     @jax.jit
     def step(state, images, labels, key):
         def loss_of(weights):
-            logits, moved = state.apply_fn(
+            logits, updated = state.apply_fn(
                 {"params": weights, "batch_stats": state.batch_stats},
                 jnp.moveaxis(images, 1, -1),
                 train=True,
                 rngs={"dropout": key},
                 mutable=["batch_stats"],
             )
-            return mean_cross_entropy(logits, labels), (logits, moved)
+            return mean_cross_entropy(logits, labels), (logits, updated)
 
-        (loss, (logits, moved)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        state = state.apply_gradients(grads=grads, batch_stats=moved["batch_stats"])
+        (loss, (logits, updated)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        state = state.apply_gradients(grads=grads, batch_stats=updated["batch_stats"])
         return state, {"loss": loss, "accuracy": jnp.mean(logits.argmax(-1) == labels)}
 
     return state, step
@@ -183,8 +178,8 @@ def haiku_loop(params, optimizer):
 
         def loss_of(weights):
             images_last = jnp.moveaxis(images, 1, -1)
-            y, moved = network.apply(weights, stats, key, images_last, 16, 10, True)
-            return mean_cross_entropy(y, labels), moved
+            y, updated = network.apply(weights, stats, key, images_last, 16, 10, True)
+            return mean_cross_entropy(y, labels), updated
 
         (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(weights)
         updates, moments = optimizer.update(grads, moments, weights)
@@ -194,7 +189,7 @@ def haiku_loop(params, optimizer):
 
 
 def equinox_loop(params, optimizer):
-    """Returns the loop of Equinox's example of stateful layers."""
+    """Returns the loop of Equinox's example with stateful layers."""
     import equinox as eqx
 
     from examples.libraries.equinox_cnn import CNN
@@ -225,7 +220,7 @@ LOOPS = {"nnx": nnx_loop, "linen": linen_loop, "haiku": haiku_loop, "equinox": e
 
 
 def mean_cross_entropy(logits, labels):
-    """Returns the mean over a batch, as all four documentations compute it."""
+    """Returns the mean over a batch, as in the documentation of all four libraries."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 

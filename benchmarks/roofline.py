@@ -1,11 +1,11 @@
-"""The update's time over what its bytes and its arithmetic would take on this machine.
+"""Measures the update's time over its roofline on this machine.
 
     python benchmarks/roofline.py [--rounds 9] [-c config.json] [key.path=value ...]
 
-In turn, in one process: the update; the sum of two arrays of 64 MiB into a third that is there
-already, for the bandwidth of memory; a product of two matrices, for the rate of arithmetic. XLA
-tells how many bytes the compiled update reads and writes between its kernels, and how many
-operations it does. The roofline is the longer of the two times; the figure is the update's over it.
+It measures in turn, in one process: the update; the sum of two arrays of 64 MiB into an existing
+one, for the memory's bandwidth; a product of two matrices, for the arithmetic rate. XLA reports how
+many bytes the compiled update reads and writes between its kernels, and its number of operations.
+The roofline is the longer of the two times that these would take.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from training.config import read_config
 from training.engine.build import build
 from training.engine.initialize import first_batch
 
-FLOATS = 2**24  # of an array for the bandwidth, 64 MiB: more than any cache holds
+FLOATS = 2**24  # of an array for the bandwidth, 64 MiB: larger than any cache
 SIZE = 1536  # rows and columns of the matrices
 REPEATS = 5  # of each in a round
 
 
 def main():
-    """Prints what was measured in each round, and the median of the figure."""
+    """Prints the measurements of each round, and the median ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-c", "--config", default="config.json")
     parser.add_argument("--rounds", type=int, default=9)
@@ -45,26 +45,26 @@ def main():
     add = jax.jit(lambda total, x: total + x, donate_argnums=0)  # in place: no new pages
     multiply = jax.jit(jnp.matmul)
     total, x, matrix = jnp.ones(FLOATS), jnp.ones(FLOATS), jnp.ones((SIZE, SIZE))
-    figures = []
+    ratios = []
     for number in range(options.rounds + 1):
         state, update = timed(lambda state: experiment.update(state, batch)[0], state)
         total, adding = timed(lambda total: add(total, x), total)
         _, product = timed(lambda _: multiply(matrix, matrix), None)
         bandwidth, rate = 3 * 4 * FLOATS / adding, 2 * SIZE**3 / product
-        figure = update / max(moved / bandwidth, operations / rate)
-        if number > 0:  # the first has compiled
-            figures.append(figure)
+        ratio = update / max(moved / bandwidth, operations / rate)
+        if number > 0:  # the first compiles
+            ratios.append(ratio)
             print(
                 f"update {1000 * update:.1f} ms, memory {bandwidth / 1e9:.1f} GB/s, "
-                f"arithmetic {rate / 1e9:.0f} G/s: {figure:.2f}",
+                f"arithmetic {rate / 1e9:.0f} G/s: {ratio:.2f}",
                 flush=True,
             )
-    spread = f"{min(figures):.2f} to {max(figures):.2f}"
-    print(f"update over the roofline: median {statistics.median(figures):.2f} ({spread})")
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"update over the roofline: median {statistics.median(ratios):.2f} ({spread})")
 
 
 def timed(function, value):
-    """Returns what a function makes of a value, again and again, and the median seconds of it."""
+    """Applies a function to a value repeatedly; returns the result, and the median seconds."""
     times = []
     for _ in range(REPEATS):
         began = time.perf_counter()

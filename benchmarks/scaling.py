@@ -1,10 +1,10 @@
-"""How time and memory grow: with the batch, the parameters, the host's devices, the data set.
+"""Measures how time and memory grow with the batch, the parameters, the devices, the data set.
 
     python benchmarks/scaling.py [batch] [dtype] [calls] [seeds] [parameters] [devices] [data]
 
-Every case is a process of its own, as its peak memory (of the whole process, all libraries
-included) is measured. "data" is two comparisons of 1 million images with 60,000, all generated: the
-time of an epoch as train.py runs it, in turn in one process, and the peak memory less the data.
+Every case runs in its own process, to measure its peak memory (of the whole process, including all
+libraries). "data" compares 1 million with 60,000 generated images: the time of an epoch as train.py
+runs it, in turn in one process, and the peak memory without the data.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from training.engine.progress import Progress
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_BYTES = 28 * 28 + 4  # and its label
 MIB = 2**20  # bytes
-SECONDS = 4  # that the updates of a case are timed for
+SECONDS = 4  # for timing the updates of a case
 ROUNDS = 7
 SMALL, LARGE = 60_000, 1_000_000  # images
 WIDTHS = (112, 681, 2790, 9610)  # of two hidden layers: 0.1, 1, 10 and 100 million parameters
@@ -45,7 +45,7 @@ TINY = ["model.name=mlp", 'model.args={"feat_dims": [32]}', "data_loader.train.a
 
 
 class Generated:
-    """Pictures of noise with random labels, in memory like MNIST's."""
+    """Images of noise with random labels, in memory like MNIST."""
 
     def __init__(self, count):
         random = np.random.default_rng(0)
@@ -53,20 +53,20 @@ class Generated:
         self.labels = random.integers(0, 10, count, np.int32)
 
     def __len__(self):
-        """Returns the number of pictures."""
+        """Returns the number of images."""
         return len(self.labels)
 
     def __getitems__(self, indices):
-        """Returns the pictures at `indices` and their labels."""
+        """Returns the images at `indices` and their labels."""
         return self.images.take(indices, axis=0), self.labels.take(indices)
 
     def __getitem__(self, index):
-        """Returns a picture and its label."""
+        """Returns an image and its label."""
         return self.images[index], self.labels[index]
 
 
 def main():
-    """Prints the tables that are asked for, or all."""
+    """Prints the requested tables, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", help="batch, dtype, ..., data; none: all")
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -90,7 +90,7 @@ def batch():
 
 
 def dtype():
-    """Prints the update of three networks by the type of number they compute in, at batch 512."""
+    """Prints the update of three networks by their compute_dtype, at batch 512."""
     print("\n| network | compute_dtype | ms per update | µs per image | peak memory, MiB |")
     print("|---|---|---|---|---|")
     wide = ["model.name=mlp", 'model.args={"feat_dims": [1024, 1024]}']
@@ -102,22 +102,20 @@ def dtype():
 
 
 def calls():
-    """Prints a tiny network's update by how many are one call, and by where the data are."""
+    """Prints a tiny network's update by steps per call, and by where the data are."""
     print(
         "\n| steps_per_call | cache_on_device | ms per update | µs per image | peak memory, MiB |"
     )
     print("|---|---|---|---|---|")
     for steps in (1, 4, 16):
-        for resident in ("false", "true"):
-            settings = f"training.steps_per_call={steps} data_loader.cache_on_device={resident}"
+        for cached in ("false", "true"):
+            settings = f"training.steps_per_call={steps} data_loader.cache_on_device={cached}"
             found = case([*TINY, *settings.split()])
-            print(
-                f"| {steps} | {resident} | {_times(found, 64)} | {found['peak']:.0f} |", flush=True
-            )
+            print(f"| {steps} | {cached} | {_times(found, 64)} | {found['peak']:.0f} |", flush=True)
 
 
 def seeds():
-    """Prints a tiny network's update by the number of copies trained at once."""
+    """Prints a tiny network's update by the number of seeds trained at once."""
     print(
         "\n| seeds | ms per update | of each, µs per image | peak memory, MiB |\n|---|---|---|---|"
     )
@@ -139,7 +137,7 @@ def parameters():
 
 
 def devices():
-    """Prints the sample's update by the number of devices the host pretends to have."""
+    """Prints the sample's update by the number of emulated devices."""
     print("\n| host devices | ms per update | µs per image | peak memory, MiB |\n|---|---|---|---|")
     for number in (1, 2, 4, 8):
         found = case([], XLA_FLAGS=f"--xla_force_host_platform_device_count={number}")
@@ -147,9 +145,9 @@ def devices():
 
 
 def data():
-    """Prints what an epoch of many images costs per image, against one of few."""
+    """Prints the cost per image of an epoch of many images, compared with one of few."""
     peaks = [case(images)["peak"] - images * IMAGE_BYTES / MIB for images in (SMALL, LARGE)]
-    print("\n| images | train.py's epoch, µs per image | peak memory less the data, MiB |")
+    print("\n| images | train.py's epoch, µs per image | peak memory without the data, MiB |")
     print("|---|---|---|")
     few, many = time_epochs()
     for images, seconds, peak in ((SMALL, few, peaks[0]), (LARGE, many, peaks[1])):
@@ -162,7 +160,7 @@ def data():
 
 
 def case(wanted, **environment):
-    """Returns what `time_updates`, or of a number `peak_of_epoch`, finds in its own process."""
+    """Returns the result of `time_updates`, or `peak_of_epoch` for a number, in a new process."""
     command = [sys.executable, __file__, "--case", json.dumps(wanted)]
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, check=True, stdout=subprocess.PIPE
@@ -189,14 +187,14 @@ def time_updates(overrides):
 def time_epochs():
     """Returns seconds per image of epochs over few images, and over many, a list each.
 
-    In turn: few, many, few. Of the many it is the last batches of an epoch, twice as many as there
-    are of the few; the order of all is drawn for them all the same.
+    In turn: few, many, few. Of the many it runs only the last batches of an epoch, twice as many as
+    the few have; the order is still drawn for all of them.
     """
     few, many = (
         (config, build(config))
         for config in (read_config(ROOT / "config.json", _generated(n)) for n in (SMALL, LARGE))
     )
-    # One compiled update for both; the schedule's length is all they would differ in.
+    # One compiled update for both, as they differ only in the schedule's length.
     many = many[0], many[1]._replace(update=few[1].update)
     state = few[1].init(first_batch(few[1]))
     batches = len(few[1].loaders["train"])
@@ -233,7 +231,7 @@ def peak_memory():
 
 @contextlib.contextmanager
 def quiet():
-    """Yields a folder for logs and a StopSignal; the console is silent meanwhile."""
+    """Yields a folder for logs and a StopSignal; silences the console."""
     with (
         tempfile.TemporaryDirectory() as folder,
         StopSignal() as stop,

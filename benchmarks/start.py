@@ -1,10 +1,10 @@
-"""How long a start takes: from the process's start to the end of the first update.
+"""Measures how long a start takes: from the process's start to the end of the first update.
 
     python benchmarks/start.py [--rounds 5] [-c config.json] [key.path=value ...]
 
-Cold has an empty cache of compiled functions, warm the one that the cold start filled. With a log
-interval of 1 the first update's line is printed once the second is on its way, so the figure is too
-large by about one update.
+A cold start has an empty cache of compiled functions, a warm start the cache of the cold one. With
+a log interval of 1 the first update's line is printed after the second has been dispatched, so the
+result is too large by about one update.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def first_update(options, folder):
                 break
         else:
             raise SystemExit(f"{' '.join(command)} ended without an update")
-        process.stdout.read()  # let it end, so that it leaves its compiled functions
+        process.stdout.read()  # until it ends, so that it writes its compiled functions
     return seconds
 
 

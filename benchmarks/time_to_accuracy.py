@@ -1,9 +1,9 @@
-"""How long until the network is good: from the process's start to a test accuracy, several seeds.
+"""Measures the time from the process's start until a test accuracy is reached, over several seeds.
 
     python benchmarks/time_to_accuracy.py [--seeds 5] [--targets 0.985 0.99] [key.path=value ...]
 
-Every process starts cold, with an empty cache of compiled functions, so importing and compiling
-count. The moment is that of the first epoch whose test accuracy, in the log, is at the target.
+Each process starts with an empty cache of compiled functions, so importing and compiling count. A
+target is reached when the log has the first epoch with that test accuracy.
 """
 
 import argparse
@@ -21,7 +21,7 @@ ACCURACY = re.compile(r"Epoch (\d+) \[test\] accuracy @ ([\d.]+)")
 
 
 def main():
-    """Prints for each seed when it reached the targets, and their mean and spread."""
+    """Prints for each seed when it reached the targets, and the mean over all seeds."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-c", "--config", default="config.json")
     parser.add_argument("--seeds", type=int, default=5)
@@ -34,12 +34,12 @@ def main():
         reached, last = run(options, seed)
         for target, when in reached.items():
             times[target].append(when)
-        shown = ", ".join(f"{target:.2%} {_words(when)}" for target, when in reached.items())
+        shown = ", ".join(f"{target:.2%} {_format(when)}" for target, when in reached.items())
         print(f"seed {seed}: {shown}; in the end {last:.2%}", flush=True)
     for target, all_times in times.items():
-        there = [when for when in all_times if when is not None]
-        mean = f"mean {statistics.mean(there):.1f} s, " if there else ""
-        print(f"{target:.2%}: {mean}reached by {len(there)} of {len(all_times)} seeds")
+        reached = [when for when in all_times if when is not None]
+        mean = f"mean {statistics.mean(reached):.1f} s, " if reached else ""
+        print(f"{target:.2%}: {mean}reached by {len(reached)} of {len(all_times)} seeds")
 
 
 def run(options, seed):
@@ -64,7 +64,7 @@ def run(options, seed):
     return reached, accuracy
 
 
-def _words(when):
+def _format(when):
     return "never" if when is None else f"after {when:.1f} s"
 
 

@@ -1,4 +1,4 @@
-"""What the programs of benchmarks/peers.py share: the data, and how they are asked for an epoch."""
+"""What the programs of benchmarks/peers.py share: the data, and the protocol of requests."""
 
 import gzip
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 DATA = Path(__file__).resolve().parents[2] / "data"
-MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's pixels, in units of white
+MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's pixels, scaled to 0 ... 1
 BATCH = 512
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-4
 
@@ -33,14 +33,14 @@ def batches(images, labels, rng):
 
 
 def serve(parameters, epoch):
-    """Says that the program is ready; then runs an epoch for each line that comes in.
+    """Prints the number of parameters; then runs an epoch for each line of its input.
 
     Args:
-        parameters: their number, told so that networks can be seen to be the same.
+        parameters: their number, to check that all programs have the same network.
         epoch: `() -> (seconds, mean loss)`
     """
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever else is printed is no answer
+    os.dup2(2, 1)  # other output is not an answer
     print(json.dumps({"parameters": int(parameters)}), file=answers, flush=True)
     for _ in sys.stdin:
         seconds, loss = epoch()

@@ -139,8 +139,8 @@ def main():
     """Serves epochs of a network."""
     (name,) = sys.argv[1:]
     model = {"sample": Sample, "lenet": Lenet, "vit": Vit, "mlp": Mlp}[name](rngs=nnx.Rngs(0))
-    rule = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    optimizer = nnx.Optimizer(model, rule, wrt=nnx.Param)
+    transformation = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)
     metrics = nnx.MultiMetric(accuracy=nnx.metrics.Accuracy(), loss=nnx.metrics.Average("loss"))
     images, labels = training_set()
     images, labels, rng = images[..., None], labels.astype(np.int32), np.random.default_rng(0)

@@ -47,7 +47,7 @@ def lenet(x):
 
 
 class Position(layers.Layer):
-    """Adds what is learnt of each position."""
+    """Adds a learned vector to each position."""
 
     def build(self, shape):
         self.table = self.add_weight(shape=shape[1:], initializer=keras.initializers.RandomNormal())
