@@ -1,4 +1,4 @@
-"""Prints what 8, 64 and 1,024 devices would take, on paper; docs/many_devices.md has the reasons.
+"""Estimates what 8, 64 and 1,024 devices would take; docs/many_devices.md has the reasons.
 
 python examples/cluster/on_paper.py
 
@@ -14,18 +14,18 @@ MEMORY = 80e9  # bytes of a device
 INSIDE = 450e9  # bytes/s between a machine's devices: NVLink 4, one way
 INFINIBAND = 400e9  # bytes/s into a machine: 400 Gbit/s for each of its devices
 ETHERNET = 12.5e9  # bytes/s into a machine: 100 Gbit/s
-HOP_INSIDE, HOP_BETWEEN = 0.5e-6, 5e-6  # s for a message to get to the next device, machine
+HOP_INSIDE, HOP_BETWEEN = 0.5e-6, 5e-6  # s for a message to the next device, machine
 STORAGE = 1e9  # bytes/s that one process reads or writes
 NUMBER = 4  # bytes of a weight, of its gradient and of each of AdamW's two averages
-FAILURE = 54 * 24 * 16384 / 419  # hours of a device between two failures
+FAILURE = 54 * 24 * 16384 / 419  # device hours between two failures
 
 
 class Network(NamedTuple):
-    """What is to be trained."""
+    """A network to be trained."""
 
     name: str
     parameters: float
-    least: float  # s of an update's computing, however few examples a device has
+    least: float  # s that an update computes, however few examples a device has
     tokens: float  # of a device in an update; where 0, the batch is fixed
     batch: int = 0  # examples in an update, of all devices together
 
@@ -75,9 +75,10 @@ def computing(network):
 
 
 def ring(number_of_bytes, devices):
-    """Returns the bytes that each device sends its neighbour until all have the sum.
+    """Returns the bytes that each device sends to its neighbour until all have the sum.
 
-    Of as many parts as devices, all but one are handed on to be added up, then to be told.
+    The array has one part per device. Each device sends all but one, first to be summed, then to be
+    shared.
     """
     return 2 * (devices - 1) / devices * number_of_bytes
 
@@ -85,7 +86,7 @@ def ring(number_of_bytes, devices):
 def all_reduce(number_of_bytes, devices, link):
     """Returns the seconds in which all devices get the sum of what each has.
 
-    A ring enters and leaves each machine once. What is small goes up and down a tree of machines
+    A ring enters and leaves each machine once. Small arrays are sent through a tree of machines
     instead, where the hops take longer than the bytes (the model of NCCL's src/graph/tuning.cc).
     """
     machines = max(1, devices / MACHINE)
@@ -95,10 +96,10 @@ def all_reduce(number_of_bytes, devices, link):
 
 
 def memory_line(network, shards):
-    """Returns a line of the second table, without what the network's layers remember."""
+    """Returns a line of the second table, without the activations of the network."""
     array = NUMBER * network.parameters
     kept = 3 * array / shards  # weights and AdamW's averages
-    whole = array if shards > 1 else 0  # weights put together for the network
+    whole = array if shards > 1 else 0  # weights gathered for the network
     total = kept + whole + array
     fits = "" if total < MEMORY else "  too much"
     parts = "  ".join(short(one, "B") for one in (kept, whole, array, total))
@@ -106,14 +107,14 @@ def memory_line(network, shards):
 
 
 def checkpoint_line(network):
-    """Returns a line of the third table: its size, how long it takes, bytes that all read."""
+    """Returns a line of the third table: size, seconds to write, bytes that all processes read."""
     kept = 3 * NUMBER * network.parameters
     read = "  ".join(short(kept * processes, "B") for processes in (8, 64, 1024))
     return f"{network.name:<12}  {short(kept, 'B')}  {short(kept / STORAGE, 's')}    {read}"
 
 
 def short(value, unit):
-    """Returns a number of bytes or seconds to three digits, in the multiple that suits it."""
+    """Returns a number of bytes or seconds with three digits and an SI prefix."""
     if value == 0:
         return "-".rjust(7)
     power = math.floor(math.log10(value) / 3)

@@ -1,9 +1,9 @@
-"""Two networks that train each other: a generator of digits, and a discriminator of its pictures.
+"""A generative adversarial network: a generator of digits, and a discriminator of its images.
 
-The generator makes pictures from noise; the discriminator tells them from real ones. Each is
-trained against the other (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661), here as two
-rules of the config: which loss trains which named part of the parameters. One pass forward serves
-both, so the two are updated at the same time.
+The generator makes images from noise; the discriminator distinguishes them from real ones. Each is
+trained against the other (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661), here by two
+optimizer groups of the config: each names a loss and the parameters that it trains. One forward
+pass serves both, so the two are updated in the same step.
 """
 
 import jax
@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from model.modules import Layers, as_float, conv2d, layer_norm, linear, located
 from training.loss import binary_cross_entropy
 
-EVALUATION_SEED = 0  # of the noise outside training, which is always the same
-SLOPE = 0.2  # of a leaky ReLU below zero
+EVALUATION_SEED = 0  # of the noise in evaluation, which is always the same
+SLOPE = 0.2  # of the leaky ReLU below zero
 
 
 def gan(
@@ -26,17 +26,17 @@ def gan(
     key=None,
     train=False,
 ):
-    """Makes as many pictures as come in, and judges both those that came in and those it made.
+    """Generates as many images as it is given, and classifies both as real or generated.
 
     Args:
-        x: (batch, channels, height, width) real pictures in [-1, 1]; sides are multiples of 4
-        noise_size: number of normally distributed numbers a picture is made from
-        generator_features: number of features the generator begins with
+        x: (batch, channels, height, width) real images in [-1, 1]; sides are multiples of 4
+        noise_size: number of normally distributed numbers from which an image is made
+        generator_features: number of features of the generator's first layer
         discriminator_features: number of features of the discriminator's first layer
 
     Returns:
-        outputs: {"real": (batch,) logits of being real for the real pictures, "fake": (batch,) for
-            the generated ones, "images": (batch, channels, height, width) the generated ones}
+        outputs: {"real": (batch,) logits of the real images being real, "fake": (batch,) of the
+            generated ones, "images": (batch, channels, height, width) the generated ones}
         params: {"generator": ..., "discriminator": ...}
 
     Raises:
@@ -59,25 +59,25 @@ def gan(
 
 
 def generator(noise, shape, features=64, *, params=None, key=None, train=False):
-    """Makes pictures from noise.
+    """Makes images from noise.
 
     Args:
         noise: (batch, noise size)
-        shape: (channels, height, width) of a picture; height and width are multiples of 4
-        features: number of features it begins with, at a quarter of the height and width
+        shape: (channels, height, width) of an image; height and width are multiples of 4
+        features: number of features of its first layer, at a quarter of the height and width
 
     Returns:
         images: (batch, channels, height, width) in [-1, 1]
         params: the generator's parameters
 
     Raises:
-        ValueError: a side of the pictures is no multiple of 4.
+        ValueError: height or width is not a multiple of 4.
     """
     layer = Layers(params, key, train)
     channels, height, width = shape
     if height % 4 or width % 4:
         raise ValueError(
-            f"{located('generator')}: pictures of {height} x {width} pixels, "
+            f"{located('generator')}: images of {height} x {width} pixels, "
             "expected multiples of 4. Crop or pad them."
         )
     x = layer("seed", linear, noise, height // 4 * (width // 4) * features)
@@ -90,14 +90,14 @@ def generator(noise, shape, features=64, *, params=None, key=None, train=False):
 
 
 def discriminator(x, features=16, *, params=None, key=None, train=False):
-    """Judges whether pictures are real.
+    """Classifies images as real or generated.
 
     Args:
         x: (batch, channels, height, width) in [-1, 1]
         features: number of features of its first layer
 
     Returns:
-        logits: (batch,) log-odds of a picture being real
+        logits: (batch,) log-odds of an image being real
         params: the discriminator's parameters
     """
     layer = Layers(params, key, train)
@@ -112,7 +112,7 @@ def discriminator(x, features=16, *, params=None, key=None, train=False):
 def enlarge(x):
     """Doubles height and width: four features become a square of four pixels.
 
-    Shi et al. 2016, https://arxiv.org/abs/1609.05158. Many times as fast on a CPU as a transposed
+    Shi et al. 2016, https://arxiv.org/abs/1609.05158. On a CPU much faster than a transposed
     convolution.
 
     Args:
@@ -126,11 +126,11 @@ def enlarge(x):
 
 
 def generator_loss(outputs, targets):
-    """Computes -log of the probability that the discriminator gives a generated picture to be real.
+    """Computes -log of the discriminator's probability that a generated image is real.
 
     Args:
-        outputs: of `gan`.
-        targets: are not used.
+        outputs: those of `gan`.
+        targets: unused.
 
     Returns:
         (batch,) values in nats.
@@ -139,24 +139,24 @@ def generator_loss(outputs, targets):
 
 
 def discriminator_loss(outputs, targets):
-    """Computes -log of the probability given to the truth, for a real and a generated picture.
+    """Computes -log of the probability of the right answer, for a real and a generated image.
 
     Args:
-        outputs: of `gan`.
-        targets: are not used.
+        outputs: those of `gan`.
+        targets: unused.
 
     Returns:
-        (batch,) values in nats; 2 log 2 = 1.386 is blind guessing.
+        (batch,) values in nats; 2 log 2 = 1.386 for a discriminator that guesses.
     """
     return binary_cross_entropy(outputs["real"], 1.0) + binary_cross_entropy(outputs["fake"], 0.0)
 
 
 def fooled(outputs, targets):
-    """Tells whether the discriminator takes the generated picture to be real.
+    """Returns 1 where the discriminator takes the generated image for a real one, else 0.
 
     Args:
-        outputs: of `gan`.
-        targets: are not used.
+        outputs: those of `gan`.
+        targets: unused.
 
     Returns:
         (batch,) of 0.0 and 1.0.

@@ -7,7 +7,7 @@ import jax
 
 
 class CNN(eqx.Module):
-    """Two convolutions and two linear layers, as anybody would write them with Equinox."""
+    """Two convolutions and two linear layers, as its users write them with Equinox."""
 
     conv1: eqx.nn.Conv2d
     norm1: eqx.nn.BatchNorm
@@ -28,7 +28,7 @@ class CNN(eqx.Module):
         self.head = eqx.nn.Linear(64, classes, key=keys[3])
 
     def __call__(self, x, state, key):
-        """Returns the logits, (classes,), of one (1, height, width) picture, and the state."""
+        """Returns the logits, (classes,), of one (1, height, width) image, and the state."""
         x, state = self.norm1(self.conv1(x), state)
         x, state = self.norm2(self.conv2(jax.nn.relu(x)), state)
         x = jax.nn.relu(self.hidden(jax.nn.relu(x).reshape(-1)))
@@ -36,12 +36,12 @@ class CNN(eqx.Module):
 
 
 def cnn(x, features=16, classes=10, *, params=None, key=None, train=False):
-    """Classifies (batch, 1, 28, 28) images: the network above, as `model/` has its own."""
+    """Classifies (batch, 1, 28, 28) images with the network above, by this project's protocol."""
     make = partial(eqx.nn.make_with_state(CNN), features, classes)
     if params is None:
         weights, stats = eqx.filter(make(key), eqx.is_array)
         params = {"weights": weights, "stats": stats}
-    model, _ = eqx.filter_eval_shape(lambda: make(jax.random.key(0)))  # draws nothing
+    model, _ = eqx.filter_eval_shape(lambda: make(jax.random.key(0)))  # makes no arrays
     model = eqx.nn.inference_mode(eqx.combine(params["weights"], model), not train)
     keys = jax.random.split(key, x.shape[0]) if train else None
     y, stats = jax.vmap(model, (0, None, 0), (0, None), "batch")(x, params["stats"], keys)

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 
 
 def logits(x, features, classes, train):
-    """Two convolutions and two linear layers, as anybody would write them with Haiku.
+    """Two convolutions and two linear layers, as its users write them with Haiku.
 
-    Returns the logits, (batch, classes), of (batch, height, width, channels) pictures.
+    Returns the logits, (batch, classes), of (batch, height, width, channels) images.
     """
     for size in (features, 2 * features):
         x = hk.Conv2D(size, 3, stride=2)(x)
@@ -20,7 +20,7 @@ def logits(x, features, classes, train):
 
 
 def cnn(x, features=16, classes=10, *, params=None, key=None, train=False):
-    """Classifies (batch, 1, 28, 28) images: the network above, as `model/` has its own."""
+    """Classifies (batch, 1, 28, 28) images with the network above, by this project's protocol."""
     network, x = hk.transform_with_state(logits), jnp.moveaxis(x, 1, -1)
     if params is None:
         weights, stats = network.init(key, x, features, classes, True)

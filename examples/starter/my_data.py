@@ -1,4 +1,4 @@
-"""Your data. What stands here makes some up, so that everything runs at once; put yours there."""
+"""Your data. This class generates some, so that everything runs at once; replace it by yours."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ EXAMPLES = {"train": 2000, "test": 500}
 
 
 class MyData:
-    """Points of a plane; the class tells whether a point lies in the circle around the middle.
+    """Points in a plane, with two classes: outside and inside a circle around the origin.
 
     Args:
         split: "train" or "test".
@@ -27,5 +27,5 @@ class MyData:
         return len(self.labels)
 
     def __getitem__(self, index):
-        """Returns an example: the input, an array of one shape for all, and the target."""
+        """Returns an example: the input, an array of the same shape in all examples; the target."""
         return self.points[index], self.labels[index]

@@ -1,4 +1,4 @@
-"""Your network. `model/model.py` has others to begin with, `model/modules` the layers."""
+"""Your network. `model/model.py` has others to start from, `model/modules` has the layers."""
 
 from jax.nn import gelu
 
@@ -16,7 +16,7 @@ def network(x, features=32, classes=2, drop_rate=0.1, *, params=None, key=None, 
 
     Returns:
         logits: (batch, classes)
-        params: what it wants next time; `params=None` makes them from `key`
+        params: the parameters for the next call; `params=None` makes them from `key`
     """
     layer = Layers(params, key, train)
     x = gelu(layer("hidden1", linear, x, features))

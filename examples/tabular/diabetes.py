@@ -1,8 +1,8 @@
-"""Regression on a table: how far diabetes has gone a year on, and how sure that is.
+"""Regression on a table: the progression of diabetes after a year, with its uncertainty.
 
 The 442 patients of scikit-learn's `load_diabetes` (Efron et al. 2004,
 https://arxiv.org/abs/math/0406456): nine measurements and the sex, and the disease's progression
-as a number from 25 to 346. The network gives a normal distribution rather than a number.
+as a number from 25 to 346. The network predicts a normal distribution rather than a number.
 """
 
 import jax
@@ -13,16 +13,16 @@ from model.modules import Layers, dropout, embedding, linear
 from training.metrics import aggregated
 from utils import UserError
 
-UNIT = 100.0  # of the targets, so that they and their spread are near 1
+UNIT = 100.0  # of the targets, so that they and their standard deviation are near 1
 
 
 class Diabetes:
-    """The patients of one split; measurements are standardised by those of the training split.
+    """The patients of one split, standardised with the mean and deviation of the training split.
 
     Args:
         split: "train" or "test".
-        test_share: share of the patients that are for testing.
-        seed: of the drawing of lots.
+        test_share: fraction of the patients in the test split.
+        seed: of the random split.
 
     Attributes:
         numbers: (patients, 9) float32: age, body mass index, blood pressure, six of blood serum.
@@ -48,9 +48,9 @@ class Diabetes:
         rows = {"test": order[:border], "train": order[border:]}
         is_sex = np.arange(table.shape[1]) == 1
         numbers = table[:, ~is_sex]
-        mean, spread = numbers[rows["train"]].mean(0), numbers[rows["train"]].std(0)
+        mean, deviation = numbers[rows["train"]].mean(0), numbers[rows["train"]].std(0)
         chosen = rows[split]
-        self.numbers = ((numbers[chosen] - mean) / spread).astype(np.float32)
+        self.numbers = ((numbers[chosen] - mean) / deviation).astype(np.float32)
         self.sex = table[chosen, 1].astype(np.int32) - 1
         self.progression = (progression[chosen] / UNIT).astype(np.float32)
 
@@ -59,13 +59,13 @@ class Diabetes:
         return len(self.progression)
 
     def __getitem__(self, index):
-        """Returns a patient: two inputs by name, and the target."""
+        """Returns a patient: a dict of two inputs, and the target."""
         inputs = {"numbers": self.numbers[index], "sex": self.sex[index]}
         return inputs, self.progression[index]
 
 
 def network(x, feat_dims=(32, 32), drop_rate=0.1, *, params=None, key=None, train=False):
-    """Gives a normal distribution of the target for each patient.
+    """Predicts a normal distribution of the target for each patient.
 
     Args:
         x: {"numbers": (batch, numbers), "sex": (batch,) integers, 0 or 1}
@@ -86,10 +86,10 @@ def network(x, feat_dims=(32, 32), drop_rate=0.1, *, params=None, key=None, trai
 
 
 def normal_log_likelihood(outputs, targets):
-    """Computes -log of the probability density that the distribution gives to the target.
+    """Computes -log of the predicted probability density at the target.
 
     Args:
-        outputs: of `network`.
+        outputs: those of `network`.
         targets: (batch,).
 
     Returns:
@@ -100,36 +100,36 @@ def normal_log_likelihood(outputs, targets):
     return (square + log_variance + jnp.log(2 * jnp.pi)) / 2
 
 
-def _share_explained(total, weight):
+def _r_squared_of(total, weight):
     error, target, square = total
     return float(1 - error / (square - target**2 / weight))
 
 
-@aggregated(_share_explained)
+@aggregated(_r_squared_of)
 def r_squared(outputs, targets):
-    """Tells what share of the targets' variance the means explain (R², determination).
+    """Computes R², the fraction of the targets' variance that the means explain.
 
     Args:
-        outputs: of `network`.
+        outputs: those of `network`.
         targets: (batch,).
 
     Returns:
-        (batch, 3): squared error, target, its square; finished: a number up to 1, and 0 for a
-        network that knows no more than the targets' mean.
+        (batch, 3): squared error, target, its square; aggregated: a number up to 1, which is 0
+        for a network that predicts the targets' mean.
     """
     error = targets - outputs["mean"]
     return jnp.stack([jnp.square(error), targets, jnp.square(targets)], -1)
 
 
 def within_one_deviation(outputs, targets):
-    """Tells whether the target is as near to the mean as the distribution's standard deviation.
+    """Returns 1 where the target is within one standard deviation of the mean, else 0.
 
     Args:
-        outputs: of `network`.
+        outputs: those of `network`.
         targets: (batch,).
 
     Returns:
-        (batch,) of 0.0 and 1.0; on average 0.68 if the network knows how sure it is.
+        (batch,) of 0.0 and 1.0; 0.68 on average if the predicted deviations are right.
     """
     near = jnp.square(targets - outputs["mean"]) <= jnp.exp(outputs["log_variance"])
     return near.astype(jnp.float32)

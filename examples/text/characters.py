@@ -1,7 +1,7 @@
-"""A network that writes: it gives the probability of every next character of a text.
+"""A character-level language model: it predicts the next character of a text.
 
-A small transformer (https://arxiv.org/abs/1706.03762, decoder only) on ASCII codes, with all that
-`train.py` asks for: the data set, how its samples become a batch, the network and a metric.
+A small transformer (https://arxiv.org/abs/1706.03762, decoder only) on ASCII codes, with everything
+that its config names: the data set, the collate function, the network and a metric.
 """
 
 from pathlib import Path
@@ -15,28 +15,28 @@ from training.loss import cross_entropy
 from training.metrics import aggregated
 from utils import UserError
 
-CODES = 128  # of ASCII: the code of a character is its token, so there is no table to keep
+CODES = 128  # of ASCII: the code of a character is its token, so no vocabulary is needed
 
 
 class Text:
-    """Windows over a text; the aim of each position is the character that follows it.
+    """Windows of a text; the target of each position is the character that follows it.
 
-    Windows may overlap. A character that an earlier window has had before is not counted again, so
-    that whatever the stride, every character of the text but the first counts exactly once, and
-    most of them with at least `context - stride` characters before them.
+    Windows may overlap. A character that an earlier window has counted is not counted again: for
+    any stride, every character of the text but the first counts exactly once, and most of them with
+    at least `context - stride` characters before them.
 
     Args:
         path: text file of ASCII characters.
-        split: "train", its beginning, or "test", its end.
+        split: "train", the beginning of the text, or "test", its end.
         context: characters in a window.
-        stride: characters from the beginning of a window to that of the next.
-        test_share: share of the text that is the end.
+        stride: characters from the start of a window to the start of the next.
+        test_share: fraction of the text in the test split.
 
     Attributes:
         codes: (characters,) int32, the split's text.
 
     Raises:
-        UserError: the file is missing, too short or not ASCII; or the arguments do not fit.
+        UserError: the file is missing, too short or not ASCII; or an argument is out of range.
     """
 
     def __init__(self, path, split, context=128, stride=128, test_share=0.1):
@@ -64,17 +64,17 @@ class Text:
         codes = self.codes[start : start + self.context + 1]
         missing = self.context + 1 - len(codes)
         weight = np.ones(self.context, np.float32)
-        weight[len(codes) - 1 :] = 0  # the text has ended
-        weight[: self.context - self.stride if index else 0] = 0  # an earlier window had them
+        weight[len(codes) - 1 :] = 0  # behind the end of the text
+        weight[: self.context - self.stride if index else 0] = 0  # counted by an earlier window
         codes = np.pad(codes, (0, missing))
         return codes[:-1], codes[1:], weight
 
 
 def weighted(samples):
-    """Puts a batch together whose positions have weights: a collate function.
+    """Stacks samples into a batch with a weight for each position: a collate function.
 
     Args:
-        samples: list of (input, target, weight), arrays of one shape.
+        samples: list of (input, target, weight), arrays of the same shape.
 
     Returns:
         {"inputs": (batch, ...), "targets": (batch, ...), "weight": (batch, ...)}
@@ -87,11 +87,11 @@ def writer(
     x, context=128, features=64, depth=2, heads=4, drop_rate=0.0,
     *, params=None, key=None, train=False
 ):  # fmt: skip
-    """Gives the probabilities of the character that follows each position, from those up to it.
+    """Predicts the character after each position from the characters up to that position.
 
     Args:
         x: (batch, length) integers, ASCII codes; the length is at most `context`
-        context: the most characters it can see
+        context: largest number of characters that it can attend to
         features: number of features of each position
         depth: number of transformer blocks
         heads: number of attention heads; they share the features equally
@@ -114,14 +114,14 @@ def writer(
 
 @aggregated(lambda total, weight: float(np.exp(np.mean(total) / weight)))
 def perplexity(logits, codes):
-    """Tells among how many equally likely characters a guess as good would have to choose.
+    """Computes the perplexity: the number of equally likely characters of the same uncertainty.
 
     Args:
         logits: (batch, length, 128).
-        codes: (batch, length) integers, the right characters.
+        codes: (batch, length) integers, the characters to be predicted.
 
     Returns:
-        (batch, length) values in nats; finished: exp of their mean, from 1.
+        (batch, length) values in nats; aggregated: exp of their mean, at least 1.
     """
     return cross_entropy(logits, codes)
 
@@ -133,5 +133,5 @@ def _read(path):
         raise UserError(f"{path}: cannot read the text: {error.strerror}.") from None
     if codes.max(initial=0) >= CODES:
         at = int(np.argmax(codes >= CODES))
-        raise UserError(f"{path}: byte {at} is no ASCII character. Replace what is not ASCII.")
+        raise UserError(f"{path}: byte {at} is not an ASCII character. Replace all that are not.")
     return codes

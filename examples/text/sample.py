@@ -1,6 +1,6 @@
-"""Writes on with a trained network, character by character.
+"""Continues a text with a trained network, character by character.
 
-python examples/text/sample.py                                       the run written to last
+python examples/text/sample.py                                       the latest run
 python examples/text/sample.py -w saved/Gospels/<run> --prompt "And it came to pass"
 python examples/text/sample.py --characters 1000 --temperature 0.7 --seed 1
 """
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `python FILE` lo
 import utils
 from training.config import read_config
 
-# The run's code must be found before anything imports the template's: hence imports in functions.
+# Imports in functions: the path to the run's own code must be set before they import `model`.
 
 
 def main(argv=None):
@@ -37,26 +37,26 @@ def parse_arguments(argv):
     )
     parser.add_argument(
         "-w", "--weights", default="latest", metavar="PATH",
-        help="a checkpoint, a run folder, or 'latest' (the default): the run written to last",
+        help="a checkpoint, a run folder, or 'latest' (the default): the latest run",
     )  # fmt: skip
     parser.add_argument("--prompt", default="\n", help="ASCII text to begin with")
-    parser.add_argument("--characters", type=int, default=500, help="to be written")
+    parser.add_argument("--characters", type=int, default=500, help="number of characters to write")
     parser.add_argument(
         "--temperature", type=float, default=0.8,
-        help="0: always the likeliest character; 1: as probable as the network has it",
+        help="0: always the most likely character; 1: the network's own probabilities",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
 
 def write(options):
-    """Yields the prompt, then the characters that a run's network adds, one by one.
+    """Yields the prompt, then the characters that a run's network adds to it, one by one.
 
     Args:
         options: weights, prompt, characters, temperature and seed, see `parse_arguments`.
 
     Raises:
-        UserError: there is no such run, its network writes no text, or the prompt is not ASCII.
+        UserError: there is no such run, its network writes no text, or an option is wrong.
     """
     from training.checkpoint.naming import find
     from training.checkpoint.reading import read
@@ -89,7 +89,7 @@ def write(options):
 
     @jax.jit
     def next_code(window, last, key):
-        """The character after position `last`; what stands behind that is not seen by it."""
+        """Returns the character after position `last`, which does not depend on later ones."""
         logits = experiment.forward(params, window[None], None, False)[0][0, last]
         if options.temperature == 0:
             return logits.argmax()

@@ -1,4 +1,4 @@
-"""Each example trains, is evaluated and leaves nothing, as `--check` does it."""
+"""Each example trains and is evaluated by `--check`, which leaves no files."""
 
 import pytest
 
@@ -47,5 +47,5 @@ def test_an_example_makes_a_step_and_is_evaluated(
 
 
 def test_every_config_of_the_examples_is_tried():
-    there = {str(path.relative_to(EXAMPLES).with_suffix("")) for path in EXAMPLES.rglob("*.json")}
-    assert there - {"starter/config"} == set(CONFIGS)  # the starter's: test_new_project.py
+    found = {str(path.relative_to(EXAMPLES).with_suffix("")) for path in EXAMPLES.rglob("*.json")}
+    assert found - {"starter/config"} == set(CONFIGS)  # the starter's: test_new_project.py

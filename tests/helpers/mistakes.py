@@ -1,4 +1,4 @@
-"""What newcomers write: networks, losses and data sets, each with its own mistake."""
+"""Networks, losses and data sets as newcomers write them, each with a mistake."""
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +111,7 @@ class NoLength:
 
 
 class WithNan(IdxImages):
-    """A number is missing in one picture."""
+    """One pixel of one image is NaN."""
 
     def __init__(self, root, split):
         super().__init__(root, split)

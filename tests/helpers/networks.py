@@ -11,7 +11,7 @@ from model.modules import Layers, batch_norm, dropout, linear
 
 
 def network(x, features=16, *, params=None, key=None, train=False):
-    """A network with everything a checkpoint has to hold: statistics, and keys for dropout."""
+    """A network with all that a checkpoint contains: statistics, and keys for dropout."""
     layer = Layers(params, key, train)
     y = layer("hidden", linear, x.reshape(len(x), -1), features)
     y = jax.nn.relu(layer("norm", batch_norm, y))
@@ -20,13 +20,13 @@ def network(x, features=16, *, params=None, key=None, train=False):
 
 
 def negatives(samples):
-    """A collate function: the pictures with black and white exchanged."""
+    """A collate function: the images with black and white exchanged."""
     inputs, targets = zip(*samples, strict=True)
     return {"inputs": 255 - np.stack(inputs), "targets": np.stack(targets)}
 
 
 def logarithm(x, *, params=None, key=None, train=False):
-    """A network whose second layer takes the logarithm of what may be negative."""
+    """A network whose second layer takes the logarithm of negative numbers, too."""
     layer = Layers(params, key, train)
     y = layer("hidden", linear, x.reshape(len(x), -1), 16)
     y = layer("logarithm", _logarithm, y)
@@ -34,7 +34,7 @@ def logarithm(x, *, params=None, key=None, train=False):
 
 
 def root_of_zero(x, *, params=None, key=None, train=False):
-    """A network that is finite, while the gradient of its first layer is not."""
+    """A network with finite outputs, but a gradient of its first layer that is not finite."""
     layer = Layers(params, key, train)
     y = layer("hidden", linear, x.reshape(len(x), -1), 16)
     y = layer("root", _root, y)
@@ -50,14 +50,14 @@ def _root(x, *, params=None, key=None, train=False):
 
 
 class Signalling(IdxImages):
-    """Sends its own process a signal while the batch is read whose number SIGNAL_AT holds."""
+    """Sends its own process a signal while reading a batch: SIGNAL_AT=SIGNAL@NUMBER."""
 
     def __init__(self, root, split):
         super().__init__(root, split)
         self.reads = 0
 
     def __getitems__(self, indices):
-        """Returns a batch, and sends the signal if it is the one."""
+        """Returns a batch, and sends the signal if it has that number."""
         number, _, at = os.environ.get("SIGNAL_AT", "").partition("@")
         if at and self.reads == int(at):
             os.kill(os.getpid(), getattr(signal, number))
@@ -66,21 +66,21 @@ class Signalling(IdxImages):
 
 
 class Changing(IdxImages):
-    """Has its pictures as uint8 in the first epoch of 8 batches, and as float32 from then on."""
+    """Returns images as uint8 in the first epoch of 8 batches, and as float32 afterwards."""
 
     def __init__(self, root, split):
         super().__init__(root, split)
         self.reads = 0
 
     def __getitems__(self, indices):
-        """Returns a batch; the first read of all makes the parameters."""
+        """Returns a batch; the very first one is read to initialise the parameters."""
         self.reads += 1
         images, labels = super().__getitems__(indices)
         return images if self.reads <= 9 else images.astype(np.float32), labels
 
 
 def unlucky(x, *, params=None, key=None, train=False):
-    """A network that is not finite in a tenth of its updates, by its key."""
+    """A network that is not finite in a tenth of its updates, depending on the key."""
     layer = Layers(params, key, train)
     y = layer("luck", _luck, layer("hidden", linear, x.reshape(len(x), -1), 16))
     return layer("out", linear, y, 10), layer.params

@@ -1,10 +1,10 @@
-"""What layers should compute, written with NumPy in float64 as plainly as it goes."""
+"""The layers in NumPy and float64, written as simply as possible."""
 
 import numpy as np
 
 
 def windows(x, size, stride, padding, fill=0.0):
-    """(batch, height, width, channels) to (batch, rows, columns, channels, *size)."""
+    """Returns the windows of x, (batch, rows, columns, channels, *size)."""
     both = (width if np.iterable(width) else (width, width) for width in padding)
     widths = ((0, 0), *both, (0, 0))
     padded = np.pad(x.astype(np.float64), widths, constant_values=fill)
@@ -13,7 +13,7 @@ def windows(x, size, stride, padding, fill=0.0):
 
 
 def conv2d(x, kernel, bias, stride, padding, groups):
-    """The kernel is (height, width, channels // groups, features)."""
+    """Convolves x with a kernel of shape (height, width, channels // groups, features)."""
     under = windows(x, kernel.shape[:2], stride, padding)
     groups_of_channels = np.split(under, groups, axis=3)
     groups_of_features = np.split(kernel.astype(np.float64), groups, axis=3)
@@ -39,25 +39,25 @@ def max_pool(x, size, stride, padding):
 
 
 def average_pool(x, size, stride, padding):
-    """The mean of the pixels under each window; padding is not counted."""
+    """Returns the mean of the pixels in each window, without padding."""
     under = windows(x, (size, size), stride, (padding, padding), np.nan)
     return np.nanmean(under, (-1, -2))
 
 
 def standardise(x, axes, epsilon):
-    """To mean 0 and variance 1 over the axes."""
+    """Normalises to mean 0 and variance 1 over the axes."""
     x = x.astype(np.float64)
     return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + epsilon)
 
 
 def softmax(x):
-    """Over the last axis."""
+    """Computes the softmax over the last axis."""
     powers = np.exp(x - x.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
 
 def attention(x, context, params, heads, mask):
-    """Multi-head attention; the mask is (batch, 1, length, context length), True where it looks."""
+    """Computes multi-head attention; mask: (batch, 1, length, context length), True to attend."""
 
     def project(name, values):
         y = values @ params[name]["kernel"].astype(np.float64) + params[name]["bias"]

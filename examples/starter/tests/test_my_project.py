@@ -1,4 +1,4 @@
-"""That the project hangs together: change what you like, and keep these passing."""
+"""Tests for any data and any network: change what you like, and keep these passing."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from training.engine.build import build
 from training.engine.initialize import first_batch
 
 CONFIG = str(Path(__file__).parents[1] / "config.json")
-EPOCHS = 2  # enough to see that it learns
+EPOCHS = 2  # enough for the loss to fall
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def finished_run(tmp_path):
     return next(tmp_path.glob("*/*"))
 
 
-def test_the_loss_falls_and_a_run_can_go_on(finished_run):
+def test_the_loss_falls_and_a_run_can_be_resumed(finished_run):
     assert train.main(["--resume", str(finished_run), f"training.epochs={EPOCHS + 1}"]) == 0
     lines = map(json.loads, (finished_run / "metrics.jsonl").read_text().splitlines())
     losses = [line["epoch_train_loss"] for line in lines if "epoch_train_loss" in line]
@@ -36,14 +36,14 @@ def test_the_loss_falls_and_a_run_can_go_on(finished_run):
     assert losses[-1] < losses[0]
 
 
-def test_what_the_network_returns_as_params_is_what_it_wants_next_time(experiment):
+def test_the_params_that_the_network_returns_are_those_for_its_next_call(experiment):
     inputs = first_batch(experiment)["inputs"]
-    made, params = experiment.forward(None, inputs, jax.random.key(0), False)
-    again, _ = experiment.forward(params, inputs, None, False)
-    jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, rtol=1e-5), made, again)
+    first, params = experiment.forward(None, inputs, jax.random.key(0), False)
+    second, _ = experiment.forward(params, inputs, None, False)
+    jax.tree.map(lambda *pair: np.testing.assert_allclose(*pair, rtol=1e-5), first, second)
 
 
-def test_training_and_test_data_have_one_shape(experiment):
+def test_training_and_test_data_have_the_same_shape(experiment):
     first, second = (
         next(experiment.loaders[split].batches(epoch=1)) for split in ("train", "test")
     )

@@ -1,4 +1,4 @@
-"""The example in examples/gan: two networks that train each other, by two rules of a config."""
+"""The example in examples/gan: two networks trained by two optimizer groups of a config."""
 
 import json
 import shutil
@@ -48,16 +48,16 @@ def finished_run(mnist, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def updates(mnist, tmp_path_factory):
-    """Three updates, one rule idle in each of the first two: (before, after, batch, key) each."""
+    """Three updates, one group idle in each of the first two: (before, after, batch, key) each."""
     folder = tmp_path_factory.mktemp("updates")
     values = gan_config(mnist, folder)
-    for part, rule in values["training"]["optimizer_groups"].items():
+    for part, group in values["training"]["optimizer_groups"].items():
         rate = {"name": f"{__name__}:{part}_rate"}
-        rule["optimizer"] = {"name": "sgd", "args": {"learning_rate": rate}}
+        group["optimizer"] = {"name": "sgd", "args": {"learning_rate": rate}}
     (folder / "config.json").write_text(json.dumps(values))
     experiment = build(read_config(folder / "config.json"))
     *_, batch = experiment.loaders["train"].batches(epoch=1)
-    assert 0 < batch["weight"].sum() < BATCH_SIZE  # the padding must count for nothing
+    assert 0 < batch["weight"].sum() < BATCH_SIZE  # with padding, which must not count
     state = experiment.init(batch)
     done = []
     for number in range(3):
@@ -69,13 +69,13 @@ def updates(mnist, tmp_path_factory):
 
 @pytest.fixture
 def run_own_sample(monkeypatch):
-    """Runs sample.py in this process; it leaves the run's folder on the path."""
+    """Runs sample.py in this process, and removes the run's folder from sys.path afterwards."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     return lambda *arguments: sample.main([str(argument) for argument in arguments])
 
 
 def no_images(x, *, params=None, key=None, train=False):
-    """A network with the same parameters."""
+    """A network with the same parameters that returns no images."""
     outputs, params = gan(x, **GAN, params=params, key=key, train=train)
     return outputs["real"], params
 
@@ -90,18 +90,18 @@ def discriminator_rate(count):
 
 @partial(jax.jit, static_argnames="loss")
 def gradient_of(loss, params, batch, key):
-    """The gradient of one loss by all parameters, without the framework's help."""
-    pictures = batch["inputs"].astype(jnp.float32) / 127.5 - 1
+    """Returns the gradient of one loss by all parameters, computed without the framework."""
+    images = batch["inputs"].astype(jnp.float32) / 127.5 - 1
     key = jax.random.split(key)[1]  # the other half is for augmentation
 
     def mean(params):
-        outputs, _ = gan(pictures, **GAN, params=params, key=key, train=True)
+        outputs, _ = gan(images, **GAN, params=params, key=key, train=True)
         return (loss(outputs, None) * batch["weight"]).sum() / batch["weight"].sum()
 
     return jax.grad(mean)(params)
 
 
-def test_losses_and_metric_say_what_the_probabilities_say():
+def test_losses_and_metric_follow_from_the_probabilities():
     real, fake = np.array([0.3, -2.0]), np.array([1.5, -0.5])
     outputs = {"real": jnp.asarray(real), "fake": jnp.asarray(fake)}
     chance_real, chance_fake = (1 / (1 + np.exp(-logits)) for logits in (real, fake))
@@ -111,11 +111,11 @@ def test_losses_and_metric_say_what_the_probabilities_say():
     assert fooled(outputs, None).tolist() == [1.0, 0.0]
 
 
-def test_images_have_the_shape_of_the_pictures_that_come_in():
-    pictures = jax.ShapeDtypeStruct((3, 2, 8, 12), jnp.float32)
+def test_generated_images_have_the_shape_of_the_real_ones():
+    images = jax.ShapeDtypeStruct((3, 2, 8, 12), jnp.float32)
     network = partial(gan, **GAN, key=jax.random.key(0))
-    outputs, params = jax.eval_shape(network, pictures)
-    assert outputs["images"].shape == pictures.shape
+    outputs, params = jax.eval_shape(network, images)
+    assert outputs["images"].shape == images.shape
     assert outputs["real"].shape == outputs["fake"].shape == (3,)
     assert params.keys() == LOSSES.keys()
     with pytest.raises(ValueError, match=r"generator.*8 x 14 pixels, expected multiples of 4"):
@@ -124,11 +124,11 @@ def test_images_have_the_shape_of_the_pictures_that_come_in():
 
 def test_evaluation_ignores_the_key_and_training_draws_noise_from_it(updates):
     params = updates[0][0]
-    pictures = jnp.zeros((3, 1, SIDE, SIDE))
+    real = jnp.zeros((3, 1, SIDE, SIDE))
 
     @partial(jax.jit, static_argnames="train")
     def outputs(key, train):
-        return gan(pictures, **GAN, params=params, key=key, train=train)[0]
+        return gan(real, **GAN, params=params, key=key, train=train)[0]
 
     first, second = jax.random.key(1), jax.random.key(2)
     assert same_arrays(outputs(first, False), outputs(second, False))
@@ -139,7 +139,7 @@ def test_evaluation_ignores_the_key_and_training_draws_noise_from_it(updates):
         outputs(None, True)
 
 
-def test_a_rule_moves_its_own_part_and_no_other(updates):
+def test_an_optimizer_group_changes_only_its_own_parameters(updates):
     for part in LOSSES:
         for taken, (before, after, _, _) in enumerate(updates[:2]):
             pairs = zip(jax.tree.leaves(before[part]), jax.tree.leaves(after[part]), strict=True)
@@ -147,7 +147,7 @@ def test_a_rule_moves_its_own_part_and_no_other(updates):
             assert moved and all(moved) if RATES[part][taken] else not any(moved)
 
 
-def test_an_update_takes_the_gradient_of_each_loss_by_its_own_part(updates):
+def test_an_update_uses_the_gradient_of_each_loss_by_its_own_parameters(updates):
     for taken, (before, after, batch, key) in enumerate(updates):
         for part, loss in LOSSES.items():
             step = jax.tree.map(lambda old, new: old - new, before[part], after[part])
@@ -156,13 +156,13 @@ def test_an_update_takes_the_gradient_of_each_loss_by_its_own_part(updates):
             jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), step, expected)
 
 
-def test_the_gradient_of_the_discriminators_loss_by_the_generator_was_there_to_be_taken(updates):
+def test_the_gradient_of_the_discriminators_loss_by_the_generator_is_not_zero(updates):
     before, _, batch, key = updates[0]
     gradient = gradient_of(discriminator_loss, before, batch, key)["generator"]
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(gradient))
 
 
-def test_it_trains_through_train_py_as_it_is(finished_run):
+def test_train_py_trains_it(finished_run):
     lines = map(json.loads, (finished_run / "metrics.jsonl").read_text().splitlines())
     epochs = [line for line in lines if "test_generator_loss" in line]
     assert [line["epoch"] for line in epochs] == [1, 2]
@@ -176,7 +176,7 @@ def test_a_run_stopped_within_an_epoch_and_resumed_ends_with_the_same_bits(
     config, run, finished_run, monkeypatch
 ):
     config["data_loader"]["train"]["args"]["dataset"]["name"] = "tests.helpers.networks:Signalling"
-    monkeypatch.setenv("SIGNAL_AT", "SIGINT@11")  # the first epoch reads 0 for its shape, then 1-8
+    monkeypatch.setenv("SIGNAL_AT", "SIGINT@11")  # the first epoch reads 0 for the shape, then 1-8
     code, folder = run()
     assert code == 128 + signal.SIGINT
     assert (folder / "checkpoint-epoch_2-batch_2.params").exists()
@@ -189,7 +189,7 @@ def test_a_run_stopped_within_an_epoch_and_resumed_ends_with_the_same_bits(
     assert metrics[0] == metrics[1]
 
 
-def test_check_shows_both_networks_and_leaves_nothing(run, capsys):
+def test_check_shows_both_networks_and_leaves_no_files(run, capsys):
     code, folder = run("--check")
     printed = capsys.readouterr().out
     assert code == 0
@@ -211,7 +211,7 @@ def test_sample_draws_a_grid_that_depends_on_the_seed_alone(finished_run, run_ow
     assert first.tobytes() == again.tobytes() != other.tobytes()
 
 
-def test_sample_uses_the_code_that_the_run_kept(finished_run, script, tmp_path):
+def test_sample_uses_the_runs_own_copy_of_the_code(finished_run, script, tmp_path):
     folder = shutil.copytree(finished_run, tmp_path / "run")
     code = folder / "examples" / "gan" / "gan.py"
     text = code.read_text()
@@ -223,7 +223,7 @@ def test_sample_uses_the_code_that_the_run_kept(finished_run, script, tmp_path):
     assert np.asarray(Image.open(out)).min() == 255
 
 
-def test_sample_says_what_is_wrong(finished_run, run_own_sample, tmp_path, capsys):
+def test_sample_reports_errors(finished_run, run_own_sample, tmp_path, capsys):
     assert run_own_sample("-w", tmp_path) == 1
     assert f"error: {tmp_path}: there is no checkpoint here" in capsys.readouterr().err
     nowhere = tmp_path / "nowhere" / "digits.png"
@@ -231,7 +231,7 @@ def test_sample_says_what_is_wrong(finished_run, run_own_sample, tmp_path, capsy
     assert f"error: {nowhere}: cannot write a picture there" in capsys.readouterr().err
 
 
-def test_sample_refuses_a_network_that_makes_no_images(
+def test_sample_refuses_a_network_that_returns_no_images(
     finished_run, run_own_sample, tmp_path, capsys
 ):
     folder = shutil.copytree(finished_run, tmp_path / "run")
@@ -242,7 +242,7 @@ def test_sample_refuses_a_network_that_makes_no_images(
     assert f"its network {__name__}:no_images makes no images" in capsys.readouterr().err
 
 
-def test_the_generator_is_exported_alone_and_makes_the_same_pictures(finished_run, tmp_path):
+def test_the_generator_is_exported_alone_and_makes_the_same_images(finished_run, tmp_path):
     arguments = ["--name", "generator", "-w", str(finished_run), "--into", str(tmp_path)]
     part = ["--part", "generator", "--input", "noise=(1, 8) float32"]
     model = ["model.name=examples.gan.gan:generator",

@@ -1,4 +1,4 @@
-"""The examples in examples/libraries: networks of other libraries, trained by train.py as it is."""
+"""The examples in examples/libraries: networks of other libraries, trained by train.py."""
 
 import importlib
 import importlib.util
@@ -65,7 +65,7 @@ def network(library):
     return importlib.import_module(f"examples.libraries.{library}_cnn").cnn
 
 
-def test_it_trains_through_train_py_as_it_is(finished_run, library):
+def test_train_py_trains_it(finished_run, library):
     lines = map(json.loads, (finished_run / "metrics.jsonl").read_text().splitlines())
     first, second = (line for line in lines if "test_accuracy" in line)
     assert second["epoch_train_loss"] < first["epoch_train_loss"]
@@ -88,7 +88,7 @@ def test_a_run_stopped_within_an_epoch_and_resumed_ends_with_the_same_bits(
     assert metrics[0] == metrics[1]
 
 
-def test_test_py_repeats_the_figures_of_the_run(finished_run, test_script, capsys):
+def test_test_py_prints_the_same_metrics_as_the_run(finished_run, test_script, capsys):
     last = json.loads((finished_run / "metrics.jsonl").read_text().splitlines()[-1])
     capsys.readouterr()
     assert test_script.main(["-w", str(finished_run), "--latest"]) == 0
@@ -105,7 +105,7 @@ def test_initialising_equals_applying_and_evaluation_ignores_the_key(network):
     assert same_arrays(named_leaves(params), named_leaves(after))
 
 
-def test_training_draws_dropout_from_the_key_and_moves_the_statistics_alone(network):
+def test_training_uses_the_key_for_dropout_and_changes_only_the_statistics(network):
     x = jax.random.normal(jax.random.key(0), (3, 1, SIDE, SIDE))
     _, params = network(x, key=jax.random.key(1))
     apply = jax.jit(partial(network, train=True))
@@ -121,14 +121,14 @@ def test_training_draws_dropout_from_the_key_and_moves_the_statistics_alone(netw
     assert any(not np.array_equal(stats[1][name], weights[1][name]) for name in stats[1])
 
 
-def test_a_name_of_the_weights_tells_the_layer(network):
+def test_the_names_of_weights_contain_the_layer(network):
     _, params = network(jnp.zeros((1, 1, SIDE, SIDE)), key=jax.random.key(0))
     names = [name for name in named_leaves(params) if name.startswith("weights/")]
     assert len(names) == 12
     assert all(len(name.split("/")) == 3 for name in names)
 
 
-def test_updates_and_evaluation_are_those_of_the_librarys_own_loop(config, library, write_config):
+def test_updates_and_evaluation_equal_those_of_the_librarys_own_loop(config, library, write_config):
     config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 0.05}}
     experiment = build(read_config(write_config(config)))
     state = experiment.init(first_batch(experiment))
@@ -141,15 +141,15 @@ def test_updates_and_evaluation_are_those_of_the_librarys_own_loop(config, libra
         own, _ = step(own, images[rows], labels[rows], key)
     weights, stats, logits = OWN[library](own, images[:BATCH_SIZE])
     ours = state.params["weights"], state.params["stats"]
-    for here, there in zip(jax.tree.leaves(ours), jax.tree.leaves((weights, stats)), strict=True):
-        np.testing.assert_allclose(here, there, rtol=2e-4, atol=2e-5)
+    for here, theirs in zip(jax.tree.leaves(ours), jax.tree.leaves((weights, stats)), strict=True):
+        np.testing.assert_allclose(here, theirs, rtol=2e-4, atol=2e-5)
     batch = next(experiment.loaders["train"].batches(epoch=1))
     np.testing.assert_allclose(
         experiment.evaluate(state.params, batch)[1], logits, rtol=1e-3, atol=1e-3
     )
 
 
-def test_it_is_exported_and_the_files_give_the_librarys_own_logits(
+def test_exported_files_have_the_librarys_own_logits(
     finished_run, library, network, mnist, tmp_path
 ):
     arguments = ["--name", library, "-w", str(finished_run), "--into", str(tmp_path)]
@@ -161,14 +161,14 @@ def test_it_is_exported_and_the_files_give_the_librarys_own_logits(
     names = named_leaves(template)
     structure = jax.tree.structure(template)
     params = jax.tree.unflatten(structure, [arrays[f"params/{name}"] for name in names])
-    pictures = next(experiment.loaders["test"].batches(epoch=1))["inputs"][:5]
-    wanted, _ = network((pictures / np.float32(255) - 0.1307) / 0.3081, params=params)
+    images = next(experiment.loaders["test"].batches(epoch=1))["inputs"][:5]
+    wanted, _ = network((images / np.float32(255) - 0.1307) / 0.3081, params=params)
     for suffix in (".onnx", ".tflite"):
-        made = load(tmp_path / library / f"{library}{suffix}").run({"input": pictures})["logits"]
+        made = load(tmp_path / library / f"{library}{suffix}").run({"input": images})["logits"]
         np.testing.assert_allclose(made, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_three_lines_that_the_readme_shows_are_a_network():
+def test_the_three_lines_in_the_readme_are_a_network():
     (shown,) = re.findall(r"```python\n(def .*?)```", README, re.DOTALL)
     names = {}
     exec("from flax import linen as nn\n" + shown, names)
@@ -179,7 +179,7 @@ def test_the_three_lines_that_the_readme_shows_are_a_network():
     assert np.array_equal(made, again)
 
 
-def test_a_chain_of_optax_is_made_by_the_config_alone(mnist, write_config, tmp_path):
+def test_the_config_alone_makes_a_chain_of_optax(mnist, write_config, tmp_path):
     values = library_config("optax_chain", mnist, tmp_path)
     values["model"] = {"name": "mlp", "args": {"feat_dims": [16]}}
     experiment = build(read_config(write_config(values)))
@@ -187,13 +187,13 @@ def test_a_chain_of_optax_is_made_by_the_config_alone(mnist, write_config, tmp_p
     params = {"kernel": jnp.full((3, 2), 2.0), "bias": jnp.full((2,), 2.0)}
     grads = jax.tree.map(lambda leaf: 10 * leaf, params)
     state = group.optimizer.init(params)
-    rates = np.append(0.02 * np.arange(100) / 100, 0.02)  # risen after a hundred updates
+    rates = np.append(0.02 * np.arange(100) / 100, 0.02)  # warm-up of a hundred updates
     for rate in rates:
         updates, state = group.optimizer.update(grads, state, params)
-        # Adam divides a gradient that never changes by itself; decay is for the matrix alone.
+        # Adam divides a constant gradient by itself; only the matrix has weight decay.
         np.testing.assert_allclose(updates["bias"], -rate, rtol=1e-4)
         np.testing.assert_allclose(updates["kernel"], -rate * (1 + 0.1 * 2.0), rtol=1e-4)
-    # What Adam remembers are gradients of a length of 1: they were clipped before it.
+    # Adam's averages are of gradients of length 1: they were clipped before.
     moments = next(one for one in state if hasattr(one, "mu"))
     assert optax.tree.norm(moments.mu) == pytest.approx(1 - 0.9 ** len(rates), rel=1e-4)
 
@@ -209,7 +209,7 @@ def test_the_chain_trains(mnist, write_config, tmp_path):
 def test_a_network_of_an_installed_package_is_named_by_package_and_function(
     mnist, write_config, test_script, monkeypatch, capsys, tmp_path
 ):
-    """Outside the project, as `pip install --target` lays it."""
+    """The package is outside the project, as after `pip install --target`."""
     packages = tmp_path / "site-packages"
     (packages / "our_networks").mkdir(parents=True)
     (packages / "our_networks" / "__init__.py").write_text("")
@@ -280,5 +280,5 @@ def _equinox(state, images):
     return eqx.filter(model, eqx.is_inexact_array), stats, logits
 
 
-# What the library itself has after its own loop: (weights, statistics, logits in evaluation).
+# After the library's own loop: (weights, statistics, logits in evaluation).
 OWN = {"nnx": _nnx, "linen": _linen, "haiku": _haiku, "equinox": _equinox}

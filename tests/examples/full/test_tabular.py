@@ -45,14 +45,14 @@ def experiment(finished_run):
 
 @pytest.fixture(scope="module")
 def outputs(finished_run, experiment):
-    """What the last checkpoint gives for the test set, and the results measured of it."""
+    """The metrics, outputs and targets of the last checkpoint on the test set."""
     checkpoint = find(finished_run)
     params = restored_params(experiment, network_params(read(checkpoint)[0]), checkpoint)
     results, (outputs, targets) = evaluate(experiment, params, "test", keep_outputs=True)
     return results, outputs, targets
 
 
-def test_the_splits_share_no_patient_and_are_scaled_by_the_training_split_alone():
+def test_the_splits_are_disjoint_and_standardised_with_the_training_split():
     table, progression = load_diabetes(return_X_y=True, scaled=False)
     splits = Diabetes("train"), Diabetes("test")
     assert [len(split) for split in splits] == [354, 88]
@@ -67,7 +67,7 @@ def test_the_splits_share_no_patient_and_are_scaled_by_the_training_split_alone(
         Diabetes("validation")
 
 
-def test_loss_and_coverage_are_those_of_scipys_normal_distribution():
+def test_loss_and_coverage_equal_those_of_scipys_normal_distribution():
     random = np.random.default_rng(0)
     mean, deviation, targets = (
         random.normal(size=9),
@@ -82,7 +82,7 @@ def test_loss_and_coverage_are_those_of_scipys_normal_distribution():
     assert within_one_deviation(outputs, targets).tolist() == near.tolist()
 
 
-def test_r_squared_is_scikit_learns_and_as_good_as_linear_regression(outputs, finished_run):
+def test_r_squared_equals_scikit_learns_and_is_as_good_as_linear_regression(outputs, finished_run):
     results, outputs, targets = outputs
     assert len(targets) == 88  # of three batches, the last padded
     assert results["test_r_squared"] == pytest.approx(r2_score(targets, outputs["mean"]), abs=1e-5)
@@ -98,7 +98,7 @@ def test_r_squared_is_scikit_learns_and_as_good_as_linear_regression(outputs, fi
     assert 0.5 < results["test_within_one_deviation"] < 0.85
 
 
-def test_both_inputs_reach_the_outputs(experiment, finished_run):
+def test_both_inputs_affect_the_outputs(experiment, finished_run):
     batch = next(experiment.loaders["test"].batches(epoch=1))["inputs"]
     checkpoint = find(finished_run)
     params = restored_params(experiment, network_params(read(checkpoint)[0]), checkpoint)
@@ -109,8 +109,8 @@ def test_both_inputs_reach_the_outputs(experiment, finished_run):
             assert np.all(np.asarray(plain[name]) != np.asarray(other[name]))
 
 
-def test_a_finished_run_given_more_epochs_goes_on_as_one_that_had_them(finished_run, tmp_path):
-    """The learning rate is a constant here: a schedule knows the number of epochs."""
+def test_a_finished_run_resumed_with_more_epochs_equals_one_that_had_them(finished_run, tmp_path):
+    """With a constant learning rate, as a schedule depends on the number of epochs."""
     rate = "training.optimizer.args.learning_rate=0.005"
     config = str(finished_run / "config.json")
     runs = []
@@ -123,7 +123,7 @@ def test_a_finished_run_given_more_epochs_goes_on_as_one_that_had_them(finished_
     assert same_arrays(*(read(find(one))[0] for one in runs))
 
 
-def test_it_is_exported_with_two_inputs_and_two_outputs(finished_run, experiment, tmp_path):
+def test_exported_files_have_two_inputs_and_two_outputs(finished_run, experiment, tmp_path):
     arguments = ["--name", "table", "-w", str(finished_run), "--into", str(tmp_path)]
     assert convert_tflite.main(arguments) == 0
     batch = next(experiment.loaders["test"].batches(epoch=1))["inputs"]

@@ -1,4 +1,4 @@
-"""The example in examples/text: a network that writes, character by character."""
+"""The example in examples/text: a character-level language model."""
 
 import json
 import math
@@ -28,7 +28,7 @@ GOSPELS = ROOT / "examples" / "text" / "gospels.txt"
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    """A file with the first characters of the example's own."""
+    """A file with the first characters of the example's text."""
     path = tmp_path_factory.mktemp("text") / "text.txt"
     path.write_text(GOSPELS.read_text()[:3000])
     return path
@@ -82,8 +82,8 @@ def test_the_splits_are_the_beginning_and_the_end_of_the_text(text):
     assert len(codes[1]) == 300
 
 
-def test_no_position_sees_what_comes_after_it():
-    """By the gradients of each output by the characters' table rows, one row per position."""
+def test_no_position_depends_on_later_ones():
+    """Checks the gradient of each output by the embedding table, one row per position."""
     length = 6
     codes = jnp.arange(length)[None]
     _, params = writer(codes, **TEXT, key=jax.random.key(0))
@@ -97,14 +97,14 @@ def test_no_position_sees_what_comes_after_it():
     assert np.array_equal(depends, np.tril(np.ones((length, length), bool)))
 
 
-def test_perplexity_is_that_of_a_guess_among_so_many():
+def test_perplexity_is_the_number_of_equally_likely_characters():
     codes = jnp.zeros((2, 3), jnp.int32)
     logits = jnp.where(jnp.arange(CODES) < 5, 0.0, -1e9) * jnp.ones((2, 3, 1))
     values = perplexity(logits, codes)
     assert perplexity.compute(float(values.sum()), 6.0) == pytest.approx(5)
 
 
-def test_the_figures_of_a_run_are_those_of_every_character_counted_once(finished_run, text):
+def test_the_metrics_of_a_run_count_every_character_once(finished_run, text):
     lines = map(json.loads, (finished_run / "metrics.jsonl").read_text().splitlines())
     first, last = (line for line in lines if "test_loss" in line)
     params, dataset = trained(finished_run), Text(text, "test", CONTEXT, CONTEXT // 2)
@@ -142,7 +142,7 @@ def _signalling(read, at):
     return getitem
 
 
-def test_sample_writes_on_by_the_seed_alone(finished_run, run_own_sample):
+def test_sample_continues_the_prompt_by_the_seed_alone(finished_run, run_own_sample):
     arguments = "-w", finished_run, "--prompt", "In the beginning", "--characters", 20
     code, first = run_own_sample(*arguments, "--temperature", 1)
     assert code == 0
@@ -152,21 +152,21 @@ def test_sample_writes_on_by_the_seed_alone(finished_run, run_own_sample):
     assert run_own_sample(*arguments, "--temperature", 1, "--seed", 1)[1].out != first.out
 
 
-def test_sample_without_temperature_writes_the_likeliest_characters(finished_run, run_own_sample):
+def test_sample_without_temperature_writes_the_most_likely_characters(finished_run, run_own_sample):
     code, printed = run_own_sample(
         "-w", finished_run, "--prompt", "And Jesus said", "--characters", 20, "--temperature", 0
     )
     assert code == 0
     params, codes = trained(finished_run, best=True), list(b"And Jesus said")
     apply = jax.jit(partial(writer, **TEXT))
-    for _ in range(20):  # most of them with more characters before them than it can see
+    for _ in range(20):  # most of them with more characters before them than its context
         seen = np.array(codes[-CONTEXT:])
         logits, _ = apply(seen[None], params=params)
         codes.append(int(logits[0, -1].argmax()))
     assert printed.out == bytes(codes).decode("ascii") + "\n"
 
 
-def test_sample_says_what_is_wrong(finished_run, run_own_sample, tmp_path):
+def test_sample_reports_errors(finished_run, run_own_sample, tmp_path):
     for arguments, expected in (
         (("-w", tmp_path), "there is no best checkpoint here"),
         (("-w", finished_run, "--prompt", ""), "expected ASCII, one character or more"),
@@ -179,12 +179,12 @@ def test_sample_says_what_is_wrong(finished_run, run_own_sample, tmp_path):
         assert expected in printed.err
 
 
-def test_a_text_that_cannot_be_used_is_told(tmp_path):
+def test_a_text_that_cannot_be_used_raises_an_error(tmp_path):
     path = tmp_path / "text.txt"
     with pytest.raises(UserError, match="cannot read the text: No such file"):
         Text(path, "train")
     path.write_text("naïve" * 1000, encoding="utf-8")
-    with pytest.raises(UserError, match="byte 2 is no ASCII character"):
+    with pytest.raises(UserError, match="byte 2 is not an ASCII character"):
         Text(path, "train")
     path.write_text("short")
     with pytest.raises(UserError, match=r"'train' has 4 characters; expected more than context"):
@@ -195,7 +195,7 @@ def test_a_text_that_cannot_be_used_is_told(tmp_path):
         Text(path, "validation")
 
 
-def test_it_is_exported_and_the_files_give_the_same_logits(finished_run, tmp_path):
+def test_exported_files_have_the_same_logits(finished_run, tmp_path):
     arguments = ["--name", "writer", "-w", str(finished_run), "--into", str(tmp_path)]
     assert convert_tflite.main(arguments) == 0
     codes = np.frombuffer(b"In the beginning was the Word...", np.uint8).astype(np.int32)
@@ -207,7 +207,7 @@ def test_it_is_exported_and_the_files_give_the_same_logits(finished_run, tmp_pat
 
 
 def trained(run, best=False):
-    """The parameters of a run, as nested dicts."""
+    """Returns the parameters of a run, as nested dicts."""
     params = {}
     for name, array in network_params(read(find(run, prefer_best=best))[0]).items():
         *path, last = name.split("/")
