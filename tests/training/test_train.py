@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import train
-from tests.helpers.project import BATCH_SIZE, ROOT, TEST_EXAMPLES, by_set, same_arrays
+from tests.helpers.project import ROOT, TEST_EXAMPLES, by_set, same_arrays
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params
@@ -236,17 +236,6 @@ def test_pretrained_parameters_are_where_a_run_begins(run, config):
     assert read(latest(second))[0]["step"] == 2 * BATCHES  # only the parameters were taken
 
 
-def test_check_tries_everything_and_leaves_nothing(run, config, capsys, tmp_path):
-    code, folder = run("--check")
-    assert (code, folder) == (0, None)
-    out = capsys.readouterr().out
-    assert re.search(r"hidden0 +\(128, 16\) +0\.008 +12,560", out)
-    assert re.search(r"parameters +12,730", out)
-    assert re.search(r"update +loss \d", out)
-    assert "All is well." in out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json"]
-
-
 def test_test_py_repeats_the_figures_of_the_run(run, config, capsys):
     import importlib.util
 
@@ -273,43 +262,6 @@ def test_test_py_repeats_the_figures_of_the_run(run, config, capsys):
     assert f"accuracy @ {best['test_accuracy']}\n" in capsys.readouterr().out
     assert script.main(["-w", str(folder / "nowhere.params")]) == 1
     assert "nowhere.params" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("network", "culprit"),
-    by_set(
-        [("logarithm", "that of layer logarithm")],
-        [("logarithm", "that of layer logarithm"), ("root_of_zero", "the gradient of hidden/")],
-    ),
-)
-def test_nonsense_stops_the_run_and_names_where_it_began(
-    run, config, script, capsys, network, culprit
-):
-    config["model"] = {"name": f"tests.helpers.networks:{network}"}
-    code, folder = run()
-    error = capsys.readouterr().err
-    assert code == 1
-    assert "epoch 1, batch 0 (update 1): " in error
-    assert culprit in error
-    assert (folder / "not-finite-step_1.params").exists()
-    command = re.search(r"python (-m training\.nonsense \S+)", error).group(1)
-    replayed = script(*command.split())
-    assert replayed.returncode == 0, replayed.stderr
-    assert culprit in replayed.stdout
-    assert "hidden " in replayed.stdout
-
-
-def test_nonsense_in_the_middle_saves_the_step_it_happened_in(run, config, capsys):
-    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 1e30}}
-    code, folder = run()
-    error = capsys.readouterr().err
-    assert code == 1
-    (saved,) = folder.glob("not-finite-step_*.params")
-    arrays, meta = read(saved)
-    assert arrays["state/step"] == int(saved.stem.rpartition("_")[2]) - 1
-    assert arrays["batch/inputs"].shape == (BATCH_SIZE, 1, 28, 28)
-    assert meta["epoch"] == 1
-    assert "checkpoint" not in error
 
 
 def test_a_folder_that_cannot_be_written_is_told_at_once(run, config, capsys, tmp_path):

@@ -30,7 +30,7 @@ LOG = logging.getLogger("main")
 
 
 def record_provenance(config, folder, experiment, parameters):
-    """Writes the record of a run, and warns of each difference from the record already there.
+    """Writes the record of a run, and warns of each difference from its previous record.
 
     Args:
         config: the run's Config.
@@ -70,7 +70,7 @@ def fingerprint(config, folder, experiment):
 
 
 def read_record(folder):
-    """Returns the record in a run folder, {} where there is no readable one."""
+    """Returns the record in a run folder, {} if it cannot be read."""
     try:
         return parse_record((Path(folder) / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

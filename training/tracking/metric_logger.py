@@ -43,7 +43,7 @@ class MetricLogger:
         self._running, self._max_running, self._last_wait = deque(), 1, None
 
     def start_epoch(self):
-        """Logs the start of an epoch, or of what is left of it."""
+        """Logs the start of an epoch, or of the rest of one."""
         LOG.info("---- STARTING EPOCH %d ----", self._progress.epochs + 1)
         self._first, self._began = self._progress.batch, time.perf_counter()
 
@@ -93,7 +93,7 @@ class MetricLogger:
 
     @timed("logging")
     def end_epoch(self, evaluated):
-        """Logs the results of an epoch and returns them.
+        """Logs the results of an epoch and its time; returns the results.
 
         Args:
             evaluated: {name: value} of the evaluations, which are added to those of training.

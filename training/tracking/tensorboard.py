@@ -27,5 +27,5 @@ class TensorBoard:
         """Does nothing: the checkpoint is in the same folder."""
 
     def close(self):
-        """Writes what is left and closes the file."""
+        """Flushes and closes the file."""
         self._writer.close()

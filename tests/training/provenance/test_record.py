@@ -1,4 +1,4 @@
-"""The record of what a run was made from, and what is compared between runs."""
+"""The record of a run's code, data and versions, and the comparison of runs by it."""
 
 import json
 import shutil
