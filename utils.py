@@ -57,41 +57,43 @@ def check_name(name: str, kind: str, homes: Sequence[str], where: str) -> list[s
 
 
 def public_names(home: str) -> list[str]:
-    """Returns the names a config can give for what a module defines, read from its source.
+    """Returns the names that a config can give for what a module defines, read from its source.
 
-    Those are its functions and classes, and what it imports from elsewhere for this purpose; not
-    what it takes from the template itself, and not the functions that the engine calls by name.
+    Those are its functions and classes, and what it imports from other files of the user's; not
+    what it takes from libraries or from the template, nor what the engine calls by itself.
 
     Args:
-        home: the module; or "package:part,part", a library's package and the modules in it that
-            count ("optax:losses").
+        home: the module; or "package:part,part", a library's package and those of its modules
+            that define such things ("optax:losses").
     """
     module, _, parts = home.partition(":")
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return []
-    names = {}  # {name: the module of the package it is taken from}
+    defined, taken = [], {}  # {name: the module that it is taken from}
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names[node.name] = module
-        elif isinstance(node, ast.ImportFrom) and not _is_machinery(node.module):
-            origin = (node.module or "").rpartition(".")[2]
-            names |= {alias.asname or alias.name: origin for alias in node.names}
+            defined.append(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            taken |= {alias.asname or alias.name: node.module or "" for alias in node.names}
         elif isinstance(node, ast.Assign):
-            origin = ast.unparse(node.value).partition(".")[0]
-            names |= {target.id: origin for target in node.targets if isinstance(target, ast.Name)}
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            defined += [name for name in names if not name.isupper()]
+            taken |= dict.fromkeys(names, ast.unparse(node.value).partition(".")[0])
     if parts:
-        names = {name: origin for name, origin in names.items() if origin in parts.split(",")}
-        names = {name: origin for name, origin in names.items() if name.islower()}
+        wanted = parts.split(",")
+        names = [name for name, origin in taken.items() if origin.rpartition(".")[2] in wanted]
+        return [name for name in names if name.islower() and not name.startswith("_")]
+    names = defined + [name for name, origin in taken.items() if _is_the_users(origin)]
     hidden = CALLED_BY_ENGINE.get(module, ())
     return [name for name in names if not name.startswith("_") and name not in hidden]
 
 
-def _is_machinery(module):
-    """Whether a module belongs to the template and holds nothing that a config would name."""
-    return (module or "").split(".")[0] in ("training", "utils") or (module or "").startswith(
-        ("model.modules", "data_loader.")
-    )
+def _is_the_users(module):
+    """Whether a module is a file of this project, and not of the template."""
+    path = ROOT.joinpath(*module.split("."))
+    ours = module.startswith(("training.", "data_loader.", "model.modules", "utils"))
+    return not ours and (path.with_name(f"{path.name}.py").is_file() or path.is_dir())
 
 
 def resolve(name: str, homes: Sequence[str], where: str = "config.json") -> Callable:

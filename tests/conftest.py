@@ -122,9 +122,23 @@ def digits():
     return Predictions(logits.astype(np.float32), targets, images)
 
 
+@pytest.fixture(scope="session")
+def config_of(mnist):
+    """Returns the sample's config as a dict, on the small data, with a small network.
+
+    Its argument is the folder that holds the runs.
+    """
+    return lambda folder: small_config(mnist, folder)
+
+
 @pytest.fixture
-def config(mnist, tmp_path):
-    """The sample's config as a dict, on the small data, with a small network."""
+def config(config_of, tmp_path):
+    """The config of `config_of` as a dict of the test's own."""
+    return config_of(tmp_path)
+
+
+def small_config(mnist, folder):
+    """The sample's config on the images in `mnist`, its runs in `folder`/saved."""
     values = json.loads((ROOT / "config.json").read_text())
     values["model"] = {"name": "mlp", "args": {"feat_dims": [16]}}
     for split in ("train", "test"):
@@ -132,7 +146,7 @@ def config(mnist, tmp_path):
         args["dataset"]["args"] = {"root": str(mnist), "split": split}
         args["batch_size"] = BATCH_SIZE
     values["training"] |= {
-        "epochs": 2, "save_period": 1, "log_interval": 3, "save_dir": str(tmp_path / "saved"),
+        "epochs": 2, "save_period": 1, "log_interval": 3, "save_dir": str(folder / "saved"),
     }  # fmt: skip
     return values
 

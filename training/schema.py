@@ -41,7 +41,7 @@ KINDS = {
     },
     "Training": {"loss": "loss", "optimizer": "optimizer", "metrics": "metric",
                  "trackers": "tracker"},
-    "Rule": {"loss": "loss", "optimizer": "optimizer"},
+    "OptimizerGroup": {"loss": "loss", "optimizer": "optimizer"},
 }  # fmt: skip
 
 

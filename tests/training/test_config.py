@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training import config as configs
-from training.config import Named, read_config
+from training.common.config_file import USUAL_KEYS, _paths
+from training.config import Config, Named, as_overrides, read_config
 from training.engine.binding import bind, construct
 from utils import UserError, check_arguments
 
@@ -251,3 +252,67 @@ def test_named_arguments_are_called_with_args_and_handed_over_without():
 
     assert construct({"name": "sgd"}, "optimizer", "config") is not optax.sgd
     assert construct([{"name": "adam"}], "optimizer", "config") == [optax.adam]
+
+
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [
+        ("patience", "training.early_stop"),
+        ("training.patience", "training.early_stop"),
+        ("training.scheduler", "training.optimizer.args.learning_rate"),
+        ("training.lr", "training.optimizer.args.learning_rate"),
+        ("training.batch_size", "data_loader.train.args.batch_size"),
+        ("training.max_epochs", "training.epochs"),
+        ("device", "devices.count"),
+        ("data_loader.num_workers", "data_loader.train.args.workers"),
+        ("wandb_project", "wandb.project"),
+        ("training.val-split", "data_loader.train.args.validation_split"),
+        ("training.precision", "training.compute_dtype"),
+        ("criterion", "training.loss"),
+        ("optimizer", "training.optimizer"),  # a key that is there, in another section
+        ("epochs", "training.epochs"),
+        ("training.preprocess", "data_loader.preprocess"),
+    ],
+)
+def test_a_key_of_other_projects_is_answered_with_the_one_that_does_it_here(sample, key, answer):
+    with pytest.raises(UserError, match=re.escape(f"{key}: unknown key; here that is {answer}")):
+        read_config(change(sample, key, 3))
+
+
+def test_every_answer_to_a_key_of_other_projects_is_a_place_in_a_config(sample):
+    known = {"model", "title", "seed"} | set(_paths(Config))
+    for answer in set(USUAL_KEYS.values()):
+        named = re.findall(r"\b(?:training|data_loader|devices|wandb)\.[\w.]+", answer)
+        for path in named:
+            assert path in known or path.split(".args")[0] in known, answer
+        assert named or answer in known or "--resume" in answer, answer
+
+
+def test_a_model_may_be_a_bare_name(sample):
+    config = read_config(change(sample, "model", "vit"))
+    assert (config.model.name, config.model.args) == ("vit", {})
+    assert read_config(SAMPLE, ["model=vit"]).model == config.model
+
+
+def test_a_config_is_also_taken_as_a_dict(sample):
+    assert read_config(sample) == read_config(SAMPLE)
+    assert "$schema" in sample  # it is left as it was
+    with pytest.raises(UserError, match=r"^config: training.epochs: expected"):
+        read_config(sample, ["training.epochs=0"])
+
+
+def test_keywords_are_overrides_with_underscores_for_the_dots():
+    values = {"training__epochs": 3, "seed": 1, "model__args": {"feat_dims": [1, 2, 3]}}
+    config = read_config(SAMPLE, as_overrides(values))
+    assert (config.training.epochs, config.seed) == (3, 1)
+    assert config.model.args == {"feat_dims": [1, 2, 3]}
+
+
+def test_names_of_older_versions_are_understood(sample):
+    group = {"loss": "cross_entropy", "optimizer": "sgd", "trains": ["stem"]}
+    del sample["training"]["loss"], sample["training"]["optimizer"]
+    sample["training"]["rules"] = {"a": group}
+    sample["data_loader"]["device_resident"] = True
+    config = read_config(sample)
+    assert config.training.optimizer_groups["a"].params == ["stem"]
+    assert config.data_loader.cache_on_device is True

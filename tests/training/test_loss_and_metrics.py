@@ -11,6 +11,7 @@ from sklearn import metrics as reference
 
 from tests.helpers.project import examples
 from training import loss, metrics
+from training.common.measure import measure
 from training.tracking.metric_logger import MetricAccumulator
 
 
@@ -84,8 +85,8 @@ def finished(metric, logits, labels, weight=None, cuts=3):
     for part in np.array_split(np.arange(len(labels)), cuts):
         if len(part):
             batch = {"targets": labels[part], "weight": jnp.array(weight[part])}
-            sums.add(metrics.measure({"m": metric}, jnp.array(logits[part]), batch))
-    return sums.results({"m": metric.compute} if hasattr(metric, "finish") else {})["m"]
+            sums.add(measure({"m": metric}, jnp.array(logits[part]), batch))
+    return sums.results({"m": metric.compute} if hasattr(metric, "compute") else {})["m"]
 
 
 @few

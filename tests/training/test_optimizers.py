@@ -332,7 +332,9 @@ def test_a_part_that_no_rule_trains_stays_as_it_is():
 
 def test_a_rule_that_trains_nothing_is_refused():
     groups = {"head": OptimizerGroup(cross_entropy, optimizers.sgd(0.1), ("haed",))}
-    with pytest.raises(UserError, match=r"rules.head.trains: \['haed'\].*\['hidden', 'out'\]"):
+    with pytest.raises(
+        UserError, match=r"optimizer_groups.head.params: \['haed'\].*\['hidden', 'out'\]"
+    ):
         make(groups=groups)
 
 

@@ -155,13 +155,41 @@ def test_an_editor_shows_what_a_key_and_an_argument_are_for(validator):
         for case in definitions["transform call"]["allOf"]
     }
     shift = cases["random_shift"]
-    assert shift["name"]["description"].startswith("Shifts every picture by its own random")
+    assert shift["name"]["description"].startswith("Shifts every image by its own random")
     pixels = shift["args"]["properties"]["pixels"]["description"]
     assert pixels == "largest shift, up or down and left or right; 0 for none."
 
 
-def test_the_names_left_out_are_there_and_are_no_names_for_a_config():
-    from utils import public_names
+def test_a_config_can_name_what_one_would_name_in_one_and_nothing_else():
+    names = {kind: set(schema.offered(kind)) for kind in HOMES}
+    assert names["model"] == {
+        "convnext_block", "downsample", "mlp", "mnist_model", "transformer_block", "vit"
+    }  # fmt: skip
+    assert names["metric"] == {"accuracy", "confusion_matrix", "macro_f1", "top_k_accuracy"}
+    assert names["data_loader"] == {"DataLoader", "IdxImages", "ImageFolder"}
+    assert names["transform"] == {"normalize", "random_shift"}
+    assert {"cross_entropy", "huber_loss"} <= names["loss"]
+    assert {"sgd", "adamw", "matrices", "warmup_cosine", "lion", "chain"} <= names["optimizer"]
+    assert not names["loss"] & names["optimizer"]
 
-    homes = [name for kind in ("metric", "optimizer") for name in public_names(HOMES[kind][0])]
-    assert set(homes) >= schema.FRAMEWORK
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("training.optimizer", "update"),
+        ("training.optimizer", "gradients"),
+        ("training.optimizer", "split"),  # imported from training/common
+        ("training.optimizer", "apply_updates"),  # of optax, and no optimizer
+        ("training.optimizer", "global_norm"),
+        ("training.loss", "adam"),
+        ("training.loss", "make_update"),
+        ("training.metrics", ["aggregated"]),
+        ("model.name", "Layers"),
+        ("model.name", "relu"),
+        ("model.name", "SMALL"),
+        ("data_loader.train.name", "BaseDataLoader"),
+    ],
+)
+def test_machinery_is_no_name_for_a_config(sample, key, name):
+    with pytest.raises(UserError, match=r"no (model|data_loader|loss|metric|optimizer) '"):
+        read_config(changed(sample, key, name))

@@ -203,9 +203,10 @@ def _hint(location, config):
     usual = USUAL_KEYS.get(location[-1].lower().replace("-", "_"))
     if usual and usual.partition(",")[0] != ".".join(location):
         return f"; here that is {usual}"
-    known = nearest(location[-1], _section(location[:-1], config).model_fields)
-    other = [path for path in _paths(config) if path.endswith(f".{location[-1]}")]
-    return f"; here that is {other[0]}" if other and not known else known
+    other = [path for path in _paths(config) if f".{path}".endswith(f".{location[-1]}")]
+    if other:
+        return f"; here that is {other[0]}"
+    return nearest(location[-1], _section(location[:-1], config).model_fields)
 
 
 def _section(location, config):

@@ -12,10 +12,10 @@ def instruments(run, profile):
     """Watches a run's functions while it trains; yields what to call at each epoch's end.
 
     Args:
-        run: the Run; its experiment's functions are replaced by watched ones.
+        run: the Run; its experiment's functions are watched meanwhile.
         profile: trace a few updates into the run folder.
     """
-    recompilation = utils.optional_module("training.debug.recompilation")
+    plain, recompilation = run.experiment, utils.optional_module("training.debug.recompilation")
     if recompilation:
         run.experiment, mark_warm = recompilation.watch_compilations(run.experiment)
 
@@ -33,4 +33,7 @@ def instruments(run, profile):
             update = profiling.profile_updates(run.experiment, run.folder, bool(run.folder))
             run.experiment = stack.enter_context(update)
         STOPWATCH.restart()
-        yield end_epoch
+        try:
+            yield end_epoch
+        finally:
+            run.experiment = plain
