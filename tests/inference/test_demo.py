@@ -351,6 +351,16 @@ def test_a_mistake_in_the_command_is_one_error(linear_export, server, capsys, tm
         assert "--port" in capsys.readouterr().err
 
 
+def test_neither_jax_nor_tensorflow_is_imported(linear_export, script):
+    program = (
+        "import sys; from inference.demo import Demo; demo = Demo(sys.argv[1]);"
+        "demo.answer_drawing(bytes([9]) * 224 * 224); print(len(demo.page('nonce')) > 0);"
+        "print({'jax', 'jaxlib', 'tensorflow', 'tf2onnx', 'onnx', 'training'} & sys.modules.keys())"
+    )
+    done = script("-c", program, linear_export)
+    assert (done.stdout, done.stderr) == ("True\nset()\n", "")
+
+
 def test_ctrl_c_ends_it_cleanly_even_while_a_page_is_connected(linear_export):
     command = [ROOT / "inference" / "demo.py", "--name", linear_export, "--port", 0, "--no-browser"]
     with started(*command) as (process, address):

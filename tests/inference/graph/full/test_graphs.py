@@ -61,12 +61,12 @@ def files(converter, tmp_path):
 
 @pytest.fixture
 def onnx_graph(tmp_path):
-    """The graph of the .onnx file that `files` made last."""
+    """Returns the graph of the latest .onnx file of `files`."""
     return lambda: onnx.load(tmp_path / "network.onnx").graph
 
 
 def body_of(graph, kind):
-    """The body of the one loop of a kind."""
+    """The body of the single loop of a kind."""
     (node,) = (node for node in graph.node if node.op_type == kind)
     return next(one.g for one in node.attribute if one.name == "body")
 
@@ -85,13 +85,13 @@ def lowered(function, *shapes):
     return lower(describe(function, [Array("x", shape, FLOAT) for shape in shapes]), 2)
 
 
-def test_a_mean_with_its_axes_kept_is_one_operator(files):
+def test_a_mean_that_keeps_its_axes_is_one_operator(files):
     tflite, onnx_file = files(lambda x: jnp.exp(-x.mean(-1, keepdims=True)) + x, (4, 6))
     assert tflite.operators == Counter(MEAN=1, NEG=1, EXP=1, ADD=1)
     assert onnx_file.operators["Reshape"] == 0
 
 
-def test_an_output_that_a_rewrite_ends_in_keeps_its_name(files):
+def test_an_output_of_a_rewrite_keeps_its_name(files):
     tflite, onnx_file = files(lambda x: {"mean": x.mean(-1, keepdims=True)}, (4, 6))
     assert list(tflite.outputs) == list(onnx_file.outputs) == ["mean"]
 
@@ -102,7 +102,7 @@ def test_layer_norm_is_one_operator_of_onnx(files):
     assert onnx_file.operators == Counter(LayerNormalization=1)
 
 
-def test_layer_norm_over_another_axis_is_left_as_it_is(files):
+def test_layer_norm_over_another_axis_is_left_unchanged(files):
     def network(x):
         centred = x - x.mean(1, keepdims=True)
         return centred * lax.rsqrt(jnp.square(centred).mean(1, keepdims=True) + 1e-5)
@@ -111,7 +111,7 @@ def test_layer_norm_over_another_axis_is_left_as_it_is(files):
     assert onnx_file.operators["LayerNormalization"] == 0
 
 
-def test_transpositions_around_what_works_on_each_element_cancel(files):
+def test_transpositions_around_elementwise_operators_cancel(files):
     scale, kernel = array(6, 1, 1), array(6, 6, 3, 3)
 
     def network(x):
@@ -125,7 +125,7 @@ def test_transpositions_around_what_works_on_each_element_cancel(files):
     assert onnx_file.operators["Transpose"] == 3  # behind either convolution, and before the second
 
 
-def test_transpositions_that_meet_nothing_stay(files):
+def test_transpositions_that_meet_no_other_are_kept(files):
     tflite, _ = files(lambda x: jnp.tanh(jnp.swapaxes(x, 1, 2)), (4, 6))
     assert tflite.operators == Counter(TRANSPOSE=1, TANH=1)
 
@@ -149,12 +149,12 @@ def test_a_lookup_with_negative_indices_counts_from_the_end(files):
     assert tflite.operators["SELECT_V2"] <= 1
 
 
-def test_where_with_nan_is_no_guard_of_a_lookup(files):
+def test_where_with_nan_is_not_taken_for_the_check_of_a_lookup(files):
     tflite, _ = files(lambda x: jnp.where(x > 9, jnp.nan, x), (4,))
     assert tflite.operators["SELECT_V2"] + tflite.operators["SELECT"] == 1
 
 
-def test_a_scan_reads_its_step_by_one_operator_and_splits_by_one(files, onnx_graph):
+def test_a_scan_reads_its_row_and_splits_with_one_operator_each(files, onnx_graph):
     kernel = array(4, 12) / 4
 
     def network(x):
@@ -169,11 +169,11 @@ def test_a_scan_reads_its_step_by_one_operator_and_splits_by_one(files, onnx_gra
     assert onnx_file.operators["Scan"] == 1
     kinds = Counter(node.op_type for node in body_of(onnx_graph(), "Scan").node)
     assert kinds["Split"] == 1
-    assert "Gather" not in kinds  # the operator itself goes through the rows
+    assert "Gather" not in kinds  # the operator itself reads the rows
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_scan_goes_through_rows_and_stacks_them_either_way(files, onnx_graph, reverse):
+def test_a_scan_reads_rows_and_stacks_them_in_both_directions(files, onnx_graph, reverse):
     kernel = array(4, 4) / 2
 
     def network(x):
@@ -191,7 +191,7 @@ def test_a_scan_goes_through_rows_and_stacks_them_either_way(files, onnx_graph, 
     assert Counter(node.op_type for node in body.node) == Counter(Gemm=1, Tanh=1, Mul=1)
 
 
-def test_a_scan_that_counts_and_carries_what_never_changes_keeps_the_count_alone(files, onnx_graph):
+def test_of_a_count_and_a_constant_state_a_scan_keeps_only_the_count(files, onnx_graph):
     def network(x):
         def step(carry, row):
             number, total, same = carry
@@ -226,7 +226,7 @@ def test_a_loop_inside_a_scan_and_one_without_a_count_keep_their_values(files):
     files(network, (5, 4))
 
 
-def test_clipping_keeps_its_values_by_itself_and_inside_of_another_operator(files):
+def test_clipping_keeps_its_values_by_itself_and_fused_into_another_operator(files):
     kernel = array(4, 3)
     files(lambda x: {"alone": jnp.clip(x, -1, 1), "behind": jnp.clip(x @ kernel, -1, 1)}, (4,))
 
@@ -242,7 +242,7 @@ def test_a_loop_that_reads_and_writes_some_rows_keeps_its_values(files):
     files(network, (5, 4))
 
 
-def test_a_part_written_beyond_the_end_is_moved_inside_as_jax_does(files):
+def test_an_update_beyond_the_end_is_moved_inside_as_in_jax(files):
     files(lambda x: lax.dynamic_update_slice(x, 2 * x[:, :2], (0, x.shape[1] - 1)), (5,))
 
 
@@ -269,7 +269,7 @@ def test_recurrent_layers_of_flax_are_one_operator_of_onnx(files, name, last):
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_gru_by_hand_from_a_learned_state_with_its_inputs_projected_before(files, reverse):
+def test_a_gru_with_a_learned_state_and_projected_inputs_is_one_operator_of_onnx(files, reverse):
     inward, kernel, bias, start = array(4, 18), array(6, 18) / 3, array(18), array(6)
 
     def network(x):
@@ -288,10 +288,10 @@ def test_a_gru_by_hand_from_a_learned_state_with_its_inputs_projected_before(fil
 
     _, onnx_file = files(network, (5, 4))
     assert onnx_file.operators["GRU"] == 1
-    assert onnx_file.operators["MatMul"] == 0  # the operator has the projection, too
+    assert onnx_file.operators["MatMul"] == 0  # the operator includes the projection
 
 
-def test_an_lstm_of_joined_inputs_and_a_forget_bias_is_one_operator_of_onnx(files):
+def test_an_lstm_with_concatenated_inputs_and_a_forget_bias_is_one_operator_of_onnx(files):
     kernel, bias = array(10, 24) / 3, array(24)
 
     def network(x):
@@ -330,7 +330,7 @@ def gru_that_forgets_something_else(state, update, new):
         gru_that_forgets_something_else,
     ],
 )
-def test_what_is_nearly_a_gru_stays_a_scan(files, end):
+def test_a_scan_that_is_nearly_a_gru_is_left_unchanged(files, end):
     kernel = array(4, 12) / 2
 
     def network(x):
@@ -349,7 +349,7 @@ def test_what_is_nearly_a_gru_stays_a_scan(files, end):
 
 
 def drawn(params):
-    """Parameters of the same shapes, none of them 0 or 1 as they are at first."""
+    """Random parameters of the same shapes, without the 0 and 1 of initial ones."""
     return jax.tree.map(lambda leaf: array(*leaf.shape) / 2, params)
 
 
@@ -364,7 +364,7 @@ def nnx_layer_norm():
 
 
 def haiku_layer_norm():
-    """As Haiku writes it."""
+    """The layer norm of Haiku."""
     scale, offset = array(6), array(6)
 
     def network(x):
@@ -377,7 +377,7 @@ def haiku_layer_norm():
 
 
 def equinox_layer_norm():
-    """As Equinox writes it, for a row at a time."""
+    """The layer norm of Equinox, for one row."""
     weight, bias = array(6), array(6)
 
     def one(x):
@@ -413,7 +413,7 @@ def test_group_norm_of_flax_is_exported_for_any_batch(files):
     files(partial(layer.apply, params), (4, 6))
 
 
-def test_a_mean_that_something_else_uses_without_its_axes_stays_one(files):
+def test_a_mean_that_is_also_used_without_its_axes_keeps_its_values(files):
     def network(x):
         mean = x.mean(-1)
         return {"centred": x - mean[..., None], "mean": jnp.exp(mean)}
@@ -421,14 +421,14 @@ def test_a_mean_that_something_else_uses_without_its_axes_stays_one(files):
     files(network, (4, 6))
 
 
-def test_reshapes_in_a_row_are_one_and_one_to_the_same_shape_is_none(files):
+def test_successive_reshapes_are_merged_and_one_to_the_same_shape_is_removed(files):
     tflite, _ = files(lambda x: jnp.exp(x.reshape(-1, 6, 4).reshape(-1, 8, 3)), (4, 6))
     assert tflite.operators == Counter(RESHAPE=1, EXP=1)
     tflite, _ = files(lambda x: jnp.exp(jnp.tanh(x).reshape(-1, 6, 4).reshape(-1, 4, 6)), (4, 6))
     assert tflite.operators == Counter(TANH=1, EXP=1)
 
 
-def test_outputs_that_are_one_value_and_an_input_that_is_an_output_are_there_by_their_names(files):
+def test_outputs_of_equal_value_and_an_input_as_output_keep_their_names(files):
     def network(x, y):
         product = 2 * x
         return {"a": product, "b": product, "c": product.reshape(-1, 2, 2), "d": y, "e": y + 0}
@@ -438,7 +438,9 @@ def test_outputs_that_are_one_value_and_an_input_that_is_an_output_are_there_by_
 
 
 @pytest.mark.parametrize(("stride", "kind"), [(1, "MatMul"), (2, "Conv")])
-def test_a_pixelwise_convolution_without_a_bias_is_a_product_unless_it_strides(files, stride, kind):
+def test_a_pixelwise_convolution_without_a_bias_is_a_product_if_it_has_no_stride(
+    files, stride, kind
+):
     params = {"kernel": array(1, 1, 6, 8)}
     _, onnx_file = files(lambda x: conv2d(x, 8, 1, stride, bias=False, params=params)[0], (5, 5, 6))
     assert onnx_file.operators[kind] == 1
@@ -466,7 +468,7 @@ def test_erf_and_its_complement_keep_their_values(files):
     files(lambda x: {"erf": lax.erf(x), "erfc": lax.erfc(x)}, (9,), tolerance=1e-6)
 
 
-def test_erf_is_that_of_scipy():
+def test_erf_agrees_with_scipy():
     from scipy.special import erf as reference
 
     x = np.linspace(-5, 5, 1001, dtype=np.float32)
@@ -484,7 +486,7 @@ def test_a_transposed_convolution_keeps_its_values(files):
     )
 
 
-def test_zeros_for_each_example_are_spread_over_any_batch(files):
+def test_zeros_for_each_example_are_broadcast_over_any_batch(files):
     files(lambda x: jnp.concatenate([x, jnp.zeros((x.shape[0], 2))], 1), (3,))
 
 
@@ -512,7 +514,7 @@ def test_a_network_that_mixes_examples_is_refused(converter, network, what):
     ("function", "primitive"),
     [(jnp.sort, "sort"), (lambda x: lax.top_k(x, 2)[0], "top_k"), (jnp.fft.fft, "fft")],
 )
-def test_what_no_converter_takes_is_refused_with_layer_and_line(function, primitive):
+def test_operations_that_no_converter_takes_are_refused_with_layer_and_line(function, primitive):
     def network(x):
         with jax.named_scope("neck"):
             return jnp.abs(function(x))
@@ -521,7 +523,7 @@ def test_what_no_converter_takes_is_refused_with_layer_and_line(function, primit
         lowered(network, (8,))
 
 
-def test_refusals_reach_into_loops():
+def test_operations_inside_loops_are_refused():
     def network(x):
         return lax.scan(lambda state, _: (jnp.sort(state), None), x, length=2)[0]
 
@@ -529,7 +531,7 @@ def test_refusals_reach_into_loops():
         lowered(network, (8,))
 
 
-def test_rewriting_changes_no_value_of_loops_and_branches():
+def test_rewriting_keeps_the_values_of_loops_and_branches():
     def network(x):
         x = lax.fori_loop(0, 3, lambda _, value: lax.erf(value) + 1, x)
         return (lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x),)
