@@ -47,8 +47,6 @@ def pytest_addoption(parser):
 def pytest_cmdline_main(config):
     """Chooses the set of tests and, where none is named, shares them among processes."""
     option = config.option
-    if hasattr(config, "workerinput"):  # a process of pytest-xdist gets the options as they are now
-        return
     here = config.invocation_params.dir
     named = [
         _below_tests((here / name.partition("::")[0]).resolve()) for name in option.file_or_dir
@@ -56,6 +54,8 @@ def pytest_cmdline_main(config):
     marked = any(argument.startswith("-m") for argument in config.invocation_params.args)
     if not (option.full or marked or any("full" in parts for parts in named)):
         option.markexpr = "not full"
+    if hasattr(config, "workerinput"):  # one of the processes of pytest-xdist
+        return
     if not named and getattr(option, "numprocesses", 0) is None:
         option.numprocesses = "auto"
     if getattr(option, "dist", None) == "no":
