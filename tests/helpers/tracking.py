@@ -2,11 +2,13 @@
 
 import json
 import struct
+import time
 from pathlib import Path
 
 from training.tracking.jsonl import LinesFile
 
 RECORDED = "recorded.jsonl"
+WAIT = 30  # seconds at most for the files of Weights & Biases
 
 
 def json_lines(path):
@@ -101,11 +103,21 @@ def scalar_events(folder):
 
 
 def wandb_records(folder):
-    """The records of the offline files of Weights & Biases."""
+    """The records of the offline files of Weights & Biases, once each ends in its exit record.
+
+    A process of its own writes them, which may be a moment later than the run.
+    """
     from wandb.proto.wandb_internal_pb2 import Record
 
-    files = sorted(folder.rglob("run-*.wandb"))
-    return [Record.FromString(data) for file in files for data in _log_records(file.read_bytes())]
+    deadline = time.monotonic() + WAIT
+    while True:
+        files = sorted(folder.rglob("run-*.wandb"))
+        data = [record for file in files for record in _log_records(file.read_bytes())]
+        found = [Record.FromString(record) for record in data]
+        exits = sum(one.WhichOneof("record_type") == "exit" for one in found)
+        if exits == len(files) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
 
 
 def wandb_history(folder):
@@ -131,6 +143,8 @@ def _log_records(data, block=32768):
             position += block - position % block
             continue
         _, length, kind = struct.unpack("<IHB", data[position : position + 7])
+        if position + 7 + length > len(data):  # being written
+            return
         record += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
