@@ -16,6 +16,7 @@ from inference import convert_tflite
 from inference.export import converter
 from tests.helpers.demo import HOSTILE, RGB
 from tests.helpers.exports import INSIDE, LENIENT, QUANTIZED, write_onnx, write_tflite
+from tests.helpers.processes import no_import
 from tests.helpers.project import ROOT
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read
@@ -112,10 +113,6 @@ def network_of():
 def no_tensorflow(monkeypatch):
     """Does not import TensorFlow, for exports that end before they need it."""
     monkeypatch.setattr(converter, "import_tensorflow", no_import)
-
-
-def no_import():
-    """Imports nothing."""
 
 
 @pytest.fixture(scope="session")

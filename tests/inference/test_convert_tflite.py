@@ -25,6 +25,7 @@ from inference.serving.exports import HOME
 from inference.verify.equivalence import LIMITS, check, make_reference
 from inference.verify.runtimes import load
 from tests.helpers.exports import QUANTIZED
+from tests.helpers.processes import crash
 from training.config import read_config
 from utils import UserError
 
@@ -45,11 +46,6 @@ def network(network_of, small_run):
 def images(mnist_images):
     """Images of the test set, (examples, 1, 28, 28) uint8."""
     return mnist_images[:, None]
-
-
-def crash(*_):
-    """Ends the process as a bug in a library does."""
-    os.kill(os.getpid(), signal.SIGSEGV)
 
 
 def run_tflite(path, inputs):
