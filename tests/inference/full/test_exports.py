@@ -67,3 +67,13 @@ def test_an_operator_without_counterpart_in_tflite_is_named_with_its_layer_and_a
     assert "layer order" in error
     assert "export_networks.py" in error
     assert "argmax" in error
+
+
+def test_an_export_imports_the_runs_own_copy_of_the_network(script, small_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    with open(run / "model" / "modules" / "__init__.py", "a") as file:
+        file.write("\nfrom utils import UserError\nraise UserError('this is the copy')\n")
+    command = [ROOT / "inference" / "convert_tflite.py", "--name", "net", "-w", run]
+    done = script(*command, "--into", tmp_path / "into")
+    assert (done.returncode, done.stderr) == (1, "error: this is the copy\n")
