@@ -112,16 +112,16 @@ def test_the_figures_of_an_epoch_are_exact(run, config, mnist):
 
 
 def test_update_and_evaluate_compile_once_in_a_run(run, config, monkeypatch):
-    from training.engine import build as builder
+    from training.engine import run as runs
 
     made = []
-    original = builder.build
+    original = runs.build
 
     def build(*arguments):
         made.append(original(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(builder, "build", build)
+    monkeypatch.setattr(runs, "build", build)
     assert run()[0] == 0
     assert made[0].update._cache_size() == 1
     assert made[0].evaluate._cache_size() == 1

@@ -1,13 +1,18 @@
-"""What newcomers do wrong: each gets one message that says where it is and how to mend it."""
+"""What newcomers do wrong: each gets one message that says where it is and how to fix it."""
 
 import json
 import os
+import re
 
+import numpy as np
 import pytest
 
 import train
 from tests.helpers import mistakes
 from tests.helpers.project import ROOT
+from training.common.errors import FunctionError
+from training.engine.user_code import wrap_user_function
+from training.loss import cross_entropy, mean_squared_error
 
 DATASET = "data_loader.train.args.dataset"
 NETWORKS = [
@@ -63,7 +68,7 @@ OVERRIDES = [
     (["training.optimizer.args={}"], ["missing a required argument: 'learning_rate'"]),
     (["training.metrics=[\"acuracy\"]"], ["training.metrics.0.name", "did you mean 'accuracy'?"]),
     (["training.monitor=max test_acuracy"], ["did you mean 'test_accuracy'?"]),
-    (["model=mlp"], ['model: expected an object {"name": ..., "args": ...}, got "mlp"']),
+    (["model=3"], ['model: expected an object {"name": ..., "args": ...}, got 3']),
     (["model.args.feat_dims=16"],  # a number in place of a list
      ["model: mlp of inputs", "'int' object is not iterable", "for index, features in enumerate"]),
     (["training.epochs", "=", "3"], ["expected key.path=value, like training.epochs=3"]),
@@ -151,3 +156,20 @@ def test_a_network_with_other_outputs_than_there_are_classes_is_told_so(
     printed = "".join(capsys.readouterr())
     words = "The network has 12 outputs, but the data set 10 classes (0, 1, 2, 3, 4, ...)"
     assert (words in printed) == told
+
+
+def test_an_error_in_the_users_own_losses_is_reported_with_its_line():
+    """training/loss.py and its like are the user's; the folders beside them are not."""
+    loss = wrap_user_function(cross_entropy, "cross_entropy", "loss", "training.loss")
+    with pytest.raises(FunctionError) as error:
+        loss(np.zeros((4, 3, 10), np.float32), np.zeros(4, np.int32))
+    line = re.search(r"\(training/loss\.py:(\d+): (.+)\)", str(error.value))
+    source = (ROOT / "training" / "loss.py").read_text().splitlines()
+    assert source[int(line[1]) - 1].strip() == line[2]
+    assert "take_along_axis" in line[2]
+
+
+def test_what_a_loss_refuses_in_its_own_words_needs_no_line():
+    loss = wrap_user_function(mean_squared_error, "mean_squared_error", "loss", "training.loss")
+    with pytest.raises(FunctionError, match=r"outputs have shape .*, but targets \(4,\)$"):
+        loss(np.zeros((4, 1), np.float32), np.zeros(4, np.float32))
