@@ -1,4 +1,4 @@
-"""Small functions that everything leans on: resolving names, run folders, logging."""
+"""Small functions that everything uses: resolving names, run folders, logging."""
 
 import ast
 import contextlib
@@ -22,7 +22,7 @@ CALLED_BY_ENGINE = {"training.optimizers": ("gradients", "update")}  # not for a
 
 
 class UserError(Exception):
-    """Something the user can mend: the message says where, what came, what was expected, how."""
+    """Something the user can fix: the message says where, what was got and expected, and how."""
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
@@ -41,7 +41,7 @@ def check_name(name: str, kind: str, homes: Sequence[str], where: str) -> list[s
         name: a bare name, or "package.module:function".
         kind: what the name should be, for the message ("model").
         homes: modules a bare name is looked up in.
-        where: the place it came from ("config.json: model.name").
+        where: where it is ("config.json: model.name").
     """
     if ":" in name:
         module, _, function = name.partition(":")
@@ -125,7 +125,7 @@ def check_arguments(
     Args:
         function: what is to be called.
         args: its arguments from the config, a dict or a list.
-        where: the place they came from ("config.json: model.args").
+        where: where they are ("config.json: model.args").
         given: names of the arguments the framework fills in itself.
 
     Raises:
@@ -133,7 +133,7 @@ def check_arguments(
     """
     try:
         signature = inspect.signature(function)
-    except ValueError:  # some built-in functions tell nothing
+    except ValueError:  # some built-in functions have no signature
         return
     name = getattr(function, "__name__", str(function))
     parameters = signature.parameters.values()
@@ -215,7 +215,7 @@ def latest_run(save_dir: str | Path) -> Path:
 
 
 def keep_code(run: Path, module_name: str) -> None:
-    """Copies the code of the network into the run folder, so that it stays usable as it was.
+    """Copies the network's code into the run folder, so that later edits do not change the run.
 
     Args:
         run: the run folder; it gets `model/`, and where the network is defined elsewhere in this
@@ -240,7 +240,7 @@ def use_code_of(run: str | Path | None) -> None:
 
 @contextlib.contextmanager
 def code_of(run: str | Path) -> Generator[None, None, None]:
-    """Within it, imports find the run's own copy of its network; after it, the project's again."""
+    """Inside the block, imports find the run's own copy of its network."""
     path, before = list(sys.path), _take_modules(Path(run))
     use_code_of(run)
     try:
@@ -318,13 +318,13 @@ def _make_run_folder(parent, name):
         for candidate in (name, *(f"{name}_{count}" for count in range(2, 1000))):
             with contextlib.suppress(FileExistsError):
                 (parent / candidate).mkdir()
-                for content in (b"is there room?", b""):  # a full disk makes folders all the same
+                for content in (b"is there space?", b""):  # a full disk still makes folders
                     (parent / candidate / "train.log").write_bytes(content)
                 return parent / candidate
     except OSError as error:
         raise UserError(
             f"{parent}: cannot write a run there: {error.strerror}. "
-            "Make room or mend its permissions, or choose another folder: training.save_dir=..."
+            "Free some space, fix its permissions, or choose another folder: training.save_dir=..."
         ) from None
     raise UserError(f"{parent}: {name} and 998 folders like it exist; remove some")
 
@@ -333,17 +333,17 @@ def _make_run_folder(parent, name):
 
 
 class LogFile(logging.FileHandler):
-    """A log that a full disk does not stop: that it is not written is told once, on the console."""
+    """A log that a full disk does not stop: lost lines are reported once, on the console."""
 
-    told = False
+    reported = False
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Takes an error that came while a line was written."""
+        """Handles an error that occurred while a line was written."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self.told:
-            self.told = True
+        elif not self.reported:
+            self.reported = True
             print(
                 f"warning: {self.baseFilename}: {error.strerror}: lines are lost", file=sys.stderr
             )

@@ -34,7 +34,7 @@ ORBAX = "orbax-checkpoint==0.12.8"  # what devices.orbax needs
 
 
 class Section(BaseModel):
-    """A section of the config: unknown keys are refused, nothing changes once it is read."""
+    """A section of the config. Unknown keys are refused; it cannot be changed once it is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -60,17 +60,17 @@ class DataLoaders(Section):
     test: Named
     preprocess: NamedOrName | None = None  # f(inputs) -> inputs, before every call of the network
     augment: NamedOrName | None = None  # f(inputs, key=key) -> inputs, before it, in training only
-    # Keep the examples on the device; "auto": on an accelerator, those in memory that fit. What a
-    # data set makes anew at every reading is made once.
+    # Keep the examples on the device; "auto": on an accelerator, if in memory and small enough. What
+    # a data set generates at every reading is then generated once.
     cache_on_device: Literal["auto", True, False] = "auto"
 
 
 class OptimizerGroup(Section):
-    """Which loss trains which parts of the parameters by which optimizer."""
+    """Which loss trains which parameters with which optimizer."""
 
     loss: NamedOrName
     optimizer: NamedOrName
-    params: list[str] = []  # paths of those it trains ("generator"); none named: all
+    params: list[str] = []  # paths of the parameters it trains ("generator"); empty: all
 
 
 class Pretrained(Section):
@@ -85,21 +85,19 @@ def _from_path(value):
 
 
 class Training(Section):
-    """How the network is trained, and what is kept of it."""
+    """How the network is trained, saved and logged."""
 
     loss: NamedOrName | None = None
     optimizer: NamedOrName | None = None
-    optimizer_groups: dict[str, OptimizerGroup] | None = (
-        None  # several losses and optimizers, named
-    )
+    # Several losses and optimizers, by name, in place of `loss` and `optimizer`.
+    optimizer_groups: dict[str, OptimizerGroup] | None = None
     metrics: list[NamedOrName] = []
     epochs: int = Field(10, ge=1)
     clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per group
-    accumulate: int = Field(1, ge=1)  # pieces a batch is worked off in, to save memory
-    steps_per_call: int = Field(
-        1, ge=1
-    )  # at most; more where updates are over sooner than asked for
-    seeds: int = Field(1, ge=1)  # copies trained at once: seed, seed + 1, ...; figures are means
+    accumulate: int = Field(1, ge=1)  # pieces a batch is processed in, to save memory
+    # Updates in one call, at most: more than one pays where an update is shorter than a call.
+    steps_per_call: int = Field(1, ge=1)
+    seeds: int = Field(1, ge=1)  # trained at once: seed, seed + 1, ...; metrics are means
     ema: float | None = Field(None, gt=0, lt=1)  # decay of the weights' moving average, per update
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     checkpoint: Annotated[
@@ -108,9 +106,9 @@ class Training(Section):
     ] = None
     save_dir: str = "saved"
     save_period: int = Field(1, ge=1)  # epochs
-    keep: int = Field(5, ge=1)  # latest checkpoints kept, the best besides
+    keep: int = Field(5, ge=1)  # numbered checkpoints kept, beside the best
     monitor: str = "min test_loss"  # what the best checkpoint is chosen by: "min NAME", "max NAME"
-    early_stop: int | None = Field(None, ge=1)  # epochs without a better one, then stop
+    early_stop: int | None = Field(None, ge=1)  # stop after so many epochs without a better one
     log_interval: int = Field(22, ge=1)  # batches
     tensorboard: bool = False  # event files in the run folder
     trackers: list[NamedOrName] = []  # besides metrics.jsonl; see training/tracking/__init__.py
@@ -133,11 +131,11 @@ class Training(Section):
 
 
 class Devices(Section):
-    """What trains: all devices there are, together, unless told otherwise."""
+    """The devices that train together; all there are by default."""
 
-    count: int | None = Field(None, ge=1)  # of all processes together; null: all there are
+    count: int | None = Field(None, ge=1)  # of all processes together; null: all
     shards: int = Field(1, ge=1)  # devices that share one copy of the state; 1: each has its own
-    orbax: bool = False  # checkpoints as folders by Orbax, of states too large to be gathered
+    orbax: bool = False  # checkpoints as folders, by Orbax: for states too large to gather
 
     @model_validator(mode="after")
     def _orbax_is_installed(self):
@@ -147,7 +145,7 @@ class Devices(Section):
 
 
 class Wandb(Section):
-    """Tracking by Weights & Biases; imported only if enabled."""
+    """Weights & Biases; imported only if enabled."""
 
     enabled: bool = False
     mode: Literal["online", "offline", "disabled"] = "online"

@@ -142,7 +142,7 @@ def adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-4, decay_ve
 
 
 def matrices(params):
-    """Tells which arrays have two axes and more: a mask for optax's decay of weights.
+    """Returns which arrays have two axes or more: a mask for optax's weight decay.
 
     Args:
         params: tree of arrays.

@@ -46,7 +46,7 @@ KINDS = {
 
 
 def main():
-    """Writes the file and tells where it is."""
+    """Writes the file and prints its path."""
     PATH.write_text(text(), encoding="utf-8")
     print(PATH)
 
@@ -100,7 +100,7 @@ def arguments(function, given=(0, ())):
     """
     try:
         parameters = list(inspect.signature(function).parameters.values())
-    except ValueError:  # some built-in functions tell nothing
+    except ValueError:  # some built-in functions have no signature
         return {}
     positional, keywords = given
     free = [one for one in parameters[positional:] if one.name not in keywords]

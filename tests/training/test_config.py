@@ -1,4 +1,4 @@
-"""The config: what is right is kept, what is wrong is told in one line, before JAX is imported."""
+"""The config: what is wrong is reported in one line, before JAX is imported."""
 
 import contextlib
 import copy
@@ -87,14 +87,14 @@ def test_the_written_config_spells_out_every_default(tmp_path, sample):
         ("model.name", "my model:f", "is not of the form 'package.module:function'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_with_its_place(sample, write_config, path, value, message):
+def test_what_is_wrong_is_reported_with_its_place(sample, write_config, path, value, message):
     file = write_config(change(sample, path, value))
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         read_config(file)
     assert str(caught.value).startswith(f"{file}: ")
 
 
-def test_everything_wrong_is_told_at_once(sample, write_config):
+def test_everything_wrong_is_reported_at_once(sample, write_config):
     values = change(change(sample, "training.epochs", "ten"), "sede", 1)
     with pytest.raises(UserError) as caught:
         read_config(write_config(values))
@@ -241,7 +241,7 @@ def test_a_full_name_that_leads_nowhere_is_refused(name, message):
         bind(Named(name=name), "loss", "config", 0)
 
 
-def test_named_arguments_are_called_with_args_and_handed_over_without():
+def test_named_arguments_are_called_with_args_and_passed_without():
     schedule = construct(
         {"learning_rate": {"name": "cosine_decay_schedule",
                            "args": {"init_value": 2.0, "decay_steps": 10}}}, "optimizer", "config",

@@ -62,7 +62,7 @@ def test_binary_cross_entropy_equals_optax(seed, batch, classes):
 
 @few
 @shapes
-def test_errors_of_regression_equal_numpy(seed, batch, classes):
+def test_regression_losses_equal_numpy(seed, batch, classes):
     outputs, _ = logits_and_labels(seed, batch, classes)
     targets, _ = logits_and_labels(seed + 1, batch, classes)
     difference = outputs.astype(np.float64) - targets

@@ -296,7 +296,7 @@ def test_in_bfloat16_no_product_nor_convolution_takes_float32(model, backward):
         assert all(dtypes == {"bfloat16"} for dtypes in found)
 
 
-def test_each_rule_moves_only_its_part_by_its_own_loss():
+def test_each_group_moves_only_its_params_by_its_own_loss():
     def louder(outputs, targets):
         return 10 * cross_entropy(outputs, targets)
 
@@ -319,7 +319,7 @@ def test_each_rule_moves_only_its_part_by_its_own_loss():
     np.testing.assert_allclose(head, 10 * body, rtol=1e-6)
 
 
-def test_a_part_that_no_rule_trains_stays_as_it_is():
+def test_params_that_no_group_trains_stay_as_they_are():
     groups = {
         "head": OptimizerGroup(cross_entropy, optimizers.adamw(0.1, weight_decay=1.0), ("out",))
     }
@@ -330,7 +330,7 @@ def test_a_part_that_no_rule_trains_stays_as_it_is():
     assert not same_bits(before["out"], state.params["out"])
 
 
-def test_a_rule_that_trains_nothing_is_refused():
+def test_a_group_that_trains_nothing_is_refused():
     groups = {"head": OptimizerGroup(cross_entropy, optimizers.sgd(0.1), ("haed",))}
     with pytest.raises(
         UserError, match=r"optimizer_groups.head.params: \['haed'\].*\['hidden', 'out'\]"
@@ -394,7 +394,7 @@ def test_a_loss_that_averages_by_itself_is_refused_with_the_remedy():
     ),
     st.lists(st.sampled_from(["a", "b/c", "a/b"]), max_size=2),
 )
-def test_merge_puts_together_what_split_parted(values, experiment):
+def test_merge_is_the_inverse_of_split(values, experiment):
     chosen, rest = split(values, experiment)
     assert merge(chosen, rest) == values
     assert len(jax.tree.leaves(chosen)) + len(jax.tree.leaves(rest)) == len(jax.tree.leaves(values))

@@ -53,13 +53,13 @@ def test_the_file_is_current():
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_here_names_the_schema_and_keeps_it(path, validator):
+def test_every_config_here_names_the_schema_and_conforms_to_it(path, validator):
     values = json.loads(path.read_text())
     assert (path.parent / values["$schema"]).resolve() == schema.PATH
     assert faults(validator, values) == []
 
 
-def test_a_config_as_a_run_writes_it_keeps_the_schema(sample, validator, write_config):
+def test_a_config_as_a_run_writes_it_conforms_to_the_schema(sample, validator, write_config):
     from training.config import write_config as write
 
     path = Path(write_config(sample))
@@ -119,7 +119,7 @@ ALLOWED = [
 
 
 @pytest.mark.parametrize(("path", "value"), ALLOWED)
-def test_what_the_config_reader_takes_is_not_underlined(
+def test_what_the_config_reader_accepts_is_not_underlined(
     sample, validator, write_config, path, value
 ):
     values = changed(sample, path, value)

@@ -80,7 +80,7 @@ def test_a_run_leaves_what_is_promised(run, config, capsys):
         assert re.fullmatch(time + pattern, line)
 
 
-def test_the_figures_of_an_epoch_are_exact(run, config, mnist):
+def test_the_metrics_of_an_epoch_are_exact(run, config, mnist):
     """The last line of metrics.jsonl against NumPy on the network's own predictions."""
     config["training"]["metrics"] = [
         {"name": "top_k_accuracy", "args": {"k": 1}},
@@ -150,7 +150,7 @@ def test_the_same_config_gives_the_same_bits(run, trusty):
     ("name", "at"),
     by_set([("SIGTERM", 15)], [("SIGINT", 3), ("SIGTERM", 8), ("SIGINT", 11), ("SIGTERM", 15)]),
 )
-def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(run, trusty, monkeypatch, name, at):
+def test_a_run_stopped_by_a_signal_resumes_to_the_same_bits(run, trusty, monkeypatch, name, at):
     _, whole = run()
     monkeypatch.setenv("SIGNAL_AT", f"{name}@{at}")
     code, stopped = run()
@@ -165,7 +165,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_bits(run, trusty, monkeyp
         assert same_arrays(read(whole / checkpoint)[0], read(stopped / checkpoint)[0])
 
 
-def test_a_run_goes_on_exactly_from_an_epochs_end(run, trusty):
+def test_a_run_resumes_exactly_from_an_epochs_end(run, trusty):
     _, whole = run()
     expected = (whole / "metrics.jsonl").read_bytes()
     last = read(whole / "checkpoint-epoch_3.params")[0]
@@ -227,7 +227,7 @@ def test_only_the_latest_checkpoints_and_the_best_are_kept(run, config):
     ]  # fmt: skip
 
 
-def test_pretrained_parameters_are_where_a_run_begins(run, config):
+def test_a_run_starts_from_pretrained_parameters(run, config):
     _, first = run()
     still = ["training.optimizer.name=sgd", 'training.optimizer.args={"learning_rate": 0.0}']
     _, second = run(f"training.checkpoint={first / 'checkpoint-epoch_2.params'}", *still)
@@ -236,7 +236,7 @@ def test_pretrained_parameters_are_where_a_run_begins(run, config):
     assert read(latest(second))[0]["step"] == 2 * BATCHES  # only the parameters were taken
 
 
-def test_test_py_repeats_the_figures_of_the_run(run, config, capsys):
+def test_test_py_repeats_the_metrics_of_the_run(run, config, capsys):
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("evaluation_script", ROOT / "test.py")
@@ -264,7 +264,7 @@ def test_test_py_repeats_the_figures_of_the_run(run, config, capsys):
     assert "nowhere.params" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_written_is_told_at_once(run, config, capsys, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_at_once(run, config, capsys, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     code, _ = run(f"training.save_dir={tmp_path / 'file'}")
     assert code == 1

@@ -56,14 +56,14 @@ def _check_keywords(function, keywords, where):
     """Refuses a function without a keyword that it is to be called with."""
     try:
         parameters = inspect.signature(function).parameters
-    except ValueError:  # some built-in functions tell nothing
+    except ValueError:  # some built-in functions have no signature
         return
     missing = [name for name in keywords if name not in parameters]
     if missing and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         name, wanted = getattr(function, "__name__", str(function)), ", ".join(keywords)
         raise UserError(
             f"{where}: {name} takes no {missing[0]!r}; it is called with {wanted} by name, "
-            "so write them at the end of its arguments, behind a *"
+            "so write them at the end of its arguments, after a *"
         )
 
 

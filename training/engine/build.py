@@ -1,13 +1,10 @@
 """From the config to functions: every name resolved, every argument bound to a signature."""
 
-import math
 from typing import Any, NamedTuple
-
-import optax
 
 from data_loader.device_cache import cache_on_device
 from training.common.measure import SINGLE_GROUP, loss_name
-from training.config import HOMES, is_named
+from training.config import HOMES
 from training.distributed.sharding import (
     make_mesh,
     shard_functions,
@@ -16,9 +13,10 @@ from training.distributed.sharding import (
 )
 from training.engine.binding import bind, construct, parameters_of
 from training.engine.compilation import compile_functions
+from training.engine.optimizer_groups import make_group
 from training.engine.scan import device_batches, even_steps, scan_steps
 from training.engine.seeds import seeds_of, vmap_seeds
-from training.engine.state import OptimizerGroup, step_key
+from training.engine.state import step_key
 from training.engine.step import make_evaluate, make_forward, make_init, make_step
 from utils import UserError, call, nearest, resolve
 
@@ -71,7 +69,13 @@ def build(config, source="config.json"):
     loaders = shard_loaders(loaders, mesh)
     total_steps = len(loaders["train"]) * settings.epochs
     groups = {
-        name: _group(one, losses[name], config, total_steps, f"{source}: {_place(name)}.optimizer")
+        name: make_group(
+            one,
+            losses[name],
+            settings.clip_norm,
+            total_steps,
+            f"{source}: {_place(name)}.optimizer",
+        )
         for name, one in settings.all_groups().items()
     }
     forward = make_forward(model, prepare, settings.compute_dtype)
@@ -96,7 +100,7 @@ def build(config, source="config.json"):
 
 
 def check_monitor(config, metrics, loaders, source):
-    """Refuses a training.monitor that no epoch will bring."""
+    """Refuses a training.monitor that is not measured."""
     sense, _, name = config.training.monitor.partition(" ")
     losses = [loss_name(group) for group in config.training.all_groups()]
     numbers = losses + [metric for metric in metrics if metric != "confusion_matrix"]
@@ -181,62 +185,3 @@ def prepare_inputs(loaders, source):
         return preprocess(inputs) if preprocess else inputs
 
     return prepare
-
-
-def _group(group, loss, config, total_steps, where):
-    """Returns the OptimizerGroup with its optimizer; "total_steps" stands for their number."""
-    function = resolve(group.optimizer.name, HOMES["optimizer"], f"{where}.name")
-    args = _fill(group.optimizer.args, "total_steps", total_steps)
-    args = construct(args, "optimizer", f"{where}.args")
-    optimizer = call(function, args, f"{where}.args")
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise UserError(
-            f"{where}.name: {group.optimizer.name!r} makes no optimizer: expected init "
-            "and update, as optax's have"
-        )
-    if config.training.clip_norm:
-        optimizer = optax.chain(optax.clip_by_global_norm(config.training.clip_norm), optimizer)
-    rates = _learning_rates(
-        function, _fill(group.optimizer.args, "total_steps", total_steps), where
-    )
-    for spot, rate in rates:
-        number = isinstance(rate, int | float) and math.isfinite(rate)
-        if rate is not None and not callable(rate) and not number:
-            raise UserError(
-                f"{spot}: expected a number, or a schedule as "
-                f'{{"name": ..., "args": ...}}, got {rate!r}'
-            )
-    rate = rates[0][1] if len(rates) == 1 else None  # of several, none is the learning rate
-    return OptimizerGroup(loss, optimizer, tuple(group.params), rate)
-
-
-def _learning_rates(function, args, where):
-    """(place in the config, number or schedule) of each learning rate: in a chain there may be any.
-
-    What stands deeper, inside of other wrappers, may count its updates otherwise.
-    """
-    if function is optax.chain and isinstance(args, list):
-        links = [(index, one) for index, one in enumerate(args) if is_named(one)]
-        return [
-            rate
-            for index, one in links
-            for rate in _learning_rates(
-                resolve(one["name"], HOMES["optimizer"], f"{where}.args.{index}.name"),
-                one.get("args"),
-                f"{where}.args.{index}",
-            )
-        ]
-    if isinstance(args, list):
-        args = dict(zip(parameters_of(function), args, strict=False))
-    if not isinstance(args, dict) or "learning_rate" not in args:
-        return []
-    place = f"{where}.args.learning_rate"
-    return [(place, construct(args["learning_rate"], "optimizer", place))]
-
-
-def _fill(value, name, number):
-    if isinstance(value, dict):
-        return {key: _fill(one, name, number) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_fill(one, name, number) for one in value]
-    return number if value == name else value

@@ -13,7 +13,7 @@ from training.tracking.metric_logger import IN_FLIGHT, MetricAccumulator
 
 
 class Predictions(NamedTuple):
-    """What a classifier says about a data set.
+    """The predictions of a classifier for a data set.
 
     Attributes:
         logits: (examples, classes) floats.
@@ -21,7 +21,7 @@ class Predictions(NamedTuple):
         images: the picture of an example by its index, uint8 (channels, height, width);
             a function or a sequence, or None where the inputs are no pictures.
         classes: a name for each class; None stands for "0", "1", ...
-        source: where the predictions come from, in words.
+        source: where the predictions are from, in words.
     """
 
     logits: np.ndarray
@@ -67,7 +67,7 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
         batch = put_batch(batch, experiment.mesh)
         sums, outputs = experiment.evaluate(params, batch)
         measured.append(sums)
-        if len(measured) > IN_FLIGHT:  # more batches under way than that only take up memory
+        if len(measured) > IN_FLIGHT:  # more batches in flight only take up memory
             jax.block_until_ready(measured[-IN_FLIGHT])
         if keep_outputs:
             kept.append(real_examples((outputs, gather(batch["targets"])), batch["weight"]))

@@ -39,7 +39,7 @@ def train_epoch(run, logger, stop):
 
 
 def report_nan(run, epoch, batch):
-    """Raises the UserError that says where a value that is not finite came from."""
+    """Raises the UserError that says which layer first gave a value that is not finite."""
     debug = utils.optional_module("training.debug.nan")
     if debug:
         debug.report_nan(run.experiment, run.state, epoch, batch, run.folder)

@@ -15,7 +15,7 @@ from utils import ROOT, UserError
 
 FAULTS = (TypeError, ValueError, LookupError, AttributeError, NameError, ArithmeticError)
 ARGUMENTS = {"loss": ("outputs", "targets"), "metric": ("outputs", "targets")}  # else inputs
-# What JAX says of these takes a page.
+# JAX's own messages for these are a page long.
 HINTS = {
     jax.errors.TracerBoolConversionError: "whether this is true is not known while JAX traces the "
     "function: use jnp.where or jax.lax.cond in place of if",
@@ -57,7 +57,7 @@ def wrap_user_function(function, name, kind, where):
 
 @contextlib.contextmanager
 def catch_leaked_tracers():
-    """Tells of a value that was kept from one call to the next, which JAX finds out late."""
+    """Reports a value that was kept from one call to the next, which JAX notices late."""
     try:
         yield
     except jax.errors.UnexpectedTracerError as error:
@@ -92,7 +92,7 @@ def _check_values(result, args, where, kind):
 
 
 def _reason(error):
-    """What is to be said of an error, and the line it began in."""
+    """The message of an error, and the user's line that raised it."""
     hint = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), None)
     words = hint or str(error).partition("\n")[0].rstrip(".")
     if not isinstance(error, TypeError | ValueError):

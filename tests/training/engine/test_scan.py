@@ -49,7 +49,7 @@ def test_the_ragged_last_call_of_an_epoch_compiles_nothing(parts_of, trusty):
     assert experiment.update._cache_size() == 1
 
 
-def test_calls_are_as_even_as_can_be():
+def test_calls_are_as_even_as_possible():
     for batches in range(1, 130):
         for most in range(1, 140):
             steps = even_steps(batches, most)
@@ -63,7 +63,7 @@ def test_calls_are_as_even_as_can_be():
 # Data on the device ----------------------------------------------------------------------------
 
 
-def test_a_resident_batch_is_indices_into_a_table_that_is_there_once(parts_of, trusty):
+def test_a_cached_batch_is_indices_into_one_table_on_the_device(parts_of, trusty):
     experiment, plain = parts_of(RESIDENT), parts_of()
     loaders = [experiment.loaders[split] for split in ("train", "validation")]
     (batch, held_out), (expected, _) = (
@@ -80,7 +80,7 @@ def test_a_resident_batch_is_indices_into_a_table_that_is_there_once(parts_of, t
         np.testing.assert_array_equal(fetched[name], expected[name])
 
 
-def test_on_a_cpu_data_are_resident_only_if_wanted(parts_of):
+def test_on_a_cpu_data_are_cached_on_the_device_only_if_wanted(parts_of):
     assert isinstance(next(parts_of().loaders["train"].batches(1))["inputs"], np.ndarray)
 
 
@@ -110,14 +110,14 @@ def weighted(samples):
     DataLoader(Pairs(), 4, True, 3), DataLoader(WholePairs(), 4, True, 3),
     DataLoader(Pairs(), 4, True, 3, collate=weighted),
 ])  # fmt: skip
-def test_resident_batches_hold_what_the_loaders_own_do(loader):
+def test_cached_batches_hold_what_the_loaders_own_do(loader):
     (other,) = cache_on_device({"train": loader}, True, None, "here").values()
     for batch, expected in zip(other.batches(5, 1), loader.batches(5, 1), strict=True):
         assert isinstance(batch["targets"], TableView)
         jax.tree.map(np.testing.assert_array_equal, gather(batch), expected)
 
 
-def test_auto_keeps_to_an_accelerators_memory_and_to_data_that_lie_in_memory(monkeypatch):
+def test_auto_caches_only_data_in_memory_that_fit_on_an_accelerator(monkeypatch):
     """No accelerator is here, so what it would say of itself is put in JAX's mouth."""
     loaders = {"train": DataLoader(WholePairs(), 4), "test": DataLoader(Pairs(), 4)}
     needed = 10 * (3 * 4 + 4 + 4)
@@ -148,7 +148,7 @@ def test_each_of_several_seeds_is_the_run_with_that_seed(run, config, capsys):
     config["training"]["metrics"] = ["accuracy", "macro_f1"]
     _, copies = run("seed=7", "training.seeds=2")
     console = capsys.readouterr().out
-    arrays, figures = read(latest(copies))[0], last_line(copies)
+    arrays, metrics = read(latest(copies))[0], last_line(copies)
     singles = []
     for copy, seed in enumerate((7, 8)):
         _, single = run(f"seed={seed}")
@@ -159,8 +159,8 @@ def test_each_of_several_seeds_is_the_run_with_that_seed(run, config, capsys):
     assert f"The model has {parameters} parameters" in console
     for name in ("epoch_train_loss", "test_loss", "test_accuracy", "test_macro_f1"):
         values = [one[name] for one in singles]
-        assert figures[name] == pytest.approx(np.mean(values), rel=1e-4)
-        assert figures[f"{name}_std"] == pytest.approx(np.std(values, ddof=1), rel=1e-3)
+        assert metrics[name] == pytest.approx(np.mean(values), rel=1e-4)
+        assert metrics[f"{name}_std"] == pytest.approx(np.std(values, ddof=1), rel=1e-3)
         assert np.ptp(values) > 0
-    shown = f"[test] accuracy @ {figures['test_accuracy']} ± {figures['test_accuracy_std']:.2g}"
+    shown = f"[test] accuracy @ {metrics['test_accuracy']} ± {metrics['test_accuracy_std']:.2g}"
     assert shown in console

@@ -145,9 +145,9 @@ def test_a_path_of_windows_on_the_command_line_is_taken_as_it_is(refused):
     assert "train-images" in said or "not" in said
 
 
-@pytest.mark.parametrize(("classes", "told"), [(10, False), (12, True)])
-def test_a_network_with_other_outputs_than_there_are_classes_is_told_so(
-    config, write_config, monkeypatch, capsys, classes, told
+@pytest.mark.parametrize(("classes", "warned"), [(10, False), (12, True)])
+def test_a_network_with_more_or_fewer_outputs_than_classes_is_reported(
+    config, write_config, monkeypatch, capsys, classes, warned
 ):
     monkeypatch.chdir(ROOT)
     path = write_config(config)
@@ -155,7 +155,7 @@ def test_a_network_with_other_outputs_than_there_are_classes_is_told_so(
     assert train.main(["-c", path, *overrides]) == 0
     printed = "".join(capsys.readouterr())
     words = "The network has 12 outputs, but the data set 10 classes (0, 1, 2, 3, 4, ...)"
-    assert (words in printed) == told
+    assert (words in printed) == warned
 
 
 def test_an_error_in_the_users_own_losses_is_reported_with_its_line():

@@ -82,7 +82,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_was_saved(config, write_config
     assert not list(folder.glob("*.params*"))
 
 
-def test_a_damaged_cache_entry_is_healed(config, write_config, script, monkeypatch, tmp_path):
+def test_a_damaged_cache_entry_is_removed(config, write_config, script, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = write_config(config)
     first = script("train.py", "-c", file, "training.epochs=1")

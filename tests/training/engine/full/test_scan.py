@@ -14,7 +14,9 @@ from training.engine.build import build
 from training.engine.initialize import fresh_state
 
 
-def test_a_signal_within_a_call_ends_the_run_after_it_to_go_on_exactly(run, trusty, monkeypatch):
+def test_a_signal_within_a_call_stops_the_run_after_it_and_it_resumes_exactly(
+    run, trusty, monkeypatch
+):
     _, plain = run()
     monkeypatch.setenv("SIGNAL_AT", "SIGINT@5")
     code, stopped = run(SEVERAL)
@@ -39,7 +41,7 @@ def test_a_step_that_is_not_finite_is_found_within_a_call(run, config):
     assert meta["batch"] % 3  # not the first of a call
 
 
-def test_a_run_of_several_seeds_goes_on_exactly_and_is_evaluated_by_test_py(
+def test_a_run_of_several_seeds_resumes_exactly_and_is_evaluated_by_test_py(
     run, trusty, monkeypatch, capsys
 ):
     trusty["training"] |= {"ema": None, "metrics": ["accuracy"]}
@@ -70,7 +72,7 @@ def test_several_seeds_begin_with_the_same_pretrained_parameters(run, config, wr
     assert same_arrays(params, {name: np.stack([leaf] * 2) for name, leaf in given.items()})
 
 
-def test_the_seed_whose_step_is_not_finite_is_the_one_looked_at(run, config, script, capsys):
+def test_the_seed_whose_step_is_not_finite_is_the_one_examined(run, config, script, capsys):
     """By its own parameters and key; with those of the other copy the step is finite."""
     config["model"] = {"name": "tests.helpers.networks:unlucky"}
     code, folder = run("training.seeds=2", "seed=3")
@@ -83,7 +85,7 @@ def test_the_seed_whose_step_is_not_finite_is_the_one_looked_at(run, config, scr
     assert "not finite is that of layer luck" in replayed.stdout
 
 
-def test_check_shows_one_of_the_copies(run, config, capsys):
+def test_check_shows_one_of_the_seeds(run, config, capsys):
     code, _ = run("--check", "training.seeds=2", SEVERAL)
     out = capsys.readouterr().out
     assert code == 0
