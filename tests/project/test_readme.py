@@ -52,3 +52,28 @@ def test_the_configs_shown_are_json_apart_from_their_heading():
 
 def test_blocks_are_of_the_kinds_that_are_tried():
     assert {language for page in PAGES for language, _ in blocks(page)} <= {*LANGUAGES, ""}
+
+
+NAMING = [
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "examples/**/*.md", "benchmarks/*.md")
+    for path in sorted(ROOT.glob(pattern))
+    if path.name != "CHANGELOG.md"  # names what was, too
+]
+
+
+@pytest.mark.parametrize("page", NAMING)
+def test_the_files_and_modules_that_a_page_names_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    text = re.sub(r"\n## Coming from elsewhere\n.*?(?=\n## )", "", text, flags=re.DOTALL)
+    kinds = "benchmarks|data_loader|docs|examples|inference|model|tests|training"
+    paths = re.findall(rf"(?<![\w/])(?:{kinds})/[\w/.]*\.(?:py|md|json|jinja)\b", text)
+    homes = (ROOT, (ROOT / page).parent)
+    unknown = [one for one in paths if not any((home / one).exists() for home in homes)]
+    exports = ("inference/jax_mnist/", "inference/digits/")
+    assert [one for one in unknown if not one.startswith(exports)] == []
+    modules = re.findall(r"python -m ((?:training|inference)\.[\w.]*\w)", " ".join(text.split()))
+    names = [
+        f"{name.replace('.', '/')}{end}" for name in modules for end in (".py", "/__main__.py")
+    ]
+    assert sum((ROOT / name).exists() for name in names) == len(modules), modules
