@@ -47,7 +47,7 @@ def copy_without(folder, *deleted):
 
 
 def _exports(folder, names):
-    """What is not copied: caches, and the folders without code, which are exports."""
+    """Returns the names that are not copied: caches, and folders without code, which are exports."""
     return [
         name
         for name in names
