@@ -47,7 +47,7 @@ def copy_without(folder, *deleted):
 
 
 def _exports(folder, names):
-    """Returns the names that are not copied: caches, and folders without code, which are exports."""
+    """Returns what is not copied: caches, and exports, which are folders without code."""
     return [
         name
         for name in names
