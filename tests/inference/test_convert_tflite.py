@@ -209,9 +209,7 @@ def test_nan_exceeds_every_limit(doubling, tmp_path):
     assert result["broken"][0].startswith("error inf")
 
 
-def test_a_file_beyond_a_limit_is_renamed_and_the_limit_named(
-    small_export, small_run, tmp_path, doubling
-):
+def test_a_file_beyond_a_limit_is_renamed_and_the_limit_named(tmp_path, doubling):
     folder = tmp_path / "out"
     folder.mkdir()
     onnx_file(folder / "net.onnx", 2.001)
