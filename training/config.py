@@ -60,7 +60,7 @@ class DataLoaders(Section):
     test: Named
     preprocess: NamedOrName | None = None  # f(inputs) -> inputs, before every call of the network
     augment: NamedOrName | None = None  # f(inputs, key=key) -> inputs, before it, in training only
-    # Keep the examples on the device; "auto": on an accelerator, if in memory and small enough. What
+    # Keep the examples on the device; "auto": on an accelerator, if in memory and they fit. What
     # a data set generates at every reading is then generated once.
     cache_on_device: Literal["auto", True, False] = "auto"
 
@@ -207,7 +207,7 @@ def read_config(path: str | Path | dict, overrides: Iterable[str] = ()) -> Confi
     values = copy.deepcopy(path) if isinstance(path, dict) else read_json(path)
     values.pop("$schema", None)  # is for editors; training/schema.py writes it
     path = "config" if isinstance(path, dict) else path
-    _rename_old_keys(values)
+    rename_old_keys(values)
     for override in overrides:
         override_key(values, override)
     try:
@@ -230,7 +230,7 @@ def write_config(config: Config, path: str | Path) -> None:
     atomic_write_text(path, text + "\n")
 
 
-def _rename_old_keys(values):
+def rename_old_keys(values: dict[str, Any]) -> None:
     """Gives keys of configs that older versions wrote the names they have now."""
     loaders, training = values.get("data_loader"), values.get("training")
     if isinstance(loaders, dict) and "device_resident" in loaders:

@@ -1,4 +1,4 @@
-"""The record of what a run was made from, and warnings when a resumed run has other ingredients.
+"""The record of what a run was made from, and warnings of what changed when it is resumed.
 
 environment.json holds the config, checksums of the code and of the data, versions, device and git
 revision; uncommitted.diff what was not committed.
@@ -20,6 +20,7 @@ import numpy as np
 import utils
 from training.common.files import atomic_write_text
 from training.common.records import changes, parse_record
+from training.config import rename_old_keys
 
 RECORD, DIFF = "environment.json", "uncommitted.diff"
 PACKAGES = ("data_loader", "training")  # all their files count, whether imported or not
@@ -42,6 +43,7 @@ def record_provenance(config, folder, experiment, parameters):
     now = environment() | {"parameters": parameters} | fingerprint(config, folder, experiment)
     now["uncommitted"] = _checksum(diff.encode())
     before = read_record(folder)
+    rename_old_keys(before.get("config", {}))
     changed = changes(before, now) if before else []
     for line in changed[:LISTED]:
         LOG.warning("Changed since this run was last started: %s", line)
@@ -55,7 +57,7 @@ def record_provenance(config, folder, experiment, parameters):
 
 
 def fingerprint(config, folder, experiment):
-    """Returns the ingredients of a run that do not depend on the machine: config, code and data.
+    """Returns what a run is made from, whatever the machine: config, code and data.
 
     Args:
         config: the run's Config.
