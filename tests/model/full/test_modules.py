@@ -22,11 +22,11 @@ def test_another_process_makes_the_same_parameters():
         "print([float(leaf.sum()) for leaf in jax.tree.leaves(params)])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "77", "JAX_PLATFORMS": "cpu"}
-    there = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     _, params = linear(np.ones((1, 8)), 2, key=jax.random.key(3))
-    assert there.stdout.strip() == str([float(leaf.sum()) for leaf in jax.tree.leaves(params)])
+    assert done.stdout.strip() == str([float(leaf.sum()) for leaf in jax.tree.leaves(params)])
 
 
 def test_new_kernels_keep_the_variance_of_their_input():
