@@ -1,8 +1,10 @@
 """Signals, seeds and non-finite steps where a call makes several updates."""
 
 import importlib.util
+import json
 
 import numpy as np
+import pytest
 
 from tests.helpers.project import ROOT, same_arrays
 from tests.helpers.scans import SEVERAL, last_line
@@ -91,3 +93,30 @@ def test_check_shows_one_of_the_seeds(run, config, capsys):
     assert code == 0
     assert "12,730 " in out
     assert "All is well." in out
+
+
+def test_each_of_several_seeds_is_the_run_with_that_seed(run, config, capsys):
+    config["model"]["args"]["drop_rate"] = 0.2
+    config["data_loader"]["augment"] = None
+    config["data_loader"]["train"]["args"]["seed"] = 5  # the order that all share
+    # Not Adam, which makes a whole step of a gradient that is zero but for rounding.
+    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 0.1}}
+    config["training"]["metrics"] = ["accuracy", "macro_f1"]
+    _, copies = run("seed=7", "training.seeds=2")
+    console = capsys.readouterr().out
+    arrays, metrics = read(latest(copies))[0], last_line(copies)
+    singles = []
+    for copy, seed in enumerate((7, 8)):
+        _, single = run(f"seed={seed}")
+        singles.append(last_line(single))
+        for name, array in read(latest(single))[0].items():
+            np.testing.assert_allclose(arrays[name][copy], array, rtol=1e-4, atol=1e-5)
+    parameters = json.loads((single / "environment.json").read_text())["parameters"]
+    assert f"The model has {parameters} parameters" in console
+    for name in ("epoch_train_loss", "test_loss", "test_accuracy", "test_macro_f1"):
+        values = [one[name] for one in singles]
+        assert metrics[name] == pytest.approx(np.mean(values), rel=1e-4)
+        assert metrics[f"{name}_std"] == pytest.approx(np.std(values, ddof=1), rel=1e-3)
+        assert np.ptp(values) > 0
+    shown = f"[test] accuracy @ {metrics['test_accuracy']} ± {metrics['test_accuracy_std']:.2g}"
+    assert shown in console
