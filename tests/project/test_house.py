@@ -160,27 +160,27 @@ def test_training_is_compiled_in_one_place():
 def test_a_batch_passes_through_at_most_ten_files(run, monkeypatch):
     from training.engine import loop
 
-    train_epoch, called = loop.train_epoch, [set()]
-
-    def traced_epoch(*arguments):
-        called.append(set())
-        train_epoch(*arguments)
-        called.append(set())
+    train_epoch, called = loop.train_epoch, []
 
     def note(frame, event, _):
         if event == "call":
             called[-1].add(frame.f_code.co_filename)
 
+    def traced_epoch(*arguments):
+        called.append(set())
+        sys.setprofile(note)
+        try:
+            train_epoch(*arguments)
+        finally:
+            sys.setprofile(None)
+
     monkeypatch.setattr(loop, "train_epoch", traced_epoch)
-    sys.setprofile(note)
-    try:
-        code, _ = run("training.epochs=2")
-    finally:
-        sys.setprofile(None)
+    code, _ = run("training.epochs=2")
     assert code == 0
-    called = [{name for name, path in FILES.items() if str(path) in paths} for paths in called]
-    building, _, _, second_epoch, _ = called
-    assert building >= COMPILED
-    assert second_epoch - BESIDE.keys() == set(CHAIN) - COMPILED
-    assert second_epoch >= BESIDE.keys()
+    _, second = called  # in the first epoch, functions may still be traced by JAX
+    second = {name for name, path in FILES.items() if str(path) in second}
+    assert second - BESIDE.keys() == set(CHAIN) - COMPILED
+    assert second >= BESIDE.keys()
+    assert "training/optimizers.py" in imported("training/engine/step.py")
+    assert "training/engine/step.py" in imported("training/engine/build.py")
     assert len(CHAIN) <= 10

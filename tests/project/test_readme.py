@@ -12,7 +12,7 @@ from tests.helpers.pages import LANGUAGES, PAGES, blocks, check_command, command
 from tests.helpers.project import ROOT
 
 FEW = (  # commands of the fast set, which need no other before them and little time
-    ("README.md", "python new_project.py"),
+    ("README.md", "python new_project.py ../my_project"),
     ("docs/data.md", "data_loader.augment=my_transforms:mirror --check"),
     ("docs/failed_run.md", "python train.py model.name=mnist_modl"),
     ("docs/loss_metric_optimizer.md", "sign_descent"),
