@@ -128,7 +128,7 @@ def test_stages_and_features_follow_the_argument():
 # --- every network ----------------------------------------------------------------------------
 
 
-@every_network
+@each_network
 def test_initialising_equals_applying_and_evaluation_returns_the_same_params(name, first_call):
     y, params = first_call[name]
     again, same = jax.jit(lambda params: NETWORKS[name](IMAGES, params=params))(params)
@@ -168,7 +168,7 @@ def test_an_example_does_not_depend_on_the_others_in_its_batch(name, initial):
     assert (gradient[1:] == 0).all()
 
 
-@every_network
+@each_network
 def test_at_first_all_classes_are_about_equally_likely(name, first_call):
     logits, _ = first_call[name]
     assert np.abs(jax.nn.softmax(logits) - 0.1).max() < 0.05

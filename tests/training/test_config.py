@@ -6,9 +6,10 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.project import examples
 from training import config as configs
 from training.common.config_file import USUAL_KEYS, _paths
 from training.config import Config, Named, as_overrides, read_config
@@ -183,7 +184,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.data())
 def test_any_mutation_is_read_or_refused_with_a_message(tmp_path_factory, data):
     with open(SAMPLE) as file:

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import fcntl
-import json
 import os
 import pty
 import re
@@ -13,13 +12,13 @@ import struct
 import subprocess
 import sys
 import termios
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import train
 from tests.helpers.project import ROOT, TEST_EXAMPLES, by_set, same_arrays
+from tests.helpers.tracking import json_lines
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params
@@ -28,23 +27,6 @@ from training.engine.build import build
 from utils import UserError
 
 BATCHES = 8  # of an epoch of the small data
-
-
-@pytest.fixture
-def trusty(config, mnist):
-    """A config with everything that resuming has to bring back."""
-    config["model"] = {"name": "tests.helpers.networks:network"}
-    dataset = {
-        "name": "tests.helpers.networks:Signalling",
-        "args": {"root": str(mnist), "split": "train"},
-    }
-    config["data_loader"]["train"]["args"] |= {"dataset": dataset, "validation_split": 0.1}
-    config["training"] |= {"ema": 0.9, "epochs": 3, "metrics": ["accuracy", "macro_f1"]}
-    return config
-
-
-def lines(path):
-    return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
 def test_a_run_leaves_what_is_promised(run, config, capsys):
@@ -89,7 +71,7 @@ def test_the_metrics_of_an_epoch_are_exact(run, config, mnist):
     ]
     code, folder = run()
     assert code == 0
-    end = lines(folder / "metrics.jsonl")[-1]
+    end = json_lines(folder / "metrics.jsonl")[-1]
     assert end["step"] == 2 * BATCHES
     params = network_params(read(folder / "checkpoint-epoch_2.params")[0])
     labels = np.frombuffer((mnist / "t10k-labels-idx1-ubyte").read_bytes()[8:], np.uint8)
@@ -165,19 +147,6 @@ def test_a_run_stopped_by_a_signal_resumes_to_the_same_bits(run, trusty, monkeyp
         assert same_arrays(read(whole / checkpoint)[0], read(stopped / checkpoint)[0])
 
 
-def test_a_run_resumes_exactly_from_an_epochs_end(run, trusty):
-    _, whole = run()
-    expected = (whole / "metrics.jsonl").read_bytes()
-    last = read(whole / "checkpoint-epoch_3.params")[0]
-    (whole / "checkpoint-epoch_3.params").unlink()
-    for checkpoint in ("checkpoint-epoch_2.params", "checkpoint-epoch_1.params"):
-        code, folder = run("--resume", str(whole / checkpoint))
-        assert (code, folder) == (0, whole)
-        assert (folder / "metrics.jsonl").read_bytes() == expected
-        assert same_arrays(read(folder / "checkpoint-epoch_3.params")[0], last)
-        assert [line["epoch"] for line in lines(folder / "timing.jsonl")] == [1, 2, 3]
-
-
 def test_latest_finds_the_run_written_to_last(run, config, monkeypatch, tmp_path):
     _, folder = run("training.epochs=1")
     monkeypatch.chdir(tmp_path)  # its folder "saved" is the one of the run
@@ -203,7 +172,7 @@ def test_the_best_epoch_is_kept_even_between_two_saves(run, config):
     config["training"] |= {"save_period": 10, "epochs": 4, "monitor": "max test_accuracy"}
     config["training"]["optimizer"]["args"]["learning_rate"] = 0.02
     _, folder = run()
-    ends = [line for line in lines(folder / "metrics.jsonl") if "test_accuracy" in line]
+    ends = [line for line in json_lines(folder / "metrics.jsonl") if "test_accuracy" in line]
     accuracies = [line["test_accuracy"] for line in ends]
     _, meta = read(folder / "checkpoint-best.params")
     assert meta["epochs"] == 1 + int(np.argmax(accuracies))
@@ -217,14 +186,6 @@ def test_training_stops_early_without_a_better_epoch(run, config):
     assert code == 0
     assert read(latest(folder))[1]["epochs"] == 3  # the first is the best, then two are not better
     assert (folder / "report.html").exists()
-
-
-def test_only_the_latest_checkpoints_and_the_best_are_kept(run, config):
-    config["training"] |= {"epochs": 4, "keep": 2}
-    _, folder = run()
-    assert sorted(path.name for path in folder.glob("*.params")) == [
-        "checkpoint-best.params", "checkpoint-epoch_3.params", "checkpoint-epoch_4.params",
-    ]  # fmt: skip
 
 
 def test_a_run_starts_from_pretrained_parameters(run, config):
@@ -243,7 +204,7 @@ def test_test_py_repeats_the_metrics_of_the_run(run, config, capsys):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     _, folder = run()
-    ends = [line for line in lines(folder / "metrics.jsonl") if "test_accuracy" in line]
+    ends = [line for line in json_lines(folder / "metrics.jsonl") if "test_accuracy" in line]
     (folder / "report.html").unlink()
     capsys.readouterr()
     assert script.main(["-w", str(folder), "--latest", "--predictions"]) == 0

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.checkpoints import META, same_trees
+from tests.helpers.project import examples
 from tests.helpers.python_process import python
 from training.checkpoint import saver as saver_module
 from training.checkpoint import single_file
@@ -48,7 +49,7 @@ def in_order(event):
     return event[0], 99 if event[1] is None else event[1]
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(EVENTS, st.integers(1, 4), st.data())
 def test_the_last_few_checkpoints_and_the_best_are_kept(tmp_path_factory, events, keep, data):
     folder = tmp_path_factory.mktemp("run")
@@ -70,7 +71,7 @@ def test_the_last_few_checkpoints_and_the_best_are_kept(tmp_path_factory, events
     assert len(os.listdir(folder)) == len(kept) + (expected_best is not None)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(EVENTS, st.integers(1, 4))
 def test_in_any_order_the_newly_saved_is_kept_and_no_more_than_asked(
     tmp_path_factory, events, keep

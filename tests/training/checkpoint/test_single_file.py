@@ -16,10 +16,11 @@ import pytest
 import safetensors
 import safetensors.flax
 import safetensors.numpy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.checkpoints import META, same
+from tests.helpers.project import examples
 from training.checkpoint import single_file
 from training.checkpoint.naming import file_name
 from training.checkpoint.reading import read
@@ -46,7 +47,7 @@ ARRAYS = st.builds(
 TREES = st.dictionaries(st.text('abc é"/\\', max_size=5), ARRAYS, max_size=6)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(TREES)
 def test_arrays_of_every_dtype_and_shape_come_back_bit_for_bit(tmp_path_factory, tree):
     path = tmp_path_factory.getbasetemp() / "round_trip.params"
@@ -58,7 +59,7 @@ def test_arrays_of_every_dtype_and_shape_come_back_bit_for_bit(tmp_path_factory,
     assert all(array.flags.aligned for array in arrays.values())
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(TREES)
 def test_the_safetensors_library_reads_the_same_bytes_aligned(tmp_path_factory, tree):
     path = tmp_path_factory.getbasetemp() / "library.params"
@@ -221,7 +222,7 @@ def test_every_truncation_and_every_tail_is_refused(tmp_path):
             read(path)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.data())
 def test_overwritten_and_lost_ranges_of_bytes_are_refused(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "stretches.params"

@@ -12,7 +12,7 @@ import yaml
 
 import train
 from examples.cluster import on_paper
-from tests.helpers.processes import CLUSTER, block, slurm
+from tests.helpers.process_groups import CLUSTER, block, slurm
 from tests.helpers.project import ROOT
 from training.distributed import processes
 from utils import UserError

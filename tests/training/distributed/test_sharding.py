@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import train
 from benchmarks import scale
 from data_loader.base import BaseDataLoader
-from tests.helpers.processes import outputs_of
+from tests.helpers.process_groups import outputs_of
 from training.distributed import processes
 from training.engine.step import _pieces
 from utils import UserError

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 
 from tests.helpers.project import ROOT, same_arrays
+from tests.helpers.tracking import json_lines
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params
@@ -104,3 +105,24 @@ def test_no_progress_bar_is_written_to_a_pipe(config, write_config, script):
     assert done.returncode == 0
     assert "\r" not in done.stdout + done.stderr
     assert "%|" not in done.stdout + done.stderr
+
+
+def test_a_run_resumes_exactly_from_an_epochs_end(run, trusty):
+    _, whole = run()
+    expected = (whole / "metrics.jsonl").read_bytes()
+    last = read(whole / "checkpoint-epoch_3.params")[0]
+    (whole / "checkpoint-epoch_3.params").unlink()
+    for checkpoint in ("checkpoint-epoch_2.params", "checkpoint-epoch_1.params"):
+        code, folder = run("--resume", str(whole / checkpoint))
+        assert (code, folder) == (0, whole)
+        assert (folder / "metrics.jsonl").read_bytes() == expected
+        assert same_arrays(read(folder / "checkpoint-epoch_3.params")[0], last)
+        assert [line["epoch"] for line in json_lines(folder / "timing.jsonl")] == [1, 2, 3]
+
+
+def test_only_the_latest_checkpoints_and_the_best_are_kept(run, config):
+    config["training"] |= {"epochs": 4, "keep": 2}
+    _, folder = run()
+    assert sorted(path.name for path in folder.glob("*.params")) == [
+        "checkpoint-best.params", "checkpoint-epoch_3.params", "checkpoint-epoch_4.params",
+    ]  # fmt: skip

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scale
-from tests.helpers.processes import CLUSTER, block, slurm
+from tests.helpers.process_groups import CLUSTER, block, slurm
 from tests.helpers.project import ROOT
 from training.checkpoint.naming import latest
 from training.distributed import processes

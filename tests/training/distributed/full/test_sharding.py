@@ -8,7 +8,7 @@ import time
 import pytest
 
 from benchmarks import faults_common, scale
-from tests.helpers.processes import outputs_of
+from tests.helpers.process_groups import outputs_of
 from tests.helpers.project import ROOT, same_arrays
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
