@@ -1,5 +1,7 @@
 """Numbers and images as TensorBoard's event files."""
 
+import time
+
 
 class TensorBoard:
     """The tracker that writes event files into the run folder: `tensorboard --logdir saved`.
@@ -12,7 +14,8 @@ class TensorBoard:
     def __init__(self, folder, config):
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder))
+        # By itself a file is named by the second; another start in it would overwrite the file.
+        self._writer = SummaryWriter(str(folder), filename_suffix=f".{time.time_ns()}")
 
     def scalars(self, step, values):
         """Writes each value as a scalar of its name."""

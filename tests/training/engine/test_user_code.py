@@ -29,7 +29,7 @@ NETWORKS = [
     ("key_not_passed_on",
      ["dropout: dropping at random needs a key", "tests/helpers/mistakes.py:"]),
     ("without_train",  # in its signature
-     ["model.name: without_train takes no 'train'", "at the end of its arguments, behind a *"]),
+     ["model.name: without_train takes no 'train'", "at the end of its arguments, after a *"]),
     ("with_numpy",
      ["use jax.numpy in place of numpy", "np.asarray(x)"]),
     ("with_if",  # on a value
