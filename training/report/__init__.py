@@ -5,6 +5,6 @@ charts.py          the curves of metrics.jsonl
 classification.py  confusion matrix, mistakes and samples; calibration.py: reliability diagram
 gallery.py         augmented images, and the first layer's filters (filters.py)
 compare.py         what differs between runs, as a table
-comparison.py      the same with all curves, as a page; comparison.html.jinja, comparison.css
+__main__.py        the same with all curves, as a page; comparison.html.jinja, comparison.css
 render.py          fills in the templates; charts.html.jinja has what they share
 """

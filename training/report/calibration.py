@@ -14,17 +14,14 @@ Z_95 = 1.96  # standard deviations to either side of a normal mean that cover 95
 
 
 def calibrate(confidence, correct):
-    """Returns the calibration of a classifier's predictions, or None if there are none.
+    """Returns the calibration of a classifier's predictions as a dict, or None if there are none.
+
+    "error" is the expected calibration error, the sum over bins of the share of the examples times
+    |accuracy - mean confidence|. "bins" has those that are not empty: "low" < confidence <= "high".
 
     Args:
         confidence: (examples,) probability of the predicted class; non-finite ones are left out.
         correct: (examples,) bool, whether the predicted class is the true one.
-
-    Returns:
-        A dict: "error" is the expected calibration error, the sum over bins of the share of the
-        examples times |accuracy - mean confidence|; "confidence" and "accuracy" are the means;
-        "bins" has a dict for each bin that is not empty, with "low" < confidence <= "high",
-        "examples", "confidence", "accuracy" and its 95 % "interval".
     """
     finite = np.isfinite(confidence)
     confidence, correct = confidence[finite], correct[finite]

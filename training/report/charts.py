@@ -26,11 +26,10 @@ RATES = ("learning_rate", "gradient_norm")  # of every interval; their means say
 
 def metrics_of(line: dict) -> dict[str, float]:
     """Returns the metrics of a line: its numbers, without step, epoch and batch."""
-    numbers = {key: math.nan if value is None else value for key, value in line.items()}
     return {
-        key: value
-        for key, value in numbers.items()
-        if key not in ("step", "epoch", "batch") and type(value) in (int, float)
+        key: math.nan if value is None else value
+        for key, value in line.items()
+        if key not in ("step", "epoch", "batch") and (value is None or type(value) in (int, float))
     }
 
 
@@ -40,27 +39,23 @@ def lower_is_better(name: str) -> bool:
 
 
 def charts(lines: list[dict]) -> list[dict]:
-    """Returns a chart for each metric; those with a test or validation line are first.
-
-    Args:
-        lines: of metrics.jsonl.
-    """
+    """Returns a chart for each metric; those with a test or validation line are first."""
     found, unit = curves(lines)
-    end = max(
-        (x for curve in found.values() for line in curve.values() for x, _ in line), default=0
-    )
-    for name, curve in found.items():
-        if "only" in curve:
-            found[name] = {"only": curve["only"]}
+    end = last_x(found.values())
     order = sorted(found, key=lambda name: "only" in found[name])
-    return [chart(name, found[name], end or 1, unit) for name in order]
+    return [chart(name, found[name], end, unit) for name in order]
+
+
+def last_x(found):
+    """Returns the end of the x axis that all of some curves have."""
+    ends = (x for curve in found for points in curve.values() for x, _ in points)
+    return max(ends, default=0) or 1
 
 
 def curves(lines: list[dict]) -> tuple[dict, str]:
-    """Returns {metric: {line: [(x, value), ...]}}, and the unit of x: "epoch", or "step".
+    """Returns {metric: {line: [(x, value), ...]}}, and the unit of x.
 
-    Args:
-        lines: of metrics.jsonl; the unit is the step only where no epoch was finished.
+    The unit is "epoch", or "step" where no epoch was finished.
     """
     ends = [line for line in lines if line.get("epoch") and "step" in line and "batch" not in line]
     steps = ends[-1]["step"] / ends[-1]["epoch"] if ends else 1  # in an epoch
@@ -73,6 +68,9 @@ def curves(lines: list[dict]) -> tuple[dict, str]:
             prefix = next((prefix for prefix in LINES if key.startswith(prefix)), "")
             curve = found.setdefault(key.removeprefix(prefix), {})
             curve.setdefault(LINES.get(prefix, "only"), []).append((x, value))
+    found = {
+        name: {"only": curve["only"]} if "only" in curve else curve for name, curve in found.items()
+    }
     return found, "epoch" if ends else "step"
 
 
@@ -82,8 +80,7 @@ def chart(name: str, curve: dict, end: float, unit: str, labels: dict = LABELS) 
     Args:
         name: of the metric.
         curve: {line: [(x, value), ...]}; a line is a class of the style sheet.
-        end: of the x axis.
-        unit: of the x axis.
+        end, unit: of the x axis.
         labels: of lines whose label is not their own name.
     """
     values = np.array([y for points in curve.values() for _, y in points], float)
@@ -125,12 +122,7 @@ def chart(name: str, curve: dict, end: float, unit: str, labels: dict = LABELS) 
 
 
 def linear_scale(low, high, integers=False):
-    """Returns a linear scale with round ends: a function to percent, and (value, label) ticks.
-
-    Args:
-        low, high: the range of the values.
-        integers: have ticks at integers only.
-    """
+    """Returns a linear scale with round ends: a function to percent, and (value, label) ticks."""
     if low == high:
         low, high = min(0, low), max(0, high) or 1
     step = _round_up((high - low) / (8 if integers else 5))

@@ -2,21 +2,16 @@
 
 import numpy as np
 
-from training.report.calibration import calibrate
-from training.report.images import class_samples, data_uri
+from training.report.calibration import calibrate, reliability_diagram
+from training.report.images import data_uri, image_grid, image_of
 
 MISTAKES = 25  # shown, the most confident ones
 MATRIX_CLASSES = 50  # with more classes the most common confusions are listed instead
+SAMPLES, CLASSES = 100, 30  # shown at most
 
 
 def classify(predictions):
-    """Returns the probabilities, the predicted classes and the classes' names.
-
-    Args:
-        predictions: `training.engine.evaluation.Predictions`.
-
-    Returns:
-        (examples, classes) float64, (examples,) integers and a list of text.
+    """Returns (examples, classes) probabilities, the predicted classes and the classes' names.
 
     Raises:
         ValueError: the shapes do not match, or a target is not a class.
@@ -41,11 +36,7 @@ def classify(predictions):
 
 
 def summarize(predictions):
-    """Returns what the template shows of the predictions, as a dict.
-
-    Args:
-        predictions: `training.engine.evaluation.Predictions`.
-    """
+    """Returns what the template shows of the Predictions, as a dict."""
     probabilities, predicted, classes = classify(predictions)
     targets, images = np.asarray(predictions.targets), predictions.images
     image_at = images if callable(images) or images is None else images.__getitem__
@@ -53,6 +44,7 @@ def summarize(predictions):
     confidence = probabilities[np.arange(len(targets)), predicted]
     wrong = np.flatnonzero(predicted != targets)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")]  # NaN is sorted last
+    calibration = calibrate(confidence, predicted == targets)
     return {
         "source": predictions.source,
         "examples": len(targets),
@@ -70,21 +62,18 @@ def summarize(predictions):
             }
             for i in order[:MISTAKES].tolist()
         ],
-        "calibration": calibrate(confidence, predicted == targets),
-        "samples": class_samples(image_at, targets, classes),
+        "calibration": calibration,
+        "diagram": calibration and reliability_diagram(calibration),
+        "samples": _class_samples(image_at, targets, classes),
     }
 
 
 def _most_common(pairs, counts, classes):
     """The most frequent confusions, as (true class, predicted class, count)."""
-    confusions = []
-    for index in np.argsort(-counts, kind="stable"):
-        target, predicted = divmod(int(pairs[index]), len(classes))
-        if target != predicted:
-            confusions.append((classes[target], classes[predicted], int(counts[index])))
-        if len(confusions) == MISTAKES:
-            break
-    return confusions
+    order = np.argsort(-counts, kind="stable")
+    found = zip(*np.divmod(pairs[order], len(classes)), counts[order].tolist(), strict=True)
+    confusions = [(classes[i], classes[j], count) for i, j, count in found if i != j]
+    return confusions[:MISTAKES]
 
 
 def _matrix(pairs, counts, classes):
@@ -101,3 +90,17 @@ def _matrix(pairs, counts, classes):
         list(zip(*row, strict=True)) for row in zip(matrix.tolist(), heat.tolist(), strict=True)
     ]
     return {"rows": list(zip(cells, recall.tolist(), strict=True)), "precision": precision.tolist()}
+
+
+def _class_samples(image_at, targets, classes):
+    """The first examples of each class, of many classes the first; [] if they are not images."""
+    samples, per_class = [], min(10, max(3, SAMPLES // max(1, len(classes))))
+    for label, name in enumerate(classes[:CLASSES] if image_at else ()):
+        indices = np.flatnonzero(targets == label)
+        images = [image_of(image_at(index)) for index in indices[:per_class].tolist()]
+        if None in images:
+            return []
+        if images:
+            counts = {"count": len(indices), "shown": len(images)}
+            samples.append({"name": name, **counts, "image": image_grid(images)})
+    return samples

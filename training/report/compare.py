@@ -19,19 +19,23 @@ MAX_CELL = 40  # characters
 
 def main(argv=None):
     """Prints the table; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training.report.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, two or more")
-    runs = parser.parse_args(argv).runs
+    options = parser("training.report.compare", __doc__).parse_args(argv)
     try:
-        print(compare(runs))
+        print(compare(options.runs))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def parser(module, description):
+    """Returns the parser of a command that takes run folders."""
+    layout = argparse.RawDescriptionHelpFormatter
+    found = argparse.ArgumentParser(
+        f"python -m {module}", description=description, formatter_class=layout
+    )
+    found.add_argument("runs", nargs="+", metavar="RUN", help="run folders, two or more")
+    return found
 
 
 def compare(paths):
@@ -54,11 +58,7 @@ def compare(paths):
 
 
 def find_runs(paths):
-    """Returns the run folders that paths name: themselves, or those in them.
-
-    Raises:
-        UserError: there are fewer than two, or one is not a run folder.
-    """
+    """Returns the run folders that paths name: themselves, or those in them."""
     runs = [run for path in paths for run in _runs(Path(path))]
     if len(runs) < 2:
         raise UserError(f"{runs[0]}: one run; expected two or more to compare")
@@ -66,12 +66,8 @@ def find_runs(paths):
 
 
 def differences(runs):
-    """Returns {section: {name: [value of each run]}} of what differs, and the last epochs' metrics.
-
-    Args:
-        runs: run folders.
-    """
-    configs, environments = ([_read(run / name) for run in runs] for name in RECORDS)
+    """Returns {section: {name: [value of each run]}}: what differs, the last epochs' metrics."""
+    configs, environments = ([read_record(run / name) for run in runs] for name in RECORDS)
     for record in environments:
         record.pop("config", None)  # config.json has the same, and older runs have only that
     epochs = [[line for line in _metrics(run) if "batch" not in line] for run in runs]
@@ -121,7 +117,8 @@ def _side_by_side(records):
     return {name: [record.get(name, "-") for record in records] for name in names}
 
 
-def _read(path):
+def read_record(path):
+    """Returns the JSON object in a file, {} where it is missing."""
     return parse_record(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
@@ -136,7 +133,7 @@ def _weights(run):
 
 def _table(rows):
     rows = [[_shorten(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows

@@ -22,8 +22,7 @@ def first_layer_filters(network, params, inputs):
     Args:
         network: function of params and inputs.
         params: its parameters.
-        inputs: (batch, ...) images, as `training.report.images.image_of` takes them, or their
-            shape and dtype.
+        inputs: (batch, ...) images for `training.report.images.image_of`, or their shape and dtype.
     """
     path, weights = first_weights(network, params, inputs) or ("", np.zeros(()))
     kernels = _kernels(weights, *_sides(*inputs.shape[1:]))
@@ -48,11 +47,6 @@ def first_weights(network, params, inputs):
 
     The computation is traced, not run. Everything computed from the inputs is followed until it is
     multiplied or convolved with something computed from a single array of the parameters.
-
-    Args:
-        network: function of params and inputs.
-        params: its parameters, a tree of arrays.
-        inputs: an array, or the shape and dtype of one.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     traced = jax.make_jaxpr(network)(params, inputs)
@@ -65,14 +59,12 @@ def first_weights(network, params, inputs):
 
 
 def _first_product(jaxpr, sources):
-    """Finds the parameter that the input is multiplied with first.
+    """The index of the parameter that the input is multiplied with first, or None.
 
     Args:
         jaxpr: a traced computation.
-        sources: for each of its arguments, the set of parameters and inputs it depends on.
-
-    Returns:
-        The parameter's index or None, and the sources of each result.
+        sources: for each of its arguments, the set of parameters and inputs it depends on. Those of
+            its results are returned too.
     """
     known = dict(zip(jaxpr.invars, sources, strict=True))
     for equation in jaxpr.eqns:

@@ -33,13 +33,7 @@ class Gallery(NamedTuple):
 
 
 def collect_gallery(config, experiment, params):
-    """Returns the Gallery of a run.
-
-    Args:
-        config: the run's Config.
-        experiment: the Experiment that `training.engine.build.build` returned.
-        params: the network's parameters, or None.
-    """
+    """Returns the Gallery of a run; without filters if params is None."""
     loader = experiment.loaders["train"]
     indices = np.unique(np.linspace(0, len(loader.dataset) - 1, EXAMPLES).astype(int))
     inputs = gather(loader.read(indices)["inputs"])
@@ -76,10 +70,8 @@ def _augmented(named, indices, inputs):
     if named is None:
         return []
     function = bind(named, "transform", "data_loader.augment", 1, ("key",))
-
     augment = jax.jit(
-        lambda inputs, seed: function(inputs, key=jax.random.key(seed)),
-        compiler_options=QUICKLY,
+        lambda inputs, seed: function(inputs, key=jax.random.key(seed)), compiler_options=QUICKLY
     )
     variations = [np.asarray(augment(inputs, seed)) for seed in range(VARIATIONS)]
     variations = _to_uint8(np.stack(variations, axis=1))

@@ -10,16 +10,14 @@ CRISP_PIXELS = 64  # images up to this side are shown with every pixel as a squa
 PHOTO_PIXELS = 192  # larger images are scaled down to this side
 ROW_PIXELS = 64  # and to this one where several are in a row
 GAP = 0.06  # between the images of a row, as a share of their side
-SAMPLES, CLASSES = 100, 30  # shown at most
 
 
 def image_of(pixels):
     """Returns a PIL image, or None if the pixels are not an image.
 
-    Args:
-        pixels: uint8 (height, width), (channels, height, width) or (height, width, channels), with
-            at most 4 channels; of more than 2 the first three are red, green and blue, else the
-            first is shown in grey.
+    Pixels are uint8 (height, width), (channels, height, width) or (height, width, channels), with
+    at most 4 channels. Of more than 2 the first three are red, green and blue, else the first is
+    shown in grey.
     """
     pixels = np.asarray(pixels)
     if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or 0 in pixels.shape:
@@ -46,12 +44,7 @@ def data_uri(pixels):
 
 
 def image_grid(images, columns=None):
-    """Returns images side by side as one data URI, transparent between them.
-
-    Args:
-        images: PIL images.
-        columns: images in a row; None: all of them.
-    """
+    """Returns PIL images in rows of `columns`, or in one, as a data URI, transparent between."""
     crisp = all(map(is_crisp, images))
     images = [image.copy() for image in images]
     for image in images:
@@ -71,26 +64,6 @@ def image_grid(images, columns=None):
 def is_crisp(image):
     """Whether every pixel is shown as a square."""
     return max(image.size) <= CRISP_PIXELS
-
-
-def class_samples(image_at, targets, classes):
-    """Returns the first examples of each class, a dict of "name", "count", "shown", "image" each.
-
-    Args:
-        image_at: function of an example's index that returns its pixels, or None.
-        targets: (examples,) integers.
-        classes: a name for each class; of many classes the first are shown.
-    """
-    samples, per_class = [], min(10, max(3, SAMPLES // max(1, len(classes))))
-    for label, name in enumerate(classes[:CLASSES] if image_at else ()):
-        indices = np.flatnonzero(targets == label)
-        images = [image_of(image_at(index)) for index in indices[:per_class].tolist()]
-        if None in images:
-            return []
-        if images:
-            counts = {"count": len(indices), "shown": len(images)}
-            samples.append({"name": name, **counts, "image": image_grid(images)})
-    return samples
 
 
 def _encode(image, crisp):

@@ -6,10 +6,11 @@ import statistics
 from pathlib import Path
 
 from training.common.files import atomic_write_text
-from training.common.records import STD, flatten, parse_record, read_lines
+from training.common.records import STD, flatten, read_lines
 from training.engine.evaluation import Predictions
 from training.report.charts import RATES, charts, lower_is_better, metrics_of
 from training.report.classification import classify, summarize
+from training.report.compare import RECORDS, read_record
 from training.report.gallery import Gallery
 from training.report.render import format_duration, format_number, render
 
@@ -44,7 +45,7 @@ def write_report(
     run = Path(run)
     name = run.resolve().name
     lines, timing = read_lines(run / "metrics.jsonl"), read_lines(run / "timing.jsonl")
-    config, environment = _read(run / "config.json"), _read(run / "environment.json")
+    config, environment = (read_record(run / file) for file in RECORDS)
     packages, parameters = environment.pop("packages", {}), environment.pop("parameters", None)
     environment = {key: value for key, value in environment.items() if key not in NOT_SHOWN}
     table = _table([*lines, *timing])
@@ -76,10 +77,6 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         for i, (target, guess) in enumerate(zip(predictions.targets, predicted, strict=True)):
             row = [f"{probability:.6g}" for probability in probabilities[i]]
             writer.writerow([i, classes[target], classes[guess], row[guess], *row])
-
-
-def _read(path):
-    return parse_record(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _table(lines):

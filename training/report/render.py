@@ -5,17 +5,9 @@ from pathlib import Path
 
 import jinja2
 
-from training.report.calibration import reliability_diagram
 
-
-def render(template: str, folder: Path | str = Path(__file__).parent, **values) -> str:
-    """Returns a template, filled in.
-
-    Args:
-        template: file name of the template.
-        folder: of the template; what it includes may also be in this module's folder.
-        values: the template's variables.
-    """
+def render(template: str, folder: Path = Path(__file__).parent, **values) -> str:
+    """Returns a template, filled in; what it includes may also be in this module's folder."""
     jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
@@ -23,11 +15,7 @@ def render(template: str, folder: Path | str = Path(__file__).parent, **values) 
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    jinja.filters |= {
-        "number": format_number,
-        "percent": format_percent,
-        "diagram": reliability_diagram,
-    }
+    jinja.filters |= {"number": format_number, "percent": format_percent}
     return jinja.get_template(template).render(**values)
 
 
