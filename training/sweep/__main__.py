@@ -18,9 +18,8 @@ import signal
 import sys
 
 from training.sweep.execute import execute
-from training.sweep.page import write_page
 from training.sweep.plan import create_folders, parse_overrides, plan
-from training.sweep.results import table, write_csv
+from training.sweep.results import table, write_csv, write_page
 from training.sweep.schedulers import write_slurm, write_wandb
 from utils import UserError
 

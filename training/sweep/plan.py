@@ -89,20 +89,18 @@ def plan(path, fixed, choices, trials, name=None):
         title = ",".join(f"{short[key]}={_file_name(value)}" for key, value in values.items())
         if found.setdefault(title, (values, config))[0] != values:
             raise UserError(f"two runs would both be called {title}; use other values")
-    configs = [config for _, config in found.values()]
-    if len({(one.title, one.training.save_dir, one.training.monitor) for one in configs}) > 1:
+    same = {(c.title, c.training.save_dir, c.training.monitor) for _, c in found.values()}
+    if len(same) > 1:
         raise UserError(
             "title, training.save_dir and training.monitor: expected the same in all runs"
         )
-    title, training = configs[0].title, configs[0].training
-    if not re.fullmatch(r"(min|max) \S+", training.monitor):
-        raise UserError(
-            f"training.monitor: expected 'min NAME' or 'max NAME', got {training.monitor!r}"
-        )
+    ((title, save_dir, monitor),) = same
+    if not re.fullmatch(r"(min|max) \S+", monitor):
+        raise UserError(f"training.monitor: expected 'min NAME' or 'max NAME', got {monitor!r}")
     name = name or "-".join(short.values())
     if not re.fullmatch(r"\w[\w .+-]*", name):
         raise UserError(f"--name {name!r}: expected letters, digits and any of _ . + - or a space")
-    folder = Path(training.save_dir, f"{title}-sweep", name)
+    folder = Path(save_dir, f"{title}-sweep", name)
     return [Run(values, config, folder / run) for run, (values, config) in found.items()]
 
 

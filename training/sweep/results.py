@@ -1,10 +1,11 @@
-"""The results of a sweep: a table of the settings, and sweep.csv with a line for each run."""
+"""The results of a sweep: a table and a page of the settings, and a CSV line for each run."""
 
 import csv
 import io
 import json
 import math
 import statistics
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from training.checkpoint.naming import latest
@@ -13,7 +14,7 @@ from training.common.files import atomic_write_text
 from training.common.records import STD, read_lines
 from training.engine.progress import Progress
 from training.sweep.plan import short_names, value_text
-from utils import UserError
+from utils import UserError, optional_module
 
 
 class Setting(NamedTuple):
@@ -79,6 +80,16 @@ def write_csv(folder, runs):
     return folder / "sweep.csv"
 
 
+def write_page(folder, runs):
+    """Writes sweep.html beside sweep.csv; returns its path, or None without training/report."""
+    report = optional_module("training.report.render")
+    if report is None:
+        return None
+    html = report.render("sweep.html.jinja", Path(__file__).parent, **_values(folder.name, runs))
+    atomic_write_text(folder / "sweep.html", html)
+    return folder / "sweep.html"
+
+
 def headings(runs):
     """Returns the headings of the table."""
     names = short_names(list(runs[0].values))
@@ -135,3 +146,44 @@ def _setting(values, runs):
     named = {run.folder.name: best for run, best in zip(done, bests, strict=True)}
     seeds = str(every) if some == every else f"{some} of {every}"
     return Setting(values, seeds, named, mean, std, last)
+
+
+def _values(name, runs):
+    """The template's variables; positions are in percent of the plot's width."""
+    sense, metric = monitored(runs)
+    found = settings(runs)
+    scale, ticks = _scale(found, metric)
+    return {
+        "title": runs[0].config.title,
+        "name": name,
+        "sense": {"min": "lowest", "max": "highest"}[sense],
+        "metric": metric.replace("_", " "),
+        "runs": len(runs),
+        "finished": sum(len(one.bests) for one in found),
+        "headings": [heading.replace("_", " ") for heading in headings(runs)],
+        "ticks": [(scale(value), text) for value, text in ticks],
+        "rows": [
+            {
+                "cells": cells(one),
+                "dots": [(scale(x), run, format_metric(x)) for run, x in one.bests.items()],
+                "mean": scale(one.mean),
+                "band": [scale(end) for end in _band(one)],
+            }
+            for one in found
+        ],
+    }
+
+
+def _scale(found, name):
+    """The scale of the plot, a function to percent, and its (value, label) ticks."""
+    charts = optional_module("training.report.charts")
+    shown = {value for one in found for value in (*_band(one), *one.bests.values())}
+    finite = [value for value in shown if math.isfinite(value)] or [0, 1]
+    low, high = min(finite), max(finite)
+    log = charts.lower_is_better(name) and low > 0 and high / low >= charts.LOG_RATIO
+    return (charts.log_scale if log else charts.linear_scale)(low, high)
+
+
+def _band(setting):
+    """The mean of a Setting, minus and plus its standard deviation."""
+    return [setting.mean + sign * (setting.std or 0) for sign in (-1, 1)]

@@ -26,30 +26,21 @@ exec {python} train.py --resume {folder}/"${{runs[SLURM_ARRAY_TASK_ID]}}"
 
 def write_slurm(folder, runs):
     """Writes sweep.sbatch, an array job with a task for each run; returns its path."""
-    quoted = {
-        "title": folder.parent.name,
-        "log": str(folder / "slurm-%a.log"),
-        "here": os.getcwd(),
-        "folder": str(folder),
-        "python": sys.executable,
-    }
-    quoted = {name: shlex.quote(text) for name, text in quoted.items()}
-    names = "\n".join(f"    {shlex.quote(run.folder.name)}" for run in runs)
-    text = SBATCH.format(last=len(runs) - 1, names=names, **quoted)
+    text = SBATCH.format(
+        title=shlex.quote(folder.parent.name),
+        last=len(runs) - 1,
+        log=shlex.quote(str(folder / "slurm-%a.log")),
+        names="\n".join(f"    {shlex.quote(run.folder.name)}" for run in runs),
+        here=shlex.quote(os.getcwd()),
+        python=shlex.quote(sys.executable),
+        folder=shlex.quote(str(folder)),
+    )
     atomic_write_text(folder / "sweep.sbatch", text)
     return folder / "sweep.sbatch"
 
 
 def write_wandb(folder, runs, path, fixed, choices):
-    """Writes sweep.yaml, by docs.wandb.ai/models/sweeps/sweep-config-keys; returns its path.
-
-    Args:
-        folder: of the sweep.
-        runs: of the sweep.
-        path: of the config's file.
-        fixed: overrides that apply to every run.
-        choices: {key: list of values to try, or Range}.
-    """
+    """Writes sweep.yaml, by docs.wandb.ai/models/sweeps/sweep-config-keys; returns its path."""
     import yaml  # a dependency of wandb
 
     sense, name = monitored(runs)

@@ -16,7 +16,6 @@ from training.common.records import STD, read_lines
 from training.config import read_config
 from training.engine.progress import Progress
 from training.sweep import __main__ as sweep
-from training.sweep.page import write_page
 from training.sweep.plan import (
     Range,
     create_folders,
@@ -25,7 +24,7 @@ from training.sweep.plan import (
     short_names,
     value_text,
 )
-from training.sweep.results import finished, settings, table, write_csv
+from training.sweep.results import finished, settings, table, write_csv, write_page
 from utils import UserError, optional_module
 
 SAMPLE = str(ROOT / "config.json")
@@ -181,7 +180,7 @@ def test_a_sweep_trains_and_the_same_command_trains_nothing_again(
     ]  # fmt: skip
 
     # The results do not need training/report, and a finished run is not recognized by its report.
-    monkeypatch.setattr("training.sweep.page.optional_module", lambda name: None)
+    monkeypatch.setattr("training.sweep.results.optional_module", lambda name: None)
     for file in folder.glob("**/*.html"):
         file.unlink()
     assert sweep.main(words) == 0
