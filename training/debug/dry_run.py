@@ -15,12 +15,7 @@ MIB = 2**20  # bytes
 
 
 def check(source, overrides=()):
-    """Prints the network's layers and one batch's results; returns the exit code.
-
-    Args:
-        source: the config's file.
-        overrides: "key.path=value" strings.
-    """
+    """Prints the network's layers and one batch's results; returns the exit code."""
     config = read_config(source, overrides)
     experiment = build(config, source)
     check_devices(config, experiment.loaders["train"].batch_size, source)
@@ -55,13 +50,7 @@ def check(source, overrides=()):
 
 
 def layer_table(experiment, params, inputs):
-    """Returns a table of the layers: path, shape and memory of the output, parameters.
-
-    Args:
-        experiment: the Experiment.
-        params: the network's parameters.
-        inputs: of one batch.
-    """
+    """Returns a table of the layers: path, shape and memory of the output, parameters."""
     from model.modules import watch_layers
 
     rows = [("layer", "output", "MiB", "parameters")]
@@ -79,7 +68,7 @@ def layer_table(experiment, params, inputs):
     with watch_layers(watch):
         outputs = jax.eval_shape(network, params, inputs)
     watch("(the network)", outputs, split(params)[0])
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         f"{path:<{widths[0]}}  {shape:<{widths[1]}}  {memory:>{widths[2]}}  {count:>{widths[3]}}"
         for path, shape, memory, count in rows

@@ -14,9 +14,16 @@ import numpy as np
 
 import utils
 from data_loader.device_cache import gather
-from training.common.trees import pick
+from training.checkpoint.reading import read
+from training.checkpoint.restore import current_name, restore
+from training.checkpoint.single_file import write
+from training.common.measure import measure
+from training.common.trees import merge, pick, split
+from training.config import read_config
 from training.distributed.processes import broadcast
 from training.distributed.sharding import put_batch, replicate
+from training.engine.build import build
+from training.engine.initialize import first_batch
 
 LISTED = 5  # gradients named in the message
 
@@ -46,8 +53,6 @@ def report_nan(experiment, state, epoch, batch_index, folder):
 
 def _save_and_explain(experiment, state, epoch, batch_index, batch, folder):
     """Saves the step and returns the message; see `report_nan`."""
-    from training.checkpoint.single_file import write
-
     if experiment.mesh is not None:  # the rest runs on a single device
         state, batch = jax.tree.map(np.asarray, (state, batch))
     copy = int(np.argmin(state.step))  # the network, of several seeds, that stopped first
@@ -76,8 +81,6 @@ def diagnose(experiment, state, batch, show=None):
         batch: its batch.
         show: called with (path, output) for each layer as it runs.
     """
-    from training.common.measure import measure
-
     if not _finite(batch["inputs"]):
         return "the inputs of the batch are not finite"
     layers, outputs = _run_layers(experiment, state, batch, show)
@@ -104,17 +107,7 @@ def diagnose(experiment, state, batch, show=None):
 
 
 def replay(path):
-    """Repeats a saved step un-jitted and prints the range of each layer's output.
-
-    Args:
-        path: not-finite-step_<n>.params in its run folder.
-    """
-    from training.checkpoint.reading import read
-    from training.checkpoint.restore import current_name, restore
-    from training.config import read_config
-    from training.engine.build import build
-    from training.engine.initialize import first_batch
-
+    """Repeats a saved step un-jitted and prints the range of each layer's output."""
     folder = Path(path).parent
     utils.use_code_of(folder)
     arrays, meta = read(path)
@@ -167,9 +160,6 @@ def _run_layers(experiment, state, batch, show):
 
 def _non_finite_gradients(experiment, state, batch, loss, layers):
     """Returns the paths of these parameters, the last layer first: backpropagation's order."""
-    from training.common.measure import measure
-    from training.common.trees import merge, split
-
     trained, fixed = split(state.params)
     key = experiment.step_key(state.step)
 

@@ -15,13 +15,7 @@ LOG = logging.getLogger("main")
 
 @contextlib.contextmanager
 def profile_updates(experiment, folder, wanted=True):
-    """Yields the Experiment with an update that traces a few of its calls.
-
-    Args:
-        experiment: the Experiment.
-        folder: the run folder; the trace is written to its `profile`.
-        wanted: whether to trace at all.
-    """
+    """Yields the Experiment; if wanted, its update traces a few calls into `folder`/profile."""
     if not wanted:
         yield experiment
         return

@@ -24,13 +24,7 @@ def watch_compilations(experiment):
 class WatchedFunction:
     """Calls a jitted function, and warns of what changed in its arguments if it is compiled again.
 
-    Args:
-        name: the function's name in the warning.
-        function: the jitted function.
-
-    Attributes:
-        warm: whether it has been called with every shape it should meet; until then it does not
-            warn.
+    It warns only once it is `warm`: called with every shape that it should meet.
     """
 
     def __init__(self, name, function):

@@ -33,11 +33,7 @@ LOG = logging.getLogger("main")
 def record_provenance(config, folder, experiment, parameters):
     """Writes the record of a run, and warns of each difference from its previous record.
 
-    Args:
-        config: the run's Config.
-        folder: the run folder.
-        experiment: the Experiment.
-        parameters: number of the network's parameters.
+    `parameters` is the number of the network's parameters.
     """
     diff = _uncommitted_diff()
     now = environment() | {"parameters": parameters} | fingerprint(config, folder, experiment)
@@ -57,13 +53,7 @@ def record_provenance(config, folder, experiment, parameters):
 
 
 def fingerprint(config, folder, experiment):
-    """Returns what a run is made from, whatever the machine: config, code and data.
-
-    Args:
-        config: the run's Config.
-        folder: the run folder.
-        experiment: the Experiment.
-    """
+    """Returns what a run is made from, whatever the machine: config, code and data."""
     return {
         "config": config.model_dump(mode="json"),
         "code": code_checksums(folder),
@@ -80,11 +70,7 @@ def read_record(folder):
 
 
 def environment(repository: Path = utils.ROOT) -> dict:
-    """Returns the git revision, the versions and the machine.
-
-    Args:
-        repository: the folder whose git revision counts.
-    """
+    """Returns the git revision of a folder, the versions and the machine."""
     devices = jax.devices()
     packages = {package.name: package.version for package in metadata.distributions()}
     return {
@@ -103,9 +89,6 @@ def code_checksums(folder):
 
     They are train.py, utils.py, all files of PACKAGES and every other file that has been imported.
     A file of the run folder, as its copy of the network, counts under the path of the original.
-
-    Args:
-        folder: the run folder.
     """
     files = [Path(getattr(one, "__file__", None) or "/") for one in list(sys.modules.values())]
     files += [utils.ROOT / "train.py", utils.ROOT / "utils.py"]
@@ -153,19 +136,21 @@ def _keep_earlier(folder):
 
 def _uncommitted_diff():
     """Returns the changes of tracked files that are not committed, "" where git fails."""
-    return _git("diff HEAD", utils.ROOT).decode(errors="replace")[:LARGEST_DIFF]
+    return _git("diff HEAD", utils.ROOT)[:LARGEST_DIFF]
 
 
 def _revision(repository):
     """Returns the commit's hash, with "-dirty" where tracked files have changed since."""
-    described = _git("describe --always --dirty --abbrev=40 --exclude=*", repository)
-    return described.decode(errors="replace").strip() or "unknown"
+    return (
+        _git("describe --always --dirty --abbrev=40 --exclude=*", repository).strip() or "unknown"
+    )
 
 
 def _git(command, repository):
-    """Returns what a git command prints, b"" where there is no git or it takes too long."""
+    """Returns what a git command prints, "" where there is no git or it takes too long."""
     command = ["git", "--no-optional-locks", *command.split()]
     try:
-        return subprocess.run(command, cwd=repository, capture_output=True, timeout=TIMEOUT).stdout
+        done = subprocess.run(command, cwd=repository, capture_output=True, timeout=TIMEOUT)
     except (OSError, subprocess.TimeoutExpired):
-        return b""
+        return ""
+    return done.stdout.decode(errors="replace")
