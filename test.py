@@ -59,8 +59,7 @@ def test(options):
         page = utils.optional_module("training.report.page", needed_by="--predictions")
     from training.engine.build import build
     from training.engine.compilation import use_compilation_cache
-    from training.engine.evaluation import predict
-    from training.engine.finish import write_report
+    from training.engine.evaluation import predict, write_report
     from training.engine.initialize import restored_params
 
     if config.training.compilation_cache:

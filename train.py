@@ -14,7 +14,7 @@ import sys
 
 import utils
 from training.checkpoint.naming import find_run
-from training.common.lock import unlock
+from training.common.files import unlock
 from training.config import as_overrides, read_config
 from training.distributed import processes
 
@@ -81,9 +81,7 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False, **val
     from training.checkpoint.saver import Saver
     from training.distributed.preemption import StopSignal
     from training.engine.evaluation import evaluate_all
-    from training.engine.finish import finish
-    from training.engine.instruments import instruments
-    from training.engine.loop import train_epoch
+    from training.engine.loop import instruments, train_epoch
     from training.engine.run import new_run, resumed_run
     from training.tracking.metric_logger import MetricLogger
     from training.tracking.trackers import Trackers
@@ -110,7 +108,7 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False, **val
                 run.save_if_due(saver, trackers, best)
                 end_epoch(progress.epochs)
             saver.wait()
-            finish(run, trackers)
+            run.finish(trackers)
         return run
     finally:
         unlock()

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from training.common.declarations import aggregated, finished_by  # noqa: F401
+from training.common.measure import aggregated, finished_by  # noqa: F401
 
 
 def accuracy(logits, labels):

@@ -92,12 +92,7 @@ def offered(kind):
 
 
 def arguments(function, given=(0, ())):
-    """Returns the JSON Schema of a function's arguments.
-
-    Args:
-        function: what a config names.
-        given: what is left out, how many arguments by position and which by name.
-    """
+    """Returns the JSON Schema of a function's arguments but those `given`, as in GIVEN."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except ValueError:  # some built-in functions have no signature

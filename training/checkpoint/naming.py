@@ -17,12 +17,7 @@ LISTED = 10  # names of each kind that an error lists
 
 
 def file_name(epoch: int, batch: int | None = None) -> str:
-    """Returns the name of the checkpoint at the end of an epoch, or within it.
-
-    Args:
-        epoch: the epoch's number, from 1.
-        batch: how many batches of it are done; None at its end.
-    """
+    """Returns the name of the checkpoint at the end of epoch 1, 2, ... or after a batch of it."""
     return f"checkpoint-epoch_{epoch}{'' if batch is None else f'-batch_{batch}'}.params"
 
 
@@ -72,8 +67,7 @@ def never_saved(path: str | Path) -> bool:
 def find_run(path: str | Path) -> tuple[Path, Path | None]:
     """Returns the run folder and the checkpoint to resume from, None if the run saved nothing.
 
-    Args:
-        path: a checkpoint, a run folder, or "latest".
+    `path` is a checkpoint, a run folder, or "latest".
     """
     path = latest_run("saved") if path == "latest" else Path(path)
     path = Path(broadcast(str(path if never_saved(path) else find(path))))
@@ -81,17 +75,11 @@ def find_run(path: str | Path) -> tuple[Path, Path | None]:
 
 
 def set_aside_after(folder: str | Path, epoch: int, batch: int | None = None) -> Path | None:
-    """Moves the numbered checkpoints that are further in training into a folder of their own.
+    """Moves the numbered checkpoints that are later than this position into a folder of their own.
 
     Called when a run resumes from an older checkpoint: its training may now differ from what the
     later ones hold, so `latest` must not find them, and new checkpoints must not replace them.
-
-    Args:
-        folder: the run folder.
-        epoch, batch: the position that the run resumes from, as in `file_name`.
-
-    Returns:
-        the path of the new folder in the run folder, or None if no checkpoint is later.
+    Returns the path of the new folder in the run folder, or None if no checkpoint is later.
     """
     position = _position(file_name(epoch, batch))
     later = [path for path in numbered(folder) if _position(path.name) > position]

@@ -35,7 +35,7 @@ from utils import UserError
 
 
 class OrbaxFolder:
-    """The format of Orbax's folders; see `formats.CheckpointFormat`."""
+    """The format of Orbax's folders, with the methods of `SingleFile`."""
 
     collective = True  # every process writes, and waits for the others
 
@@ -113,11 +113,6 @@ class OrbaxFolder:
             rename_over(path, folder / names[0])
 
 
-def installed() -> bool:
-    """Whether Orbax is installed, without importing it."""
-    return bool(importlib.util.find_spec("orbax") and importlib.util.find_spec("orbax.checkpoint"))
-
-
 def _arrays_of(state):
     """Returns {name: array} of a state; Orbax refuses arrays without elements."""
     from training.common.trees import named_leaves
@@ -131,7 +126,7 @@ def _arrays_of(state):
 
 def _orbax():
     """Returns the library, which takes seconds to import."""
-    if not installed():
+    if not (importlib.util.find_spec("orbax") and importlib.util.find_spec("orbax.checkpoint")):
         raise UserError(f"this needs Orbax, which is not installed: pip install {ORBAX}")
     if "orbax.checkpoint" not in sys.modules:
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs every step

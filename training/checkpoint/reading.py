@@ -4,11 +4,16 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint.formats import format_of
 from training.checkpoint.naming import best, exists, numbered
-from training.checkpoint.single_file import DAMAGE, reason
+from training.checkpoint.orbax_folder import OrbaxFolder
+from training.checkpoint.single_file import DAMAGE, SingleFile, reason
 from training.common.files import disk_errors
 from utils import UserError
+
+
+def format_of(path: Path) -> type[SingleFile] | type[OrbaxFolder]:
+    """Returns the format of the checkpoint at a path."""
+    return OrbaxFolder if path.is_dir() else SingleFile
 
 
 def read(path: str | Path, for_devices: bool = False) -> tuple[dict[str, Any], dict]:
@@ -27,15 +32,11 @@ def read(path: str | Path, for_devices: bool = False) -> tuple[dict[str, Any], d
         UserError: the checkpoint cannot be read, is damaged, or is none.
     """
     with _errors_of(path):
-        return _load(Path(path), for_devices)
+        return format_of(Path(path)).load(Path(path), for_devices)
 
 
 def read_meta(path: str | Path) -> dict:
-    """Reads the meta of a checkpoint without its arrays, which stay unchecked.
-
-    Raises:
-        UserError: the checkpoint cannot be read, its meta is damaged, or it is no checkpoint.
-    """
+    """Reads the meta of a checkpoint without its arrays, which stay unchecked; see `read`."""
     with _errors_of(path):
         return format_of(Path(path)).load_meta(Path(path))
 
@@ -61,14 +62,10 @@ def _errors_of(path):
         raise damaged(path, error) from error
 
 
-def _load(path, for_devices=False):
-    return format_of(path).load(path, for_devices)
-
-
 def _newest_intact(path):
     """Returns the newest intact checkpoint beside a damaged one, or None."""
     for other in (*reversed(numbered(path.parent)), best(path.parent)):
-        if other not in (None, path):
+        if other and other != path:
             with contextlib.suppress(OSError, UserError, *DAMAGE):
-                _load(other, for_devices=True)
+                format_of(other).load(other, for_devices=True)
                 return other

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from training.checkpoint.formats import format_of
 from training.checkpoint.naming import LISTED, listed
-from training.checkpoint.reading import damaged
+from training.checkpoint.reading import damaged, format_of
 from utils import UserError
 
 # Modules that import JAX are imported in functions: a network's parameters are read without it.
@@ -26,9 +25,6 @@ def restore_state(template: Any, arrays: dict[str, Any], path: Path, mesh: Any) 
         arrays: dict of name -> array, from `read` with `for_devices`.
         path: the checkpoint.
         mesh: of the devices; None for a single one.
-
-    Raises:
-        UserError: with a list of all that does not fit, or if the checkpoint is damaged.
     """
     import jax
 
@@ -97,9 +93,6 @@ def network_params(arrays: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         dict of name -> array, without the leading "params/": "stem/kernel".
-
-    Raises:
-        UserError: the checkpoint holds no params.
     """
     arrays = {current_name(name): array for name, array in arrays.items()}
     params, ema_params = (

@@ -5,12 +5,11 @@ import json
 import logging
 from concurrent import futures
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from training.checkpoint.formats import new_format
 from training.checkpoint.naming import BEST, numbered
-from training.checkpoint.single_file import reason
+from training.checkpoint.orbax_folder import OrbaxFolder
+from training.checkpoint.single_file import SingleFile, reason
 from training.common.files import Throttle, disk_errors, remove, remove_temporaries
 from training.common.timing import timed
 from training.distributed import processes
@@ -53,7 +52,7 @@ class Saver:
             with disk_errors(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remove_temporaries(self.folder)
-        self._format = new_format(orbax)
+        self._format = OrbaxFolder() if orbax else SingleFile()
         self._worker = futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: futures.Future | None = None
         self.failure: UserError | None = None
@@ -62,12 +61,7 @@ class Saver:
         """Returns itself; leaving the block closes it."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         """Closes; an error of the block is the one that is raised."""
         if self._format.collective and processes.is_distributed() and isinstance(error, Exception):
             return  # the other processes may be gone, and saving would wait for them
@@ -104,11 +98,7 @@ class Saver:
                 self._pending = self._worker.submit(self._finish, finish, names)
 
     def wait(self) -> None:
-        """Returns when the last save is on disk.
-
-        Raises:
-            UserError: it could not be saved.
-        """
+        """Returns when the last save is on disk; raises the UserError if it could not be saved."""
         self._wait_for_pending()
         if self.failure:
             raise self.failure

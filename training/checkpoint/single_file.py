@@ -43,9 +43,12 @@ DAMAGE += (TypeError, ValueError)
 
 
 class SingleFile:
-    """The format of one file; see `formats.CheckpointFormat`. A best that failed is saved again."""
+    """The format of one file. An instance writes; reading needs none.
 
-    collective = False  # only the first process writes
+    The next save writes a best checkpoint again that failed. `OrbaxFolder` has the same methods.
+    """
+
+    collective = False  # whether every process writes its own parts, and so waits for the others
 
     def __init__(self) -> None:
         self._unsaved_best = None  # buffers of the best checkpoint, until it is on disk
@@ -53,7 +56,21 @@ class SingleFile:
     def start(
         self, folder: Path | None, names: list[str], state: Any, meta: str
     ) -> Callable[[Callable[[], None]], None] | None:
-        """Gathers the state and returns what writes it."""
+        """Takes a snapshot of a state and starts to save it; all processes call it.
+
+        Args:
+            folder: the run folder; None in a process that only contributes its parts of the state.
+            names: to save it under, at least one, each atomically, the best checkpoint's first.
+            state: tree of arrays; they may be donated as soon as this returns.
+            meta: text.
+
+        Returns:
+            what the background thread calls to finish, with `Throttle.pause`; None: nothing to do.
+
+        Raises:
+            UserError: the disk does not accept it; another attempt may succeed.
+            ValueError: the format cannot hold this state. The returned function raises both, too.
+        """
         from training.distributed.sharding import replicate
 
         state = replicate(state)  # all processes take part
@@ -63,17 +80,35 @@ class SingleFile:
 
     @staticmethod
     def load(path: Path, for_devices: bool = False) -> tuple[dict[str, Any], dict]:
-        """Reads the file, and checks every byte."""
-        return load(path)
+        """Returns ({name: NumPy array}, meta) of an intact file; any other raises one of DAMAGE.
+
+        A format whose `put_on_devices` reads the arrays may return only their
+        jax.ShapeDtypeStruct if `for_devices` is set.
+        """
+        with open(path, "rb") as file:
+            meta, entries, checksums, size = _read_header(file)
+            arrays, end = {}, 0
+            for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+                dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+                _expect(len(shape) <= 64, "a shape is too long")
+                begin, end = end, end + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+                _expect(offsets == [begin, end] and end <= size, f"{name!r} is not in its place")
+                arrays[name] = np.empty(shape, DTYPES[dtype])
+                file.readinto(_bytes(arrays[name]))
+                checksum = _checksum(name, dtype, shape, data=_bytes(arrays[name]))
+                _expect(checksums[name] == checksum, f"{name!r} has changed")
+            _expect(end == size, "it has bytes that belong to no array")
+        return arrays, meta
 
     @staticmethod
     def load_meta(path: Path) -> dict:
-        """Reads the header only."""
-        return load_meta(path)
+        """Returns the meta of a file whose header is intact; any other raises one of DAMAGE."""
+        with open(path, "rb") as file:
+            return _read_header(file)[0]
 
     @staticmethod
     def put_on_devices(path: Path, arrays: dict[str, Any], mesh: Any) -> dict[str, Any]:
-        """Copies the arrays to the devices."""
+        """Returns the arrays of `load` on the devices, each sharded by `state_sharding`."""
         from training.distributed.sharding import put_state
 
         return put_state(arrays, mesh)
@@ -92,12 +127,7 @@ class SingleFile:
 
 
 def write(path: str | Path, tree: Any, meta: dict) -> None:
-    """Writes a tree of arrays to one file, atomically.
-
-    Args:
-        path: the file; an existing one is replaced.
-        tree: nested dicts, tuples and NamedTuples of arrays, JAX's or NumPy's.
-        meta: dict that JSON can hold.
+    """Writes a tree of arrays and a meta that JSON can hold to one file, atomically.
 
     Raises:
         UserError: the file cannot be written; an existing one is unchanged.
@@ -130,10 +160,7 @@ def encode(
 ) -> list:
     """Returns the file's content as a list of buffers; those of the arrays share their memory.
 
-    Args:
-        arrays: dict of name -> NumPy array.
-        meta: text.
-        pause: called after each small piece of work.
+    Calls `pause` after each small piece of work.
 
     Raises:
         ValueError: a dtype that the format does not have, or too many or too long names.
@@ -157,30 +184,6 @@ def encode(
     if header.count(b",") > COMMA_LIMIT:
         raise ValueError(f"names and meta are more than {COMMA_LIMIT} values")
     return [len(header).to_bytes(8, "little"), header, *buffers]
-
-
-def load(path: str | Path) -> tuple[dict[str, Any], dict]:
-    """Returns (arrays, meta) of an intact file; any other raises one of DAMAGE."""
-    with open(path, "rb") as file:
-        meta, entries, checksums, size = _read_header(file)
-        arrays, end = {}, 0
-        for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
-            dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-            _expect(len(shape) <= 64, "a shape is too long")
-            begin, end = end, end + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
-            _expect(offsets == [begin, end] and end <= size, f"{name!r} is not in its place")
-            arrays[name] = np.empty(shape, DTYPES[dtype])
-            file.readinto(_bytes(arrays[name]))
-            checksum = _checksum(name, dtype, shape, data=_bytes(arrays[name]))
-            _expect(checksums[name] == checksum, f"{name!r} has changed")
-        _expect(end == size, "it has bytes that belong to no array")
-    return arrays, meta
-
-
-def load_meta(path: str | Path) -> dict:
-    """Returns the meta of a file whose header is intact; any other raises one of DAMAGE."""
-    with open(path, "rb") as file:
-        return _read_header(file)[0]
 
 
 def _read_header(file):

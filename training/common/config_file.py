@@ -84,11 +84,7 @@ BACKSLASH_HINT = "Write a backslash twice, or a / in its place: C:/data"
 
 
 def read_json(path):
-    """Returns the object of a JSON file.
-
-    Raises:
-        UserError: it cannot be read, is not JSON, or no object.
-    """
+    """Returns the object of a JSON file."""
     try:
         values = _parse(Path(path).read_text(encoding="utf-8"), path)
     except OSError as error:
@@ -129,15 +125,7 @@ def _texts(value):
 
 
 def override_key(values, override):
-    """Sets one key of nested dicts.
-
-    Args:
-        values: the config's dict, which is changed.
-        override: "key.path=value"; a value is JSON, else a plain string.
-
-    Raises:
-        UserError: there is no such place in it.
-    """
+    """Sets one key of nested dicts by "key.path=value"; a value is JSON, else a plain string."""
     keys, separator, text = override.partition("=")
     if not separator or not keys:
         raise UserError(f"{override!r}: expected key.path=value, like training.epochs=3")

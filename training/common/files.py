@@ -16,13 +16,11 @@ from utils import UserError
 UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.tmp(\.orbax-checkpoint-tmp)?")
 PREVIOUS = ".previous"  # ends the name of a complete folder that is being replaced
 
+_lock_file = None  # the open file that holds this process's lock on a run folder
+
 
 class Throttle:
-    """Limits a background thread to a share of the processors, until another thread waits for it.
-
-    Attributes:
-        hurry: an Event; once it is set, `pause` returns at once.
-    """
+    """Limits a background thread to a share of the processors, until `hurry`, an Event, is set."""
 
     SHARE = 0.025  # of all processors' time
     STINT = 0.002  # seconds of work between two pauses
@@ -49,12 +47,9 @@ def chunks(buffer, size=2**20):
 
 
 def atomic_write(path, buffers, pause=lambda: None):
-    """Writes a file atomically: under a temporary name, which becomes `path` once it is on disk.
+    """Writes buffers of bytes to a file atomically, by a temporary name until they are on disk.
 
-    Args:
-        path: the file; an existing one is replaced.
-        buffers: its content, buffers of bytes.
-        pause: called after every chunk, such as `Throttle.pause`.
+    Calls `pause` after every chunk.
 
     Raises:
         UserError: the file cannot be written; an existing one is unchanged.
@@ -170,3 +165,31 @@ def _sync(path):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def lock(folder):
+    """Keeps other processes from training in a run folder until `unlock`, or the process ends.
+
+    The operating system releases the lock of a dead process. On a file system without locks this
+    does nothing.
+    """
+    global _lock_file
+    unlock()
+    with contextlib.suppress(ImportError, OSError):  # Windows has no fcntl
+        import fcntl
+
+        _lock_file = open(Path(folder, "train.log"), "ab")  # noqa: SIM115
+        try:
+            fcntl.flock(_lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another process is training this run; wait for it, or end it first"
+            ) from None
+
+
+def unlock():
+    """Releases the lock on a run folder, if this process holds one."""
+    global _lock_file
+    if _lock_file is not None:
+        _lock_file.close()
+        _lock_file = None

@@ -7,9 +7,35 @@ added up exactly; the mean is the quotient.
 import jax.numpy as jnp
 import optax
 
-from training.common.errors import FunctionError
+from utils import UserError
 
 SINGLE_GROUP = "network"  # the name of the optimizer group where there is only one
+
+
+class FunctionError(UserError, ValueError):
+    """A function that the config names refused what it was given, or returned what does not fit."""
+
+
+def aggregated(compute):
+    """Marks a metric that is more than a mean: `compute(total, weight)` makes its result.
+
+        @aggregated(lambda total, weight: total)
+        def confusion_matrix(logits, labels): ...
+
+    Args:
+        compute: function of the float64 sum over all examples of weight times statistic (the
+            statistic's shape without the batch axis) and of the sum of the weights. It runs on the
+            host, in NumPy.
+    """
+
+    def mark(metric):
+        metric.compute = compute
+        return metric
+
+    return mark
+
+
+finished_by = aggregated  # its name in the code that older run folders keep
 
 
 def measure(metrics, outputs, batch):

@@ -36,13 +36,7 @@ def parse_record(text):
 
 
 def changes(before, now, differ="was {}, is {}"):
-    """Returns a line for each difference of two records: "seed: was 0, is 1".
-
-    Args:
-        before: a dict, nested at will.
-        now: another.
-        differ: the words around the two values.
-    """
+    """Returns a line for each difference of two nested dicts: "seed: was 0, is 1"."""
     old, new = (dict(flatten(record)) for record in (before, now))
     lines = []
     for name in old | new:

@@ -24,11 +24,7 @@ LABELS = {
 
 
 class Stopwatch:
-    """Adds up seconds by name; only one name's clock runs at a time.
-
-    Attributes:
-        seconds: {name: seconds} since the last `restart`.
-    """
+    """Adds up `seconds` by name since the last `restart`; only one name's clock runs at a time."""
 
     def __init__(self):
         self.restart()

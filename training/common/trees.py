@@ -33,12 +33,7 @@ def split(tree, paths=()):
 
 
 def merge(first, second):
-    """Merges what `split` returned: the first tree's leaves, the second's where it has None.
-
-    Args:
-        first: a tree with None in places.
-        second: the same structure; it may have None in places, too.
-    """
+    """Merges what `split` returned: the first tree's leaves, the second's where it has None."""
     none = {"is_leaf": lambda leaf: leaf is None}
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, **none)
 
@@ -46,13 +41,7 @@ def merge(first, second):
 def subtree(tree, path, where):
     """Returns the part of nested dicts at a path ("generator", "stage1/norm").
 
-    Args:
-        tree: nested dicts.
-        path: names, with "/" between them.
-        where: what asked for it, for the message.
-
-    Raises:
-        UserError: the tree has no such part.
+    `where` says what asked for it, for the message of the UserError where there is no such part.
     """
     for name in path.strip("/").split("/"):
         if not isinstance(tree, dict) or name not in tree:

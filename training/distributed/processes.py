@@ -45,12 +45,10 @@ def add_options(parser):
 def initialize(options):
     """Connects to the other processes, if any; called before JAX computes anything.
 
-    Args:
-        options: those of `add_options`.
+    If not all processes connect in time, this one ends.
 
     Raises:
-        UserError: the options do not fit together. If not all processes connect in time, this one
-            ends.
+        UserError: the options, those of `add_options`, do not fit together.
     """
     global _distributed
     place = _place(options)
@@ -105,11 +103,7 @@ def broadcast(text):
 
 
 def assert_same(**values):
-    """Checks that all processes have the same values, which JSON can hold.
-
-    Raises:
-        UserError: in every process, with the differences.
-    """
+    """Raises a UserError in every process where the values, which JSON can hold, differ."""
     if not _distributed:
         return
     from training.common.records import changes

@@ -28,12 +28,9 @@ SMALLEST = 1024  # elements of an array that is worth splitting
 
 
 def make_mesh(wanted):
-    """Returns the mesh of a config's devices, or of the available ones; None for a single device.
+    """Returns the mesh of the config's section `devices`; None for a single device.
 
     It is in the order of the processes, so that each has its rows of a batch in one block.
-
-    Args:
-        wanted: the config's section `devices`.
     """
     processes = jax.process_count()
     each = min(wanted.count or jax.device_count(), jax.device_count()) // processes
@@ -46,16 +43,7 @@ def make_mesh(wanted):
 
 
 def check_devices(config, batch_size, where="config.json"):
-    """Checks that the config's devices exist, and that they can split a batch.
-
-    Args:
-        config: a checked Config.
-        batch_size: of the training.
-        where: the config's name.
-
-    Raises:
-        UserError: with what is possible.
-    """
+    """Checks that the config's devices exist, and that they can split a batch of the training."""
     wanted, processes, available = config.devices, jax.process_count(), jax.device_count()
     count = wanted.count or available
     if count > available or count % processes:
@@ -80,12 +68,7 @@ def check_devices(config, batch_size, where="config.json"):
 
 
 def shard_loaders(loaders, mesh):
-    """Returns the loaders, each reading this process's rows of every batch.
-
-    Args:
-        loaders: {split: loader}.
-        mesh: of the devices, or None.
-    """
+    """Returns the loaders by split, each reading this process's rows of every batch."""
     if mesh is None:
         return loaders
     sharded = {}
@@ -98,11 +81,11 @@ def shard_loaders(loaders, mesh):
 
 
 def put_batch(batch, mesh, axis=0):
-    """Returns a batch on the devices, each holding its rows.
+    """Returns a batch on the devices, each holding its rows; without a mesh the batch unchanged.
 
     Args:
         batch: tree of this process's rows; it may hold TableViews of data cached on the device.
-        mesh: of the devices; None: the batch is returned unchanged.
+        mesh: of the devices, or None.
         axis: the axis of the examples.
     """
     if mesh is None:
@@ -156,12 +139,7 @@ def with_gathered_params(forward, mesh):
 
 
 def shard_functions(init, update, evaluate, mesh):
-    """Returns init, update and evaluate as the mesh's devices compute them together.
-
-    Args:
-        init, update, evaluate: the functions of training, not compiled yet.
-        mesh: of the devices; None: the functions are returned unchanged.
-    """
+    """Returns init, update and evaluate, not compiled yet, as the mesh's devices compute them."""
     if mesh is None:
         return init, update, evaluate
 

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from data_loader.device_cache import cache_on_device
 from training.common.measure import SINGLE_GROUP, loss_name
 from training.config import HOMES
@@ -15,7 +17,7 @@ from training.engine.binding import bind, construct, parameters_of
 from training.engine.compilation import compile_functions
 from training.engine.optimizer_groups import make_group
 from training.engine.scan import device_batches, even_steps, scan_steps
-from training.engine.seeds import seeds_of, vmap_seeds
+from training.engine.seeds import vmap_seeds
 from training.engine.state import step_key
 from training.engine.step import make_evaluate, make_forward, make_init, make_step
 from utils import UserError, call, nearest, resolve
@@ -40,11 +42,7 @@ class Experiment(NamedTuple):
 
 
 def build(config, source="config.json"):
-    """Returns the Experiment of a config.
-
-    Args:
-        config: a checked Config.
-        source: its name, for messages.
+    """Returns the Experiment of a checked Config; `source` is its name, for messages.
 
     Raises:
         UserError: a name or an argument does not fit, or the data cannot be read.
@@ -163,7 +161,8 @@ def _functions(forward, groups, metrics, config, steps, mesh):
     init, update = init_of(config.seed), step_of(config.seed)
     evaluate = make_evaluate(forward, groups, metrics)
     if settings.seeds > 1:
-        init, update, evaluate = vmap_seeds(init_of, step_of, evaluate, seeds_of(config))
+        seeds = np.arange(config.seed, config.seed + settings.seeds, dtype=np.uint32)
+        init, update, evaluate = vmap_seeds(init_of, step_of, evaluate, seeds)
     if steps > 1:
         update = scan_steps(update, steps)
     return compile_functions(*shard_functions(init, update, evaluate, mesh))

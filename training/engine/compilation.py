@@ -24,12 +24,9 @@ DAMAGED_CACHE = "Error reading persistent compilation cache entry"  # how JAX's 
 
 
 def compile_functions(init, update, evaluate):
-    """Returns the three functions of training, jitted.
+    """Returns the three functions of training, jitted; see `training.engine.build.Experiment`.
 
-    Args:
-        init: (batch) -> state.
-        update: (state, batch) -> (state, measured). The new state takes the memory of the old one.
-        evaluate: (params, batch) -> (measured, outputs).
+    The new state takes the memory of the old one.
     """
     fast = FAST.get(jax.default_backend())
     return (
@@ -40,11 +37,7 @@ def compile_functions(init, update, evaluate):
 
 
 def compile_predict(forward):
-    """Returns `predict(params, inputs) -> outputs`, jitted.
-
-    Args:
-        forward: (params, inputs, key, train) -> (outputs, params).
-    """
+    """Returns `predict(params, inputs) -> outputs`, jitted."""
 
     def predict(params, inputs):
         return forward(params, inputs, None, False)[0]

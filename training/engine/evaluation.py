@@ -1,15 +1,19 @@
-"""Evaluating a network on a whole data set, exactly."""
+"""Evaluating a network on a whole data set, exactly, and reporting on it."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+import utils
 from data_loader.device_cache import gather
 from training.common.timing import timed
 from training.distributed.sharding import put_batch, replicate
 from training.tracking.metric_logger import IN_FLIGHT, MetricAccumulator
+
+LOG = logging.getLogger("main")
 
 
 class Predictions(NamedTuple):
@@ -33,13 +37,7 @@ class Predictions(NamedTuple):
 
 @timed("evaluation")
 def evaluate_all(experiment, params, stop=None):
-    """Returns the results of every split but the training one: {"test_loss": ..., ...}.
-
-    Args:
-        experiment: what `build` returned.
-        params: the network's parameters.
-        stop: a StopSignal; once it has a signal, the results are empty.
-    """
+    """Returns {"test_loss": ...} of every split but the training one; {} once `stop` is due."""
     results = {}
     for split in experiment.loaders:
         if split != "train":
@@ -48,12 +46,12 @@ def evaluate_all(experiment, params, stop=None):
 
 
 def evaluate(experiment, params, split, keep_outputs=False, stop=None):
-    """Runs a network over one split of the data.
+    """Runs a network over one split of the data, "test" or "validation".
 
     Args:
         experiment: what `build` returned.
         params: the network's parameters.
-        split: "test" or "validation".
+        split: its name.
         keep_outputs: fetch the network's outputs and the targets of every example as well.
         stop: a StopSignal; once it has a signal, the results are empty.
 
@@ -91,6 +89,17 @@ def predict(experiment, params):
         f", by the first of {experiment.seeds} seeds" * (experiment.seeds > 1)
     )
     return results, Predictions(outputs, targets, lambda index: dataset[index][0], classes, source)
+
+
+def write_report(config, folder, experiment, params, predictions):
+    """Writes report.html into a run folder; returns its path, or None without training/report."""
+    page = utils.optional_module("training.report.page")
+    gallery = utils.optional_module("training.report.gallery")
+    if not (page and gallery):
+        LOG.info("No report: training/report is not part of this project")
+        return None
+    shown = gallery.collect_gallery(config, experiment, params)
+    return page.write_report(folder, predictions=predictions, gallery=shown)
 
 
 def real_examples(tree, weight):

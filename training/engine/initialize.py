@@ -30,10 +30,8 @@ def first_batch(experiment):
 def dry_run(experiment, batch):
     """Traces init, update and evaluate without computing anything; returns the state's shapes.
 
-    Arguments of the config that do not fit fail here, before the run has begun.
-
-    Raises:
-        UserError: with the lines of the project's and the user's code where it failed.
+    Arguments of the config that do not fit fail here, before the run has begun. The message has the
+    lines of the project's and the user's code where it failed.
     """
     try:
         state = jax.eval_shape(experiment.init, gather(batch))

@@ -1,10 +1,12 @@
 """An epoch of training: batches from the loader through the update to the metric logger."""
 
+import contextlib
 import logging
 
 import utils
-from training.common.errors import NonFiniteError
-from training.common.timing import timed
+from training.common.timing import STOPWATCH, log_time_breakdown, timed
+from training.engine.user_code import catch_leaked_tracers
+from training.tracking.metric_logger import NonFiniteError
 from training.tracking.progress_bar import progress_bar
 
 LOG = logging.getLogger("main")
@@ -12,12 +14,7 @@ LOG = logging.getLogger("main")
 
 @timed("dispatch")
 def train_epoch(run, logger, stop):
-    """Runs the updates of an epoch that are left, or until a signal.
-
-    Args:
-        run: the Run; its state and progress move on.
-        logger: the MetricLogger.
-        stop: the StopSignal.
+    """Runs the updates of an epoch that are left, or until a signal, and advances the Run.
 
     Raises:
         UserError: a loss or gradient was not finite.
@@ -47,3 +44,33 @@ def report_nan(run, epoch, batch):
         f"epoch {epoch}, batch {batch}: the loss or a gradient is not finite. "
         "training/debug, which would find the layer, is not part of this project"
     )
+
+
+@contextlib.contextmanager
+def instruments(run, profile):
+    """Watches a run's functions while it trains, and changes no result: recompilation, profile.
+
+    Yields what to call at the end of each epoch.
+    """
+    plain, recompilation = run.experiment, utils.optional_module("training.debug.recompilation")
+    if recompilation:
+        run.experiment, mark_warm = recompilation.watch_compilations(run.experiment)
+
+    def end_epoch(epoch):
+        if profile:
+            log_time_breakdown(epoch)
+        if recompilation:
+            mark_warm()  # update and evaluate have seen every shape there is
+        STOPWATCH.restart()
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(catch_leaked_tracers())
+        if profile:
+            profiling = utils.optional_module("training.debug.profiling", needed_by="--profile")
+            update = profiling.profile_updates(run.experiment, run.folder, bool(run.folder))
+            run.experiment = stack.enter_context(update)
+        STOPWATCH.restart()
+        try:
+            yield end_epoch
+        finally:
+            run.experiment = plain

@@ -19,14 +19,10 @@ def make_group(group, loss, clip_norm, total_steps, where):
         clip_norm: longest gradient allowed, or None.
         total_steps: updates of the whole training; in arguments "total_steps" stands for it.
         where: the place of its optimizer in the config.
-
-    Raises:
-        UserError: it makes no optimizer, or a learning rate is no number or schedule.
     """
     function = resolve(group.optimizer.name, HOMES["optimizer"], f"{where}.name")
-    args = _fill(group.optimizer.args, "total_steps", total_steps)
-    args = construct(args, "optimizer", f"{where}.args")
-    optimizer = call(function, args, f"{where}.args")
+    args = _fill(group.optimizer.args, total_steps)
+    optimizer = call(function, construct(args, "optimizer", f"{where}.args"), f"{where}.args")
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise UserError(
             f"{where}.name: {group.optimizer.name!r} makes no optimizer: expected init "
@@ -34,9 +30,7 @@ def make_group(group, loss, clip_norm, total_steps, where):
         )
     if clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
-    rates = _learning_rates(
-        function, _fill(group.optimizer.args, "total_steps", total_steps), where
-    )
+    rates = _learning_rates(function, args, where)
     for spot, rate in rates:
         number = isinstance(rate, int | float) and math.isfinite(rate)
         if rate is not None and not callable(rate) and not number:
@@ -54,16 +48,13 @@ def _learning_rates(function, args, where):
     What stands deeper, inside of other wrappers, may count its updates otherwise.
     """
     if function is optax.chain and isinstance(args, list):
-        links = [(index, one) for index, one in enumerate(args) if is_named(one)]
-        return [
-            rate
-            for index, one in links
-            for rate in _learning_rates(
-                resolve(one["name"], HOMES["optimizer"], f"{where}.args.{index}.name"),
-                one.get("args"),
-                f"{where}.args.{index}",
-            )
-        ]
+        rates = []
+        for index, one in enumerate(args):
+            if is_named(one):
+                place = f"{where}.args.{index}"
+                link = resolve(one["name"], HOMES["optimizer"], f"{place}.name")
+                rates += _learning_rates(link, one.get("args"), place)
+        return rates
     if isinstance(args, list):
         args = dict(zip(parameters_of(function), args, strict=False))
     if not isinstance(args, dict) or "learning_rate" not in args:
@@ -72,9 +63,9 @@ def _learning_rates(function, args, where):
     return [(place, construct(args["learning_rate"], "optimizer", place))]
 
 
-def _fill(value, name, number):
+def _fill(value, total_steps):
     if isinstance(value, dict):
-        return {key: _fill(one, name, number) for key, one in value.items()}
+        return {key: _fill(one, total_steps) for key, one in value.items()}
     if isinstance(value, list):
-        return [_fill(one, name, number) for one in value]
-    return number if value == name else value
+        return [_fill(one, total_steps) for one in value]
+    return total_steps if value == "total_steps" else value

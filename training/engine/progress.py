@@ -22,11 +22,7 @@ class Progress:
 
     @classmethod
     def from_meta(cls, meta, where="the checkpoint"):
-        """Returns the Progress that `meta` was made from.
-
-        Raises:
-            UserError: it was made from something else; `where` names its file.
-        """
+        """Returns the Progress that `meta` was made from; errors name its file, `where`."""
         try:
             sums = {name: MetricAccumulator(meta[name]) for name in ("interval", "epoch")}
             progress = cls(**meta | sums)
@@ -49,12 +45,7 @@ class Progress:
         return (self.epochs + 1, self.batch) if self.batch else (self.epochs,)
 
     def end_epoch(self, results, monitor):
-        """Notes that an epoch is finished; returns whether it is the best so far.
-
-        Args:
-            results: {name: value} of the epoch.
-            monitor: "min NAME" or "max NAME".
-        """
+        """Counts a finished epoch with its results; returns whether it is the best so far."""
         self.epochs, self.batch = self.epochs + 1, 0
         self.interval, self.epoch = MetricAccumulator(), MetricAccumulator()
         sense, _, name = monitor.partition(" ")

@@ -1,5 +1,6 @@
 """A run: its config and folder, the experiment it trains, and how far it has come."""
 
+import contextlib
 import logging
 
 import jax
@@ -8,15 +9,14 @@ import numpy as np
 import utils
 from training.checkpoint.naming import file_name, set_aside_after
 from training.checkpoint.reading import read
-from training.common.files import disk_errors
-from training.common.lock import lock
+from training.common.files import disk_errors, lock
 from training.common.trees import pick
 from training.config import HOMES, write_config
 from training.distributed import processes
 from training.distributed.sharding import check_devices
 from training.engine.build import build
 from training.engine.compilation import compile_predict, use_compilation_cache
-from training.engine.evaluation import evaluate
+from training.engine.evaluation import evaluate, predict, write_report
 from training.engine.initialize import count_parameters, fresh_state, restored_state
 from training.engine.progress import Progress
 from training.engine.state import eval_params
@@ -54,14 +54,7 @@ class Run:
         return count_parameters(self.state.params, self.experiment.seeds)
 
     def save(self, saver, trackers, numbered=True, best=False):
-        """Starts to save a checkpoint in the background.
-
-        Args:
-            saver: the Saver.
-            trackers: the Trackers; on resuming, their files are cut back to their sizes of now.
-            numbered: whether to write the checkpoint named after the epoch and batch.
-            best: whether to write the best checkpoint.
-        """
+        """Starts to save a checkpoint in the background: the numbered one, the best one or both."""
         self.progress.files = trackers.sizes()
         name = file_name(*self.progress.position()) if numbered else None
         saver.save(self.state, self.progress.meta(), name, best)
@@ -75,18 +68,20 @@ class Run:
             self.save(saver, trackers, due, best)
 
     def stop(self, saver, trackers, signal):
-        """Saves within an epoch, after a signal; returns the run.
-
-        Args:
-            saver: the Saver.
-            trackers: the Trackers.
-            signal: its number.
-        """
+        """Saves within an epoch, after a signal; returns the run."""
         self.save(saver, trackers)
         saver.wait()
         LOG.warning("Stopped; continue with: python train.py --resume %s", self.folder)
         self.stopped = signal
         return self
+
+    def finish(self, trackers):
+        """Hands the last checkpoint to the trackers and writes report.html."""
+        _, predictions = predict(self.experiment, self.params)  # by all processes
+        if self.folder:
+            trackers.artifact(self.folder / file_name(self.progress.epochs))
+            shown = (self.config, self.folder, self.experiment, self.params, predictions)
+            LOG.info("Finished! Look at %s", write_report(*shown) or self.folder)
 
     def predict(self, inputs):
         """Returns the network's outputs for a batch of inputs, as the data set has them.
@@ -107,19 +102,13 @@ class Run:
 
 
 def new_run(config, source):
-    """Makes a new run and its folder.
-
-    Args:
-        config: a checked Config.
-        source: its name, for messages.
-    """
+    """Makes a new run and its folder; `source` is the config's name, for messages."""
     config = with_wandb_id(config)
-    if not processes.is_main():
-        experiment = _prepare(config, source, None)
-        return Run(config, None, experiment, fresh_state(experiment, config), Progress())
     name = (config.training.save_dir, config.title, config.wandb.id)
-    with utils.new_run_folder(*name) as folder:
-        write_config(config, folder / "config.json")  # from here on, --resume can start it again
+    made = utils.new_run_folder(*name) if processes.is_main() else contextlib.nullcontext()
+    with made as folder:
+        if folder:  # from here on, --resume can start it again
+            write_config(config, folder / "config.json")
         experiment = _prepare(config, source, folder)
         run = Run(config, folder, experiment, fresh_state(experiment, config), Progress())
         _write_origin(run)
@@ -129,24 +118,20 @@ def new_run(config, source):
 def resumed_run(config, folder, checkpoint):
     """Continues a run in its own folder, with its own config and its own copy of the network.
 
-    Args:
-        config: the run's Config.
-        folder: the run folder.
-        checkpoint: to resume from; None: it was killed before it saved anything.
+    Without a checkpoint it was killed before it saved anything, and begins again.
     """
     arrays, meta = read(checkpoint, for_devices=True) if checkpoint else (None, None)
     progress = Progress.from_meta(meta, checkpoint) if checkpoint else Progress()
-    experiment = _prepare(config, folder / "config.json", folder if processes.is_main() else None)
+    writes = processes.is_main()
+    experiment = _prepare(config, folder / "config.json", folder if writes else None)
     if checkpoint:
         state = restored_state(experiment, arrays, checkpoint)
     else:
         state = fresh_state(experiment, config)
-    if not processes.is_main():
-        return Run(config, None, experiment, state, progress)
-    run = Run(config, folder, experiment, state, progress)
+    run = Run(config, folder if writes else None, experiment, state, progress)
     _write_origin(run)
     LOG.info("Resuming from %s", checkpoint or "the beginning: nothing had been saved yet")
-    if aside := set_aside_after(folder, *progress.position()):
+    if writes and (aside := set_aside_after(folder, *progress.position())):
         LOG.warning("The checkpoints that were further in training are now in %s", aside)
     return run
 
@@ -175,6 +160,8 @@ def _write_origin(run):
 
     On resuming, a warning names everything that has changed since.
     """
+    if not run.folder:
+        return
     with disk_errors(run.folder):
         write_config(run.config, run.folder / "config.json")
         if not (run.folder / "model").exists():

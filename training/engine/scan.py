@@ -22,13 +22,7 @@ def even_steps(batches, most):
 
 
 def device_batches(loader, steps, mesh):
-    """Returns `batches(epoch, start=0)`, yielding what the update takes and its number of batches.
-
-    Args:
-        loader: of the training data.
-        steps: batches in a call.
-        mesh: of the devices, or None.
-    """
+    """Returns `batches(epoch, start=0)`: what the update takes, and its number of batches."""
 
     def batches(epoch, start=0):
         for batch, count in group_batches(loader.batches(epoch, start), steps):
@@ -40,10 +34,8 @@ def device_batches(loader, steps, mesh):
 def group_batches(batches, steps):
     """Yields what the update takes, call by call, with the number of batches in it.
 
-    Args:
-        batches: iterator over those that are left of an epoch.
-        steps: batches in a call. One is passed on as it is. Several are stacked, and the last call
-            of the epoch is filled up, so that it has the shape of every other.
+    A single batch is passed on as it is. Several are stacked, and the last call of the epoch is
+    filled up, so that it has the shape of every other.
     """
     while taken := _take(batches, steps):
         yield (taken[0] if steps == 1 else _stack(taken, steps)), len(taken)
@@ -52,12 +44,7 @@ def group_batches(batches, steps):
 def scan_steps(update, steps):
     """Returns the update over several batches, `update(state, {"batches", "real"})`.
 
-    Args:
-        update: of one batch.
-        steps: batches in a call.
-
-    Returns:
-        The update; what it measured has a leading axis of `steps`.
+    What it measured has a leading axis of `steps`.
     """
 
     def step(state, call):

@@ -6,29 +6,22 @@ drawn at random in an update, such as augmentation and dropout.
 """
 
 import jax
-import numpy as np
 
 from data_loader.device_cache import gather
 from training.common.trees import pick
 
 
-def seeds_of(config):
-    """Returns the seeds, (seeds,) uint32."""
-    return np.arange(config.seed, config.seed + config.training.seeds, dtype=np.uint32)
-
-
 def vmap_seeds(init_of, step_of, evaluate, seeds):
     """Returns init, update and evaluate of all seeds at once; see training/engine/step.py.
+
+    What they take and return is as for a single network, but every array of the state and of what
+    is measured has a leading axis, the seeds. Outputs are the first seed's.
 
     Args:
         init_of: (seed) -> init of a single network.
         step_of: (seed) -> update of a single network.
         evaluate: evaluate of a single network.
         seeds: (seeds,).
-
-    Returns:
-        The three. What they take and return is as for a single network, but every array of the
-        state and of what is measured has a leading axis, the seeds. Outputs are the first seed's.
     """
 
     def init(batch):

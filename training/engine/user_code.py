@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from training.common.errors import FunctionError
+from training.common.measure import FunctionError
 from utils import ROOT, UserError
 
 FAULTS = (TypeError, ValueError, LookupError, AttributeError, NameError, ArithmeticError)
@@ -105,10 +105,9 @@ def _reason(error):
 
 
 def _is_the_users(file):
-    """Whether a file is neither a library's nor the template's machinery.
+    """Whether a file is the user's: neither a library's nor the template's machinery.
 
-    The files in training/ itself (loss.py, metrics.py, optimizers.py) are the user's; its folders
-    and model/modules are not.
+    Of training/ the files are the user's (loss.py, metrics.py), its folders are not.
     """
     path = Path(file)
     machinery = path.is_relative_to(ROOT / "model" / "modules") or (

@@ -13,12 +13,8 @@ LOG = logging.getLogger("main")
 class JsonLines:
     """The tracker that writes metrics.jsonl: numbers only, no images and no clock times.
 
-    Two runs of the same config on the same machine write the same file.
-
-    Args:
-        folder: the run folder.
-        config: the run's Config.
-        size: bytes of the file that are kept; a killed run may have written more.
+    Two runs of the same config on the same machine write the same file. Only `size` bytes of an
+    existing one are kept: a killed run may have written more.
     """
 
     FILE = "metrics.jsonl"
@@ -42,11 +38,9 @@ class JsonLines:
 
 
 class LinesFile:
-    """A file of JSON lines; lines that the disk refuses wait in memory for the next write.
+    """A file of JSON lines, cut off to `size` bytes.
 
-    Args:
-        path: the file; it is created if it does not exist.
-        size: bytes of it that are kept; the rest is cut off.
+    Lines that the disk refuses wait in memory for the next write.
     """
 
     def __init__(self, path, size):

@@ -8,7 +8,6 @@ from collections import deque
 import jax
 import numpy as np
 
-from training.common.errors import NonFiniteError
 from training.common.records import STD
 from training.common.timing import timed
 from training.common.trees import pick
@@ -20,17 +19,19 @@ LARGE = 1000  # numbers; a larger array is kept as bytes
 LOG = logging.getLogger("main")
 
 
+class NonFiniteError(Exception):
+    """An update met a loss or gradient that is not finite; `batch` is its index in the epoch."""
+
+    def __init__(self, batch):
+        super().__init__(batch)
+        self.batch = batch
+
+
 class MetricLogger:
-    """Accumulates what updates measure, and logs a line every so many batches.
+    """Accumulates what updates measure, and logs a line every `log_interval` batches.
 
     What an update measured is read one log interval late: by then it is computed, and the host
-    never keeps the device waiting.
-
-    Args:
-        progress: the run's Progress, which holds the running sums.
-        trackers: the Trackers that record the metrics.
-        experiment: the Experiment.
-        log_interval: batches between two lines.
+    never keeps the device waiting. The running sums are in the run's Progress.
     """
 
     def __init__(self, progress, trackers, experiment, log_interval):
@@ -63,7 +64,7 @@ class MetricLogger:
 
     @timed("logging")
     def add(self, measured, batches=1):
-        """Adds what an update measured, without waiting for it.
+        """Adds what an update of some batches measured, without waiting for it.
 
         Args:
             measured: {name: (sum, weight)} and "finite", arrays on the device.
@@ -93,11 +94,7 @@ class MetricLogger:
 
     @timed("logging")
     def end_epoch(self, evaluated):
-        """Logs the results of an epoch and its time; returns the results.
-
-        Args:
-            evaluated: {name: value} of the evaluations, which are added to those of training.
-        """
+        """Logs an epoch's time and results, also those `evaluated`; returns the results."""
         epoch = self._progress.epochs + 1
         results = self._progress.epoch.results(self._compute, "epoch_train_") | evaluated
         for name, value in results.items():
@@ -173,8 +170,7 @@ def _is_rate(name):
 class MetricAccumulator:
     """Running sums {name: (sum, weight)} of what update or evaluate measured, kept in float64.
 
-    Args:
-        sums: what `to_json` returned, to continue from.
+    `sums` is what `to_json` returned, to continue from.
     """
 
     def __init__(self, sums=None):
@@ -195,13 +191,9 @@ class MetricAccumulator:
     def results(self, compute=None, prefix=""):
         """Returns {prefix + name: result}.
 
-        A result is the mean, or for an aggregated metric what its `compute` returns. With several
-        seeds (training.seeds) it is the mean of their results, and name + STD is the standard
-        deviation of these.
-
-        Args:
-            compute: {name: (sum, weight) -> result} of the aggregated metrics.
-            prefix: begins every name.
+        A result is the mean, or for an aggregated metric what `compute[name](sum, weight)` returns.
+        With several seeds (training.seeds) it is the mean of their results, and name + STD is the
+        standard deviation of these.
         """
         results = {}
         for name in sorted(self.sums, key=lambda name: not name.endswith("loss")):

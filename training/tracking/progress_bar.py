@@ -11,10 +11,7 @@ LOG = logging.getLogger("main")
 def progress_bar(loader, epoch, start):
     """Yields a function that advances the bar by a number of batches, if there is a terminal.
 
-    Args:
-        loader: the DataLoader of the training data.
-        epoch: the epoch's number, for the description.
-        start: batches of the epoch that are already done.
+    `start` batches of the epoch are already done.
     """
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm

@@ -4,12 +4,7 @@ import time
 
 
 class TensorBoard:
-    """The tracker that writes event files into the run folder: `tensorboard --logdir saved`.
-
-    Args:
-        folder: the run folder.
-        config: the run's Config.
-    """
+    """The tracker that writes event files into the run folder: `tensorboard --logdir saved`."""
 
     def __init__(self, folder, config):
         from tensorboardX import SummaryWriter

@@ -124,12 +124,7 @@ def named_trackers(config):
 def check_trackers(config, source):
     """Checks that the trackers exist and take their arguments, without starting them.
 
-    Args:
-        config: a Config.
-        source: its file, for messages.
-
-    Raises:
-        UserError: a name or an argument does not fit.
+    `source` is the config's file, for the messages of the UserError.
     """
     for where, named in named_trackers(config).items():
         _bind(named, f"{source}: {where}", None, config)

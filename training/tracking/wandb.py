@@ -8,13 +8,7 @@ from utils import UserError
 class WeightsAndBiases:
     """The tracker that starts or continues a run of Weights & Biases.
 
-    Args:
-        folder: the run folder.
-        config: the run's Config, with the settings in its section wandb.
-        settings: further arguments of `wandb.init` ("tags", "notes").
-
-    Raises:
-        UserError: Weights & Biases does not start.
+    `settings` are further arguments of `wandb.init` ("tags", "notes").
     """
 
     def __init__(self, folder, config, **settings):

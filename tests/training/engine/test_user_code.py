@@ -10,7 +10,7 @@ import pytest
 import train
 from tests.helpers import mistakes
 from tests.helpers.project import ROOT
-from training.common.errors import FunctionError
+from training.common.measure import FunctionError
 from training.engine.user_code import wrap_user_function
 from training.loss import cross_entropy, mean_squared_error
 

@@ -10,7 +10,7 @@ from tests.helpers.examples import gan_config
 from tests.helpers.project import ROOT, same_arrays
 from training.checkpoint.naming import latest, numbered
 from training.checkpoint.reading import read
-from training.common.lock import lock
+from training.common.files import lock
 
 NETWORKS = {
     "mnist_model": {"feat_dims": [4, 8]},
