@@ -5,6 +5,8 @@ from pathlib import Path
 
 import jinja2
 
+from training.common.tables import text_table
+
 HERE = Path(__file__).resolve().parent
 HEADINGS = ("file", "error", "same class", "accuracy", "bytes", "operators", "time / JAX's")
 
@@ -12,13 +14,7 @@ HEADINGS = ("file", "error", "same class", "accuracy", "bytes", "operators", "ti
 def console_table(report):
     """Returns the results as text: a table, then inputs, outputs and a test output of each file."""
     rows = [HEADINGS, *(_row(result) for result in report["files"])]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    lines = [""]
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    lines.append("")
+    lines = ["", *text_table(rows, "<" + ">" * (len(HEADINGS) - 1)), ""]
     for result in report["files"]:
         lines += [f"{result['file']}: {broken}" for broken in result["broken"]]
         if "inputs" not in result:

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from training.common.tables import text_table
 from training.common.trees import pick, split
 from training.config import read_config
 from training.distributed.sharding import check_devices, put_batch
@@ -68,11 +69,7 @@ def layer_table(experiment, params, inputs):
     with watch_layers(watch):
         outputs = jax.eval_shape(network, params, inputs)
     watch("(the network)", outputs, split(params)[0])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        f"{path:<{widths[0]}}  {shape:<{widths[1]}}  {memory:>{widths[2]}}  {count:>{widths[3]}}"
-        for path, shape, memory, count in rows
-    ]
+    lines = text_table(rows, "<<>>")
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
 from training.common.records import flatten, parse_record, read_lines
+from training.common.tables import text_table
 from utils import UserError
 
 RECORDS = ("config.json", "environment.json")  # of a run folder
@@ -54,7 +55,8 @@ def compare(paths):
         rows += [(f"  {name}", *map(str, cells)) for name, cells in section.items()] or [
             ("  the same", *[""] * len(runs))
         ]
-    return "\n".join([_table(rows), "", *bit_comparison(runs)])
+    rows = [[_shorten(cell) for cell in row] for row in rows]
+    return "\n".join([*text_table(rows, "<" * len(rows[0])), "", *bit_comparison(runs)])
 
 
 def find_runs(paths):
@@ -129,16 +131,6 @@ def _metrics(run):
 def _weights(run):
     path = latest(run)
     return path and {name: array.tobytes() for name, array in read(path)[0].items()}
-
-
-def _table(rows):
-    rows = [[_shorten(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _shorten(text):

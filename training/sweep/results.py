@@ -12,6 +12,7 @@ from training.checkpoint.naming import latest
 from training.checkpoint.reading import read_meta
 from training.common.files import atomic_write_text
 from training.common.records import STD, read_lines
+from training.common.tables import text_table
 from training.engine.progress import Progress
 from training.sweep.plan import short_names, value_text
 from utils import UserError, optional_module
@@ -60,12 +61,8 @@ def settings(runs):
 
 def table(runs):
     """Returns the Settings as a table for the console."""
-    lines = [headings(runs), *map(cells, settings(runs))]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
-        for line in lines
-    )
+    rows = [headings(runs), *map(cells, settings(runs))]
+    return "\n".join(text_table(rows, ">" * len(rows[0])))
 
 
 def write_csv(folder, runs):

@@ -1,0 +1,13 @@
+"""Tables as text."""
+
+
+def text_table(rows, align):
+    """Returns a line for each row of texts, with the columns aligned.
+
+    Args:
+        rows: lists of texts, all of the same length.
+        align: for each column "<" (left) or ">" (right), as in a format.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    formats = [f"{{:{side}{width}}}" for side, width in zip(align, widths, strict=True)]
+    return ["  ".join(formats).format(*row).rstrip() for row in rows]
