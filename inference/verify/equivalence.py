@@ -47,28 +47,13 @@ class Reference(NamedTuple):
 
 
 def make_reference(function, feed, network, batches, labels):
-    """Returns the Reference; runs the network over the test set.
-
-    Args:
-        function: jitted, (*raw inputs) -> tuple of outputs.
-        feed: (*raw inputs) -> tuple of what the exported network takes.
-        network: the exported Network.
-        batches: list of tuples of raw inputs, of the test set; may be empty.
-        labels: (examples,) the right classes, or None.
-    """
+    """Returns the Reference; runs the network over the test set: tuples of raw inputs, or none."""
     computed = [(inputs, _host(function(*inputs))) for inputs in batches]
     return Reference(function, feed, network.inputs, network.outputs, computed, labels)
 
 
 def parse_limits(changes):
-    """Returns LIMITS with the changes that --limit names.
-
-    Args:
-        changes: list of "KIND.NAME=VALUE".
-
-    Raises:
-        UserError: there is no such limit, or its value is no number.
-    """
+    """Returns LIMITS with the changes that --limit names: "KIND.NAME=VALUE"."""
     limits = {kind: dict(named) for kind, named in LIMITS.items()}
     for change in changes:
         match = re.fullmatch(r"(\w+)\.(\w+)=([\d.eE+-]+)", change)
@@ -92,7 +77,7 @@ def check(path, precision, reference, limits):
         limits: {precision: {name: number}}.
 
     Returns:
-        dict of JSON values; "broken" is a list with a phrase for each limit that the file exceeds.
+        JSON values; "broken" is a list with a phrase for each limit that the file exceeds.
     """
     try:
         return _check(path, precision, reference, limits)
@@ -117,21 +102,20 @@ def random_inputs(reference, batch, seed=0):
 
 def _check(path, precision, reference, limits):
     loaded = load(path)
-    names = [one.name for one in reference.outputs]
-    fixed = _fixed_batch(loaded)
+    operators, fixed = loaded.operators, _fixed_batch(loaded)
 
     def run(arrays):
         inputs = dict(zip((one.name for one in reference.inputs), arrays, strict=True))
-        if not loaded.operators:  # StableHLO has an order of outputs, but no names
-            return list(loaded.run(inputs).values())
         outputs = loaded.run(inputs)
-        return [outputs[name] for name in names]
+        if not operators:  # StableHLO has an order of outputs, but no names
+            return list(outputs.values())
+        return [outputs[one.name] for one in reference.outputs]
 
     result = {
         "file": path.name,
         "precision": precision,
         "bytes": path.stat().st_size,
-        "operators": dict(loaded.operators.most_common()),
+        "operators": dict(operators.most_common()),
         "inputs": _describe(loaded.inputs),
         "outputs": _describe(loaded.outputs),
         "batch": fixed or "any",
