@@ -81,14 +81,7 @@ def predict(options):
 
 
 def find_images(arguments):
-    """Returns the paths of all images, and whether an argument is a folder or a pattern.
-
-    Args:
-        arguments: list of files, folders and patterns.
-
-    Raises:
-        UserError: there is no image where an argument points.
-    """
+    """Returns the paths of all images, and whether an argument is a folder or a pattern."""
     paths, many = [], False
     for argument in arguments:
         if os.path.isfile(argument):
@@ -108,16 +101,7 @@ def find_images(arguments):
 
 
 def write_csv(path, results, classes):
-    """Writes a line for each image: path,prediction,probability,p_<class>,...
-
-    Args:
-        path: the file.
-        results: what `classify` yields.
-        classes: their names.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Writes a line for each result of `classify`: path,prediction,probability,p_<class>,..."""
     try:
         # A path that is not valid text is written as its bytes.
         with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -132,14 +116,7 @@ def write_csv(path, results, classes):
 
 
 def print_lines(results, classes, top, width):
-    """Prints a line for each image: its path, then classes and their probabilities.
-
-    Args:
-        results: what `classify` yields.
-        classes: their names.
-        top: number of classes to print, the likeliest first.
-        width: characters of the longest path.
-    """
+    """Prints a line for each image: its path, then the likeliest classes' probabilities."""
     widest = max(map(len, classes))
     for path, probabilities in results:
         likeliest = np.argsort(-probabilities, kind="stable")[:top]

@@ -27,12 +27,10 @@ class AtomicDirectory:
     def __enter__(self):
         for stale in self.target.parent.glob(f".{self.target.name}.*.tmp"):
             shutil.rmtree(stale, ignore_errors=True)  # of an export that was killed
+        with disk_errors(self.target):
+            self.folder.mkdir(parents=True)
         self._disk_errors = disk_errors(self.target)
         self._disk_errors.__enter__()
-        try:
-            self.folder.mkdir(parents=True)
-        except OSError as error:
-            self._disk_errors.__exit__(type(error), error, error.__traceback__)
         return self
 
     def __exit__(self, *raised):

@@ -21,7 +21,7 @@ def make_files(trained, path, worker, step, static=None, kinds=()):
         worker: Worker with TensorFlow.
         step: called with a line for each file.
         static: a batch size to fix, or None for any.
-        kinds: list of kinds of quantisation.
+        kinds: of quantisation.
 
     Raises:
         UserError: the .tflite file, from which the others are made, is refused.
@@ -47,25 +47,14 @@ def make_files(trained, path, worker, step, static=None, kinds=()):
     tflite_file.write_bytes(tflite)
     step(tflite_file.name)
     attempt(".onnx", make_onnx)
+    examples = _in_batches(trained.examples, static)
     for kind in dict.fromkeys(kinds):
-        examples = _in_batches(trained.examples, static)
-        make = partial(quantize, tflite_file, kind, examples, worker.log)
-        attempt(f".{kind}.tflite", make)
+        attempt(f".{kind}.tflite", partial(quantize, tflite_file, kind, examples, worker.log))
     return refused
 
 
 def check_files(path, reference, limits, step):
-    """Compares every file with the network; renames those beyond a limit to *.rejected.
-
-    Args:
-        path: the files' path without a suffix.
-        reference: Reference.
-        limits: {precision: {name: number}}.
-        step: called with a line for each file.
-
-    Returns:
-        list of results of `check`.
-    """
+    """Returns the result of `check` of every file; renames those beyond a limit to *.rejected."""
     results = []
     files = path.parent.glob(f"{path.name}.*")
     for file in sorted(files, key=lambda file: (file.name.count("."), file)):

@@ -45,15 +45,7 @@ def parse_inputs(words):
 
 
 def with_specs(inputs, specs):
-    """Returns the run's inputs with the names and dtypes of --input.
-
-    Args:
-        inputs: list of Array, those of the run's data.
-        specs: list of Array from `parse_inputs`; may be empty.
-
-    Raises:
-        UserError: the specs do not fit the inputs.
-    """
+    """Returns the Arrays of the run's data with the names and dtypes of --input, if any."""
     if not specs:
         return inputs
     wanted = ", ".join(f"{one.name}={_shape(one)} {one.dtype}" for one in inputs)

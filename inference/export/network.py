@@ -65,17 +65,14 @@ def describe(function, inputs, output_names=None, metadata=None, batch=None):
     except (TypeError, ValueError) as error:
         raise UserError(f"the network does not take the input {_words(inputs)}: {error}") from None
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    names = output_names or [_output_name(path) for path, _ in leaves]
+    names, outputs = output_names or [_output_name(path) for path, _ in leaves], []
     for name, (_, leaf) in zip(names, leaves, strict=True):
         if leaf.shape[:1] != (2,):
             raise UserError(
                 f"the output {name} has shape {leaf.shape} for a batch of 2; expected "
                 "the batch as its first dimension"
             )
-    outputs = [
-        Array(name, leaf.shape[1:], leaf.dtype)
-        for name, (_, leaf) in zip(names, leaves, strict=True)
-    ]
+        outputs.append(Array(name, leaf.shape[1:], leaf.dtype))
     shapes = {
         kind: {
             one.name: {"shape": [batch or "batch", *one.shape], "dtype": str(np.dtype(one.dtype))}
@@ -91,11 +88,7 @@ def describe(function, inputs, output_names=None, metadata=None, batch=None):
 
 
 def lower(network, batch):
-    """Returns the network for one batch size as bytes of StableHLO that the converter can read.
-
-    Raises:
-        UserError: it uses an operation that no converter takes.
-    """
+    """Returns the network for one batch size as bytes of StableHLO that the converter can read."""
     arrays = [_example(one, batch) for one in network.inputs]
     with plain_operators():
         function = jax.jit(exportable(network.function, *arrays))
@@ -105,12 +98,7 @@ def lower(network, batch):
 def stablehlo(network, static=None):
     """Returns the network as bytes that `jax.export.deserialize` reads on any platform.
 
-    Args:
-        network: Network.
-        static: a batch size to fix, or None for any.
-
-    Raises:
-        UserError: the network needs a fixed batch size.
+    It is for any batch size, unless `static` fixes one.
     """
     (batch,) = (static,) if static else jax.export.symbolic_shape("batch")
     arrays = [_example(one, batch) for one in network.inputs]

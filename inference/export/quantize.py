@@ -20,16 +20,13 @@ CALIBRATION_EXAMPLES = 512  # of the training data, for int8
 
 
 def quantize(tflite, kind, examples, log):
-    """Returns the bytes of a smaller .tflite file.
+    """Returns the bytes of a .tflite file, smaller by a kind of KINDS.
 
     Args:
         tflite: path of the float32 file.
-        kind: "float16", "dynamic" or "int8".
-        examples: list of batches {input: array}, for int8.
+        kind: one of KINDS.
+        examples: batches {input: array}, for int8.
         log: file that receives what the quantizer prints.
-
-    Raises:
-        UserError: an operator cannot be quantised, or the process died.
     """
     with Worker(log) as worker:
         return worker.run(_quantize, str(tflite), kind, examples if kind == "int8" else None)

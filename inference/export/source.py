@@ -26,13 +26,7 @@ class Source(NamedTuple):
 def find_source(weights="latest", config=None, overrides=()):
     """Returns the Source; makes the project's folder the current one, as a config's paths expect.
 
-    Args:
-        weights: path of a checkpoint or a run folder; "latest": the last run.
-        config: path of a config in place of the run's own.
-        overrides: list of "key.path=value".
-
-    Raises:
-        UserError: there is no such checkpoint, or it or the config cannot be read.
+    Weights are a checkpoint's path, a run folder's, or "latest"; a config replaces the run's own.
     """
     named = None if weights == "latest" else Path(weights).resolve()
     config_file = Path(config).resolve() if config else None

@@ -35,11 +35,8 @@ def load(source, preprocess="inside", specs=(), static=None):
     Args:
         source: Source.
         preprocess: "inside" or "outside" the files.
-        specs: list of Array from `parse_inputs`, to be checked against the run's data.
+        specs: Arrays from `parse_inputs`, to be checked against the run's data.
         static: a batch size to fix, or None for any.
-
-    Raises:
-        UserError: weights, config, data and inputs do not fit each other.
     """
     experiment, params = _restored(source)
     named = source.config.data_loader.preprocess
@@ -84,11 +81,8 @@ def load_part(source, part, specs, static=None):
     Args:
         source: Source; the model of its config is the function that takes the part as its params.
         part: path of the part ("generator").
-        specs: list of Array, the inputs.
+        specs: Arrays, the inputs.
         static: a batch size to fix, or None for any.
-
-    Raises:
-        UserError: there is no such part, or no input was named.
     """
     if not specs:
         raise UserError(

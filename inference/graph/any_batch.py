@@ -35,11 +35,7 @@ class BatchDependent(UserError):
 
 
 def merge(two, three):
-    """Returns the model for any batch size; changes `two` in place.
-
-    Args:
-        two: the model for 2 examples.
-        three: the same network's for 3.
+    """Returns the model for any batch size, of those for 2 and 3 examples; changes `two` in place.
 
     Raises:
         BatchDependent: the models differ in more than the batch size.

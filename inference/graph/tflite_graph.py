@@ -236,13 +236,7 @@ def unfold_clipping(model):
 
 
 def rename(model, inputs, outputs):
-    """Names the inputs and outputs, in the order of the network's arguments.
-
-    Args:
-        model: of TensorFlow's converter, which names them "args_0", "output_0", ...
-        inputs: list of names.
-        outputs: list of names.
-    """
+    """Names the inputs and outputs, in the network's order; they were "args_0", "output_0", ..."""
     (signature,) = model.signatureDefs
     graph = Graph(model, model.subgraphs[signature.subgraphIndex])
     used = {entry.tensorIndex for entry in signature.inputs}

@@ -79,12 +79,7 @@ class Demo:
         return self.answer(fit(ink, self.shape[1])[None], LIKE_MNIST)
 
     def answer_image(self, content, name):
-        """Returns the answer to an image.
-
-        Args:
-            content: bytes of a PNG or JPEG file.
-            name: of the file, for messages.
-        """
+        """Returns the answer to the bytes of a PNG or JPEG file; the name is for messages."""
         channels, *size = self.shape
         pixels = read_image(Upload(content, name), tuple(size), MODES[channels])
         with Image.open(io.BytesIO(content)) as image:
@@ -105,9 +100,6 @@ class Demo:
         Args:
             pixels: (channels, height, width) uint8.
             prepared: how the pixels were made, in words.
-
-        Raises:
-            UserError: an output of the network is not finite.
         """
         probabilities = [file.classify(pixels) for file in self.files]
         for file, one in zip(self.files, probabilities, strict=True):
@@ -173,10 +165,7 @@ class Upload(io.BytesIO):
 def load_files(name):
     """Returns the Files of an export: ONNX and TFLite, or the single file that is named.
 
-    A file that cannot be loaded is left out with a warning.
-
-    Raises:
-        UserError: no file can be loaded.
+    A file that cannot be loaded is left out with a warning; without any, its error is raised.
     """
     runtimes = [None] if Path(name).is_file() else ["onnx", "tflite"]
     files, faults = [], []
