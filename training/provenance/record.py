@@ -35,7 +35,7 @@ def record_provenance(config, folder, experiment, parameters):
 
     `parameters` is the number of the network's parameters.
     """
-    diff = _uncommitted_diff()
+    diff = _git("diff HEAD", utils.ROOT)[:LARGEST_DIFF]  # "" where git fails
     now = environment() | {"parameters": parameters} | fingerprint(config, folder, experiment)
     now["uncommitted"] = _checksum(diff.encode())
     before = read_record(folder)
@@ -70,11 +70,15 @@ def read_record(folder):
 
 
 def environment(repository: Path = utils.ROOT) -> dict:
-    """Returns the git revision of a folder, the versions and the machine."""
+    """Returns the git revision of a folder, the versions and the machine.
+
+    The revision is the commit's hash, with "-dirty" where tracked files have changed since.
+    """
+    revision = _git("describe --always --dirty --abbrev=40 --exclude=*", repository).strip()
     devices = jax.devices()
     packages = {package.name: package.version for package in metadata.distributions()}
     return {
-        "git_revision": _revision(repository),
+        "git_revision": revision or "unknown",
         "python": platform.python_version(),
         "jax": jax.__version__,
         "device": f"{len(devices)} × {devices[0].device_kind}",
@@ -132,18 +136,6 @@ def _keep_earlier(folder):
     for name in (RECORD, DIFF):
         if (folder / name).exists():
             os.replace(folder / name, folder / f"{number}-{name}")
-
-
-def _uncommitted_diff():
-    """Returns the changes of tracked files that are not committed, "" where git fails."""
-    return _git("diff HEAD", utils.ROOT)[:LARGEST_DIFF]
-
-
-def _revision(repository):
-    """Returns the commit's hash, with "-dirty" where tracked files have changed since."""
-    return (
-        _git("describe --always --dirty --abbrev=40 --exclude=*", repository).strip() or "unknown"
-    )
 
 
 def _git(command, repository):

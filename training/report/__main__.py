@@ -51,8 +51,7 @@ def write_comparison(paths, out=None):
     """
     runs = find_runs(paths)
     sections = differences(runs)
-    if seconds := _seconds(runs):
-        sections["last epoch"] |= seconds
+    sections["last epoch"] |= _seconds(runs)
     rows = {
         title: [(name, _cells(name, cells)) for name, cells in section.items()]
         for title, section in sections.items()
@@ -66,7 +65,8 @@ def write_comparison(paths, out=None):
         sections=rows,
         bit_comparison=list(bit_comparison(runs)),
     )
-    path = Path(out) if out else _common_folder(runs) / "comparison.html"
+    common_folder = os.path.commonpath([run.resolve().parent for run in runs])
+    path = Path(out or Path(common_folder, "comparison.html"))
     atomic_write_text(path, html)
     return path
 
@@ -128,11 +128,6 @@ def _seconds(runs):
 def _title(runs):
     names = {run.resolve().parent.name for run in runs}
     return f"{len(runs)} runs of {names.pop()}" if len(names) == 1 else f"{len(runs)} runs"
-
-
-def _common_folder(runs):
-    """The folder that has all runs in it."""
-    return Path(os.path.commonpath([run.resolve().parent for run in runs]))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def first_layer_filters(network, params, inputs):
         inputs: (batch, ...) images for `training.report.images.image_of`, or their shape and dtype.
     """
     path, weights = first_weights(network, params, inputs) or ("", np.zeros(()))
-    kernels = _kernels(weights, *_sides(*inputs.shape[1:]))
+    kernels = _kernels(weights, inputs.shape[1:])
     if kernels is None or not np.isfinite(kernels).all():
         return None
     count, height, width, channels = kernels.shape
@@ -99,15 +99,13 @@ def _inner_jaxprs(equation):
                 yield getattr(one, "jaxpr", one)
 
 
-def _sides(*shape):
-    """The height, width and channels of an image of a shape."""
+def _kernels(weights, shape):
+    """Weights as (features, height, width, channels), or None if they are no filters of images."""
     if len(shape) == 2:
-        return (*shape, 1)
-    return (*shape[1:], shape[0]) if channels_first(shape) else shape
-
-
-def _kernels(weights, height, width, channels):
-    """Weights as (features, height, width, channels), or None if they are not filters."""
+        shape = (*shape, 1)
+    elif channels_first(shape):
+        shape = (*shape[1:], shape[0])
+    height, width, channels = shape
     if weights.ndim == 4:
         if weights.shape[2] == channels:  # (height, width, channels, features)
             weights = weights.transpose(3, 0, 1, 2)

@@ -197,13 +197,13 @@ def _refuse_plain_lists(path, fixed, choices):
 
 def _check_same(config, folder):
     previous = read_config(folder / "config.json")
-    if config.model_dump(exclude={"wandb"}) != previous.model_dump(exclude={"wandb"}):
-        pairs = [dict(flatten(one.model_dump(exclude={"wandb"}))) for one in (previous, config)]
-        key = next(key for key in pairs[0] | pairs[1] if pairs[0].get(key) != pairs[1].get(key))
-        was, now = (pair.get(key, "nothing") for pair in pairs)
+    was, now = (one.model_dump(exclude={"wandb"}) for one in (previous, config))
+    if was != now:
+        was, now = dict(flatten(was)), dict(flatten(now))
+        key = next(key for key in was | now if was.get(key) != now.get(key))
         raise UserError(
-            f"{folder}: was created with {key}={was}, now it is {now}. "
-            "Name another folder with --name, or move this one away"
+            f"{folder}: was created with {key}={was.get(key, 'nothing')}, now it is "
+            f"{now.get(key, 'nothing')}. Name another folder with --name, or move this one away"
         )
 
 
