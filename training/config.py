@@ -46,11 +46,16 @@ class Named(Section):
     args: dict[str, Any] | list[Any] = {}
 
 
-def _from_string(value):
-    return {"name": value} if isinstance(value, str) else value
+def _or_string(key, schema):
+    """Validates a section that a string may stand for, as the value of its `key`."""
+
+    def from_string(value):
+        return {key: value} if isinstance(value, str) else value
+
+    return BeforeValidator(from_string, json_schema_input_type=schema)
 
 
-NamedOrName = Annotated[Named, BeforeValidator(_from_string, json_schema_input_type=Named | str)]
+NamedOrName = Annotated[Named, _or_string("name", Named | str)]
 
 
 class DataLoaders(Section):
@@ -80,10 +85,6 @@ class Pretrained(Section):
     partial: list[str] | None = None  # paths to take ("stem"); null: all, and they must all fit
 
 
-def _from_path(value):
-    return {"path": value} if isinstance(value, str) else value
-
-
 class Training(Section):
     """How the network is trained, saved and logged."""
 
@@ -100,10 +101,7 @@ class Training(Section):
     seeds: int = Field(1, ge=1)  # trained at once: seed, seed + 1, ...; metrics are means
     ema: float | None = Field(None, gt=0, lt=1)  # decay of the weights' moving average, per update
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    checkpoint: Annotated[
-        Pretrained | None,
-        BeforeValidator(_from_path, json_schema_input_type=Pretrained | str | None),
-    ] = None
+    checkpoint: Annotated[Pretrained | None, _or_string("path", Pretrained | str | None)] = None
     save_dir: str = "saved"
     save_period: int = Field(1, ge=1)  # epochs
     keep: int = Field(5, ge=1)  # numbered checkpoints kept, beside the best
@@ -185,13 +183,9 @@ class Config(Section):
         for index, tracker in enumerate(self.training.trackers):
             yield f"training.trackers.{index}", "tracker", tracker
         for name, group in self.training.all_groups().items():
+            where = f".optimizer_groups.{name}" if self.training.optimizer_groups else ""
             for kind in ("loss", "optimizer"):
-                where = (
-                    f"training.optimizer_groups.{name}.{kind}"
-                    if self.training.optimizer_groups
-                    else f"training.{kind}"
-                )
-                yield where, kind, getattr(group, kind)
+                yield f"training{where}.{kind}", kind, getattr(group, kind)
 
 
 def read_config(path: str | Path | dict, overrides: Iterable[str] = ()) -> Config:
@@ -226,7 +220,7 @@ def as_overrides(values: dict[str, Any]) -> list[str]:
 
 def write_config(config: Config, path: str | Path) -> None:
     """Writes the resolved config, every default spelled out."""
-    text = json.dumps(config.model_dump(exclude_none=False), indent=4)
+    text = json.dumps(config.model_dump(), indent=4)
     atomic_write_text(path, text + "\n")
 
 
@@ -257,8 +251,7 @@ def _check_nested(value, kind, where):
     if is_named(value):
         faults += check_name(value["name"], kind, HOMES[kind], f"{where}.name")
     if isinstance(value, dict | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, inner in items:
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             faults += _check_nested(inner, kind, f"{where}.{key}")
     return faults
 

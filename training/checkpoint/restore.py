@@ -20,11 +20,7 @@ OLD_NAMES = {"average/": "ema_params/", "state/average/": "state/ema_params/"}
 def restore_state(template: Any, arrays: dict[str, Any], path: Path, mesh: Any) -> Any:
     """Returns the state of a run's checkpoint on the devices, which it must fit exactly.
 
-    Args:
-        template: the state's tree of shapes.
-        arrays: dict of name -> array, from `read` with `for_devices`.
-        path: the checkpoint.
-        mesh: of the devices; None for a single one.
+    `template` is the state's tree of shapes, `arrays` are from `read` with `for_devices`.
     """
     import jax
 

@@ -25,19 +25,16 @@ class Saver:
         with Saver(folder, keep=3) as saver:
             saver.save(state, meta, file_name(epoch), best=improved)
 
-    If the disk does not accept a checkpoint, the log says so at once and training continues;
-    existing checkpoints are unchanged. The next save tries a best that was not saved again (not
-    with Orbax, which keeps no copy of it); a numbered one is replaced by its successor. Only one
-    run at a time may save into a folder.
+    If the disk does not accept a checkpoint, the log says so at once, `failure` is the error and
+    training continues; existing checkpoints are unchanged. The next save tries a best that was not
+    saved again (not with Orbax, which keeps no copy of it); a numbered one is replaced by its
+    successor. Only one run at a time may save into a folder.
 
     Args:
         folder: created if it does not exist, and cleared of what a killed run wrote in part. None
             in a process that writes nothing and only contributes its parts of the state.
         keep: how many numbered checkpoints are kept, at least 1; None keeps all.
         orbax: whether to save folders with Orbax, to which every process writes its own parts.
-
-    Attributes:
-        failure: the error of the last save if the disk did not accept it, else None.
     """
 
     def __init__(
@@ -83,8 +80,7 @@ class Saver:
             best: whether to save it as the best checkpoint, too, which is kept longer.
 
         Raises:
-            UserError: no disk could hold the last state, or this one, such as one with a dtype
-                that the format does not have.
+            UserError: no disk could hold the last state, or this one.
         """
         self._wait_for_pending()
         names = ([name] if name is not None else []) + [BEST] * best

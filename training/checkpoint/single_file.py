@@ -66,10 +66,8 @@ class SingleFile:
 
         Returns:
             what the background thread calls to finish, with `Throttle.pause`; None: nothing to do.
-
-        Raises:
-            UserError: the disk does not accept it; another attempt may succeed.
-            ValueError: the format cannot hold this state. The returned function raises both, too.
+            Like this function it raises UserError if the disk does not accept the checkpoint, and
+            ValueError if the format cannot hold it.
         """
         from training.distributed.sharding import replicate
 

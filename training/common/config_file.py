@@ -158,10 +158,7 @@ def _child(values, key, override):
 def describe(fault, path, config):
     """Returns one line for one of pydantic's faults: where, what was got, what was expected.
 
-    Args:
-        fault: of `ValidationError.errors()`.
-        path: the config's name.
-        config: the class of the whole config.
+    `fault` is of `ValidationError.errors()`, `config` the class of the whole config.
     """
     *parents, last = fault["loc"] or ("",)
     location = [str(part) for part in parents if "[" not in str(part)]  # no "dict[str,any]"

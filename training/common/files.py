@@ -132,17 +132,11 @@ def temporary_name(path):
 def remove_temporaries(folder):
     """Removes what a killed process wrote in part, and completes or undoes its last rename."""
     for path in list(Path(folder).iterdir()):
-        if UNFINISHED.fullmatch(path.name):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        elif path.name.endswith(PREVIOUS):
-            name = path.with_name(path.name.removesuffix(PREVIOUS))
-            if os.path.lexists(name):
-                remove(path)
-            else:
-                os.replace(path, name)
+        name = path.with_name(path.name.removesuffix(PREVIOUS))
+        if UNFINISHED.fullmatch(path.name) or (name != path and os.path.lexists(name)):
+            remove(path)
+        elif name != path:
+            os.replace(path, name)
 
 
 @contextlib.contextmanager

@@ -8,13 +8,8 @@ class StopSignal:
     """Within its block the first signal is only recorded; a second one ends the process at once.
 
     If one of several processes gets a signal, all of them stop at the same step: JAX's runtime,
-    which then handles SIGTERM itself, makes them agree on it.
-
-    Args:
-        distributed: whether this is one of several processes.
-
-    Attributes:
-        signal: number of the received signal, or None. The customary exit code is 128 + signal.
+    which then handles SIGTERM itself, makes them agree on it. `signal` is the number of the
+    received signal, or None. The customary exit code is 128 + signal.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -15,8 +15,8 @@ def bind(named, kind, where, positional, keywords=()):
         named: name and args.
         kind: where to look it up, a key of HOMES.
         where: its place in the config.
-        positional: how many arguments the framework hands over by position.
-        keywords: names of those that it hands over by name.
+        positional: how many arguments it gets by position.
+        keywords: names of those that it gets by name.
     """
     function = resolve(named.name, HOMES[kind], f"{where}.name")
     args = construct(named.args, kind, f"{where}.args")

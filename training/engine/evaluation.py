@@ -48,15 +48,9 @@ def evaluate_all(experiment, params, stop=None):
 def evaluate(experiment, params, split, keep_outputs=False, stop=None):
     """Runs a network over one split of the data, "test" or "validation".
 
-    Args:
-        experiment: what `build` returned.
-        params: the network's parameters.
-        split: its name.
-        keep_outputs: fetch the network's outputs and the targets of every example as well.
-        stop: a StopSignal; once it has a signal, the results are empty.
-
     Returns:
-        The results {"test_loss": ...}; the outputs and targets in the data set's order, or None.
+        The results {"test_loss": ...}, empty once `stop` is due; with `keep_outputs` the outputs
+        and targets of every example in the data set's order, else None.
     """
     measured, kept = [], []
     for batch in experiment.loaders[split].batches(epoch=1):

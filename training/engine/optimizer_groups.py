@@ -11,14 +11,9 @@ from utils import UserError, call, resolve
 
 
 def make_group(group, loss, clip_norm, total_steps, where):
-    """Returns the OptimizerGroup of a section of the config.
+    """Returns the OptimizerGroup of a section of the config; its loss is bound already.
 
-    Args:
-        group: the section, training.config.OptimizerGroup.
-        loss: its loss, bound already.
-        clip_norm: longest gradient allowed, or None.
-        total_steps: updates of the whole training; in arguments "total_steps" stands for it.
-        where: the place of its optimizer in the config.
+    In arguments "total_steps" stands for the updates of the whole training.
     """
     function = resolve(group.optimizer.name, HOMES["optimizer"], f"{where}.name")
     args = _fill(group.optimizer.args, total_steps)

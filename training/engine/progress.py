@@ -14,10 +14,9 @@ class Progress:
     batch: int = 0  # batches done of the current epoch
     best: float | None = None  # the monitored metric's best value so far
     since_best: int = 0  # epochs since then
-    interval: MetricAccumulator = field(
-        default_factory=MetricAccumulator
-    )  # since the last line of the log
-    epoch: MetricAccumulator = field(default_factory=MetricAccumulator)  # since the epoch began
+    # The sums since the last line of the log, and since the epoch began.
+    interval: MetricAccumulator = field(default_factory=MetricAccumulator)
+    epoch: MetricAccumulator = field(default_factory=MetricAccumulator)
     files: dict = field(default_factory=dict)  # {name: bytes} of the logs, cut back to on resuming
 
     @classmethod

@@ -15,13 +15,8 @@ def vmap_seeds(init_of, step_of, evaluate, seeds):
     """Returns init, update and evaluate of all seeds at once; see training/engine/step.py.
 
     What they take and return is as for a single network, but every array of the state and of what
-    is measured has a leading axis, the seeds. Outputs are the first seed's.
-
-    Args:
-        init_of: (seed) -> init of a single network.
-        step_of: (seed) -> update of a single network.
-        evaluate: evaluate of a single network.
-        seeds: (seeds,).
+    is measured has a leading axis, the seeds. Outputs are the first seed's. `init_of` and `step_of`
+    map a seed to the function of a single network.
     """
 
     def init(batch):

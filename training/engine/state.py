@@ -14,9 +14,7 @@ class TrainState(NamedTuple):
     params: Any  # of the network, running statistics included
     optimizers: dict  # {group: state of its optimizer}
     ema_params: Any  # moving average of the trained params; None: not kept
-    finite: (
-        jax.Array
-    )  # False after a loss or gradient was not finite: then nothing changes any more
+    finite: jax.Array  # False after a loss or gradient was not finite; then nothing changes
 
 
 class OptimizerGroup(NamedTuple):

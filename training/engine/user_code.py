@@ -31,11 +31,7 @@ HINTS = {
 def wrap_user_function(function, name, kind, where):
     """Returns the function, its errors and results that do not fit raised as FunctionError.
 
-    Args:
-        function: what is called.
-        name: what the config calls it.
-        kind: what it is, a key of training.config.HOMES.
-        where: its place in the config.
+    `name` is what the config calls it, `kind` a key of HOMES, `where` its place in the config.
     """
 
     def call(*args, **named):

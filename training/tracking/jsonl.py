@@ -10,33 +10,6 @@ from utils import UserError
 LOG = logging.getLogger("main")
 
 
-class JsonLines:
-    """The tracker that writes metrics.jsonl: numbers only, no images and no clock times.
-
-    Two runs of the same config on the same machine write the same file. Only `size` bytes of an
-    existing one are kept: a killed run may have written more.
-    """
-
-    FILE = "metrics.jsonl"
-
-    def __init__(self, folder, config, size=0):
-        self.file = LinesFile(Path(folder) / self.FILE, size)
-
-    def scalars(self, step, values):
-        """Writes a line with the step and the values."""
-        self.file.append({"step": step} | values)
-
-    def image(self, step, name, array):
-        """Does nothing."""
-
-    def artifact(self, path):
-        """Does nothing: the checkpoint is in the same folder."""
-
-    def close(self):
-        """Closes the file."""
-        self.file.close()
-
-
 class LinesFile:
     """A file of JSON lines, cut off to `size` bytes.
 
@@ -77,3 +50,26 @@ class LinesFile:
         except UserError as failure:
             if not waited:
                 LOG.warning("NOT WRITTEN: %s Training continues, and will try again.", failure)
+
+
+class JsonLines(LinesFile):
+    """The tracker that writes metrics.jsonl: numbers only, no images and no clock times.
+
+    Two runs of the same config on the same machine write the same file. Only `size` bytes of an
+    existing one are kept: a killed run may have written more.
+    """
+
+    FILE = "metrics.jsonl"
+
+    def __init__(self, folder, config, size=0):
+        super().__init__(Path(folder) / self.FILE, size)
+
+    def scalars(self, step, values):
+        """Writes a line with the step and the values."""
+        self.append({"step": step} | values)
+
+    def image(self, step, name, array):
+        """Does nothing."""
+
+    def artifact(self, path):
+        """Does nothing: the checkpoint is in the same folder."""

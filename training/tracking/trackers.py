@@ -11,10 +11,10 @@ import numpy as np
 
 from training.config import HOMES, Named
 from training.distributed.processes import broadcast
-from training.tracking.jsonl import LinesFile
+from training.tracking.jsonl import JsonLines, LinesFile
 from utils import UserError, check_arguments, resolve
 
-METRICS, TIMING = "metrics.jsonl", "timing.jsonl"
+METRICS, TIMING = JsonLines.FILE, "timing.jsonl"
 METHODS = ("scalars", "image", "artifact", "close")
 LOG = logging.getLogger("main")
 
@@ -23,16 +23,8 @@ class Trackers:
     """Gives the numbers of a run to metrics.jsonl and to every tracker that the config names.
 
     Clock times are written to timing.jsonl alone: two runs of the same config have the same
-    metrics.jsonl.
-
-    Args:
-        config: the run's Config.
-        folder: the run folder; None in a process that writes nothing.
-        sizes: {name: bytes} of the two files when the checkpoint resumed from was saved; whatever a
-            killed run wrote later is cut off.
-
-    Raises:
-        UserError: a tracker does not start.
+    metrics.jsonl. Both files are cut off to `sizes`, {name: bytes}, which they had when the
+    checkpoint resumed from was saved. A process that writes nothing has no `folder`.
     """
 
     def __init__(self, config, folder, sizes):
@@ -45,7 +37,7 @@ class Trackers:
                 if named.name == "jsonl":
                     named = Named(name="jsonl", args={"size": sizes.get(METRICS, 0)})
                 self._trackers[where] = _start(named, where, Path(folder), config)
-            self._files[METRICS] = self._trackers["jsonl"].file
+            self._files[METRICS] = self._trackers["jsonl"]
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -71,9 +63,7 @@ class Trackers:
         """Records metrics, a dict with "step"; only numbers are recorded, no matrices."""
         numbers = {name: value for name, value in line.items() if isinstance(value, int | float)}
         step = numbers.pop("step")
-        for where, tracker in self._trackers.items():
-            with _named_errors(where, tracker):
-                tracker.scalars(step, dict(numbers))
+        self._each(lambda tracker: tracker.scalars(step, dict(numbers)))
 
     def image(self, step, name, array):
         """Records an image.
@@ -88,15 +78,11 @@ class Trackers:
             UserError: the array is not such an image.
         """
         array = as_image(array, name)
-        for where, tracker in self._trackers.items():
-            with _named_errors(where, tracker):
-                tracker.image(step, name, array)
+        self._each(lambda tracker: tracker.image(step, name, array))
 
     def artifact(self, path):
         """Records the finished run's checkpoint, a file or a folder."""
-        for where, tracker in self._trackers.items():
-            with _named_errors(where, tracker):
-                tracker.artifact(path)
+        self._each(lambda tracker: tracker.artifact(path))
 
     def time(self, line):
         """Records clock times, a dict, in timing.jsonl."""
@@ -107,14 +93,18 @@ class Trackers:
         """Returns {name: bytes} of the files as they are now, for a checkpoint."""
         return {name: file.size() for name, file in self._files.items()}
 
+    def _each(self, record):
+        for where, tracker in self._trackers.items():
+            with _named_errors(where, tracker):
+                record(tracker)
+
 
 def named_trackers(config):
     """Returns {place in the config: Named} of a run's trackers, that of metrics.jsonl first."""
-    settings = config.training
-    named = {f"training.trackers.{index}": one for index, one in enumerate(settings.trackers)}
-    named = {where: one for where, one in named.items() if one.name != "jsonl"}
+    given = enumerate(config.training.trackers)
+    named = {f"training.trackers.{index}": one for index, one in given if one.name != "jsonl"}
     names = [one.name for one in named.values()]
-    if settings.tensorboard and "tensorboard" not in names:
+    if config.training.tensorboard and "tensorboard" not in names:
         named["training.tensorboard"] = Named(name="tensorboard")
     if config.wandb.enabled and "wandb" not in names:
         named["wandb"] = Named(name="wandb")
@@ -122,10 +112,7 @@ def named_trackers(config):
 
 
 def check_trackers(config, source):
-    """Checks that the trackers exist and take their arguments, without starting them.
-
-    `source` is the config's file, for the messages of the UserError.
-    """
+    """Checks that the trackers exist and take their arguments, without starting them."""
     for where, named in named_trackers(config).items():
         _bind(named, f"{source}: {where}", None, config)
 

@@ -14,14 +14,8 @@ class WeightsAndBiases:
     def __init__(self, folder, config, **settings):
         import wandb
 
-        section = config.wandb
-        defaults = {
-            "project": section.project,
-            "entity": section.entity,
-            "group": section.group,
-            "id": section.id,
+        defaults = config.wandb.model_dump(exclude={"enabled"}) | {
             "name": config.title,
-            "mode": section.mode,
             "dir": str(folder),
             "resume": "allow",
             "config": config.model_dump(exclude={"wandb"}),
