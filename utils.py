@@ -117,6 +117,14 @@ def resolve(name: str, homes: Sequence[str], where: str = "config.json") -> Call
     return found
 
 
+def signature_of(function: Callable) -> inspect.Signature | None:
+    """Returns a function's signature; some built-in functions have none."""
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        return None
+
+
 def check_arguments(
     function: Callable, args: dict | list, where: str, given: Iterable[str] = ()
 ) -> None:
@@ -131,9 +139,8 @@ def check_arguments(
     Raises:
         UserError: which argument does not fit, and the signature.
     """
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # some built-in functions have no signature
+    signature = signature_of(function)
+    if signature is None:
         return
     name = getattr(function, "__name__", str(function))
     parameters = signature.parameters.values()

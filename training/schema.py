@@ -17,7 +17,7 @@ from pathlib import Path
 
 from training import config
 from training.config import HOMES, Config
-from utils import UserError, public_names, resolve
+from utils import UserError, public_names, resolve, signature_of
 
 PATH = Path(__file__).with_name("config.schema.json")
 FORM = {"type": "string", "pattern": r"^[\w.]+:\w[\w.]*$", "description": "package.module:function"}
@@ -93,10 +93,10 @@ def offered(kind):
 
 def arguments(function, given=(0, ())):
     """Returns the JSON Schema of a function's arguments but those `given`, as in GIVEN."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except ValueError:  # some built-in functions have no signature
+    signature = signature_of(function)
+    if signature is None:
         return {}
+    parameters = list(signature.parameters.values())
     positional, keywords = given
     free = [one for one in parameters[positional:] if one.name not in keywords]
     varied = {one.kind for one in free}

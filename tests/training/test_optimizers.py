@@ -15,8 +15,7 @@ from tests.helpers.project import by_set, examples
 from training import optimizers
 from training.common.trees import merge, split
 from training.engine import step as steps
-from training.engine.state import OptimizerGroup, eval_params
-from training.engine.step import make_forward
+from training.engine.step import OptimizerGroup, eval_params, make_forward
 from training.loss import cross_entropy, mean_squared_error
 from training.metrics import accuracy
 from utils import UserError

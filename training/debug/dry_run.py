@@ -9,7 +9,7 @@ from training.config import read_config
 from training.distributed.sharding import check_devices, put_batch
 from training.engine.build import build
 from training.engine.initialize import count_parameters, dry_run, first_batch
-from training.engine.state import eval_params
+from training.engine.step import eval_params
 from training.tracking.metric_logger import MetricAccumulator
 
 MIB = 2**20  # bytes

@@ -1,11 +1,10 @@
 """Functions that the config names, with their arguments bound to their signatures."""
 
-import inspect
 from functools import partial
 
 from training.config import HOMES, is_named
 from training.engine.user_code import wrap_user_function
-from utils import UserError, call, check_arguments, resolve
+from utils import UserError, call, check_arguments, resolve, signature_of
 
 
 def bind(named, kind, where, positional, keywords=()):
@@ -54,10 +53,10 @@ def construct(value, kind, where):
 
 def _check_keywords(function, keywords, where):
     """Refuses a function without a keyword that it is to be called with."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except ValueError:  # some built-in functions have no signature
+    signature = signature_of(function)
+    if signature is None:
         return
+    parameters = signature.parameters
     missing = [name for name in keywords if name not in parameters]
     if missing and not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
         name, wanted = getattr(function, "__name__", str(function)), ", ".join(keywords)
@@ -69,7 +68,5 @@ def _check_keywords(function, keywords, where):
 
 def parameters_of(function):
     """The names of a function's parameters, as far as Python knows them."""
-    try:
-        return list(inspect.signature(function).parameters)
-    except ValueError:
-        return []
+    signature = signature_of(function)
+    return list(signature.parameters) if signature else []

@@ -16,10 +16,8 @@ from training.distributed.sharding import (
 from training.engine.binding import bind, construct, parameters_of
 from training.engine.compilation import compile_functions
 from training.engine.optimizer_groups import make_group
-from training.engine.scan import device_batches, even_steps, scan_steps
-from training.engine.seeds import vmap_seeds
-from training.engine.state import step_key
-from training.engine.step import make_evaluate, make_forward, make_init, make_step
+from training.engine.scan import device_batches, even_steps, scan_steps, vmap_seeds
+from training.engine.step import make_evaluate, make_forward, make_init, make_step, step_key
 from utils import UserError, call, nearest, resolve
 
 

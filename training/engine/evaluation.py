@@ -37,7 +37,7 @@ class Predictions(NamedTuple):
 
 @timed("evaluation")
 def evaluate_all(experiment, params, stop=None):
-    """Returns {"test_loss": ...} of every split but the training one; {} once `stop` is due."""
+    """Returns {"test_loss": ...} of every split but the training one; fewer once `stop` is due."""
     results = {}
     for split in experiment.loaders:
         if split != "train":

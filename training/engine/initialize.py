@@ -14,7 +14,7 @@ from training.checkpoint.restore import network_params, restore, restore_state
 from training.common.trees import pick, split
 from training.distributed.sharding import put_batch
 from training.engine.scan import group_batches
-from training.engine.state import eval_params
+from training.engine.step import eval_params
 from utils import UserError
 
 LOG = logging.getLogger("main")

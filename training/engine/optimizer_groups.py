@@ -6,7 +6,7 @@ import optax
 
 from training.config import HOMES, is_named
 from training.engine.binding import construct, parameters_of
-from training.engine.state import OptimizerGroup
+from training.engine.step import OptimizerGroup
 from utils import UserError, call, resolve
 
 

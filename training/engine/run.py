@@ -19,7 +19,7 @@ from training.engine.compilation import compile_predict, use_compilation_cache
 from training.engine.evaluation import evaluate, predict, write_report
 from training.engine.initialize import count_parameters, fresh_state, restored_state
 from training.engine.progress import Progress
-from training.engine.state import eval_params
+from training.engine.step import eval_params
 from training.tracking.trackers import check_trackers, with_wandb_id
 
 LOG = logging.getLogger("main")

@@ -1,8 +1,12 @@
-"""Several updates in one call (`training.steps_per_call`).
+"""Several updates in one call (`training.steps_per_call`), several seeds (`training.seeds`).
 
 On an accelerator a small network's update is done before the host has asked for the next. Then
 several are asked for at once: a `lax.scan` over their batches, each step giving the same bits as a
 call of its own.
+
+Networks of several seeds are trained at once, too. Network i is the one that a run with the seed
+`seed + i` would train, except for the order of the data, which all share: that of the first seed.
+Its own are the initial parameters and whatever is drawn at random in an update.
 """
 
 from itertools import islice
@@ -13,6 +17,7 @@ import numpy as np
 
 from data_loader.device_cache import TableView, gather, map_views
 from training.common.timing import timed
+from training.common.trees import pick
 from training.distributed.sharding import put_batch
 
 
@@ -58,6 +63,28 @@ def scan_steps(update, steps):
         return jax.lax.scan(step, state, (gather(call["batches"]), real))
 
     return update_several
+
+
+def vmap_seeds(init_of, step_of, evaluate, seeds):
+    """Returns init, update and evaluate of all seeds at once; see training/engine/step.py.
+
+    What they take and return is as for a single network, but every array of the state and of what
+    is measured has a leading axis, the seeds. Outputs are the first seed's. `init_of` and `step_of`
+    map a seed to the function of a single network.
+    """
+
+    def init(batch):
+        return jax.vmap(lambda seed: init_of(seed)(batch))(seeds)
+
+    def update(state, batch):
+        batch = gather(batch)
+        return jax.vmap(lambda seed, one: step_of(seed)(one, batch))(seeds, state)
+
+    def evaluate_seeds(params, batch):
+        measured, outputs = jax.vmap(evaluate, (0, None))(params, batch)
+        return measured, pick(outputs, 0)
+
+    return init, update, evaluate_seeds
 
 
 @timed("data")

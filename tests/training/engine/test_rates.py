@@ -9,8 +9,7 @@ import pytest
 
 from tests.helpers.compiled import make_init, make_update
 from training.common.records import read_lines
-from training.engine.state import OptimizerGroup
-from training.engine.step import make_forward
+from training.engine.step import OptimizerGroup, make_forward
 from training.loss import mean_squared_error
 from training.optimizers import sgd
 
