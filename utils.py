@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent
+USERS_FILES = (  # in the folders of the template, beside model/model.py
+    "data_loader.dataloader", "data_loader.transforms",
+    "training.loss", "training.metrics", "training.optimizers",
+)  # fmt: skip
 CALLED_BY_ENGINE = {"training.optimizers": ("gradients", "update")}  # not for a config to name
 
 
@@ -75,7 +79,9 @@ def public_names(home: str) -> list[str]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             defined.append(node.name)
         elif isinstance(node, ast.ImportFrom):
-            taken |= {alias.asname or alias.name: node.module or "" for alias in node.names}
+            package = f"{module.rpartition('.')[0]}." if node.level else ""
+            origin = f"{package}{node.module or ''}".strip(".")
+            taken |= {alias.asname or alias.name: origin for alias in node.names}
         elif isinstance(node, ast.Assign):
             names = [target.id for target in node.targets if isinstance(target, ast.Name)]
             defined += [name for name in names if not name.isupper()]
@@ -90,10 +96,13 @@ def public_names(home: str) -> list[str]:
 
 
 def _is_the_users(module):
-    """Whether a module is a file of this project, and not of the template."""
+    """Whether a module is a file of this project, and not the template's machinery."""
+    if module.partition(".")[0] in ("data_loader", "inference", "training", "utils") or (
+        f"{module}.".startswith("model.modules.")
+    ):
+        return module in USERS_FILES
     path = ROOT.joinpath(*module.split("."))
-    ours = module.startswith(("training.", "data_loader.", "model.modules", "utils"))
-    return not ours and (path.with_name(f"{path.name}.py").is_file() or path.is_dir())
+    return bool(module) and (path.with_name(f"{path.name}.py").is_file() or path.is_dir())
 
 
 def resolve(name: str, homes: Sequence[str], where: str = "config.json") -> Callable:

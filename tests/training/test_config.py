@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import importlib.util
 import json
 import re
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import utils
 from tests.helpers.project import examples
 from training import config as configs
 from training.common.config_file import USUAL_KEYS, _paths
@@ -317,3 +319,34 @@ def test_names_of_older_versions_are_understood(sample):
     config = read_config(sample)
     assert config.training.optimizer_groups["a"].params == ["stem"]
     assert config.data_loader.cache_on_device is True
+
+
+def test_what_a_users_file_imports_can_be_named_if_it_is_the_users(tmp_path, monkeypatch):
+    """Not what it takes from libraries, nor from the template's machinery."""
+    files = {
+        "model/__init__.py": "", "model/modules/__init__.py": "", "model/mine.py": "",
+        "modules_of_mine.py": "", "training/__init__.py": "", "training/loss.py": "",
+        "model/model.py": """
+from jax.nn import relu
+from model.modules import linear
+from modules_of_mine import imported
+from training.common.trees import split
+from training.loss import shared
+from .mine import beside
+
+SIZE = 3
+small = None
+
+def defined(): ...
+
+def _private(): ...
+""",
+    }  # fmt: skip
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    found = importlib.util.spec_from_file_location("model.model", tmp_path / "model/model.py")
+    monkeypatch.setattr(utils, "ROOT", tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    names = utils.public_names("model.model")
+    assert sorted(names) == ["beside", "defined", "imported", "shared", "small"]
