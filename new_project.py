@@ -35,17 +35,13 @@ TOOLS = ("pytest", "ruff", "pyrefly", "pre-commit")  # which a new project needs
 REPORT_PACKAGES = ("jinja2",)  # what only the optional folders of training/ import
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
+@utils.command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
     options = parse_arguments(argv)
-    try:
-        make_project(Path(options.folder), options.title, options.wanted, options.minimal)
-    except utils.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    make_project(Path(options.folder), options.title, options.wanted, options.minimal)
     print(f"Made {options.folder}. Its README says what to edit first; try it:\n")
     print(f"    cd {options.folder} && python train.py && python -m pytest")
-    return 0
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -16,14 +16,10 @@ from training.config import read_config
 # The config is checked before JAX is imported, which takes a second: hence imports in functions.
 
 
+@utils.command
 def main(argv=None):
     """Runs the command line; returns the exit code."""
-    options = parse_arguments(argv)
-    try:
-        return test(options)
-    except utils.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return test(parse_arguments(argv))
 
 
 def parse_arguments(argv):

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import difflib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -33,6 +34,24 @@ def nearest(name: object, known: Iterable[object]) -> str:
     """Returns "; did you mean 'x'?" for the name most like it, or "" if none is alike."""
     match = difflib.get_close_matches(str(name), [str(one) for one in known], n=1)
     return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def command(main: Callable[[Any], int | None]) -> Callable[..., int]:
+    """Decorates the main function of a command, so that it shows a UserError as one line.
+
+    Args:
+        main: takes the words of the command line, or None; returns the exit code, or None for 0.
+    """
+
+    @functools.wraps(main)
+    def decorated(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv) or 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    return decorated
 
 
 # Names -----------------------------------------------------------------------------------------

@@ -32,14 +32,10 @@ from training.config import Config
 PACKAGES = {"tensorflow", "tf2onnx", "onnx", "onnxscript", "onnxruntime", "ai_edge_litert"}
 
 
+@utils.command
 def main(argv=None):
     """Runs the command line; returns the exit code."""
-    options = parse_arguments(argv)
-    try:
-        return export(options)
-    except utils.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return export(parse_arguments(argv))
 
 
 def parse_arguments(argv):

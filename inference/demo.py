@@ -21,11 +21,12 @@ from PIL import Image
 
 from inference.serving.page import Demo
 from inference.serving.server import ADDRESS, listen
-from utils import UserError
+from utils import command
 
 PORT = 8028
 
 
+@command
 def main(argv=None):
     """Runs the command line; returns the exit code."""
     options = parse_arguments(argv)
@@ -38,9 +39,6 @@ def main(argv=None):
             if options.browser and has_browser():
                 webbrowser.open(address)
             server.serve_forever()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("\nThe demo has ended.")
     return 0

@@ -23,17 +23,13 @@ import numpy as np
 from data_loader.images import IMAGE_ENDINGS
 from inference.serving.classifier import classify, load
 from inference.serving.exports import SUFFIXES, find_export
-from utils import UserError
+from utils import UserError, command
 
 
+@command
 def main(argv=None):
     """Runs the command line; returns the exit code."""
-    options = parse_arguments(argv)
-    try:
-        return predict(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return predict(parse_arguments(argv))
 
 
 def parse_arguments(argv):

@@ -17,17 +17,13 @@ from training.config import read_config
 # Imports in functions: the path to the run's own code must be set before they import `model`.
 
 
+@utils.command
 def main(argv=None):
-    """Runs the command line; returns the exit code."""
+    """Runs the command line."""
     options = parse_arguments(argv)
-    try:
-        images = generate(options.weights, options.rows * options.columns, options.seed)
-        draw(images, options.rows, options.columns, options.out)
-    except utils.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    images = generate(options.weights, options.rows * options.columns, options.seed)
+    draw(images, options.rows, options.columns, options.out)
     print(f"Look at {options.out}")
-    return 0
 
 
 def parse_arguments(argv):

@@ -17,17 +17,12 @@ from training.config import read_config
 # Imports in functions: the path to the run's own code must be set before they import `model`.
 
 
+@utils.command
 def main(argv=None):
-    """Runs the command line; returns the exit code."""
-    options = parse_arguments(argv)
-    try:
-        for piece in write(options):
-            print(piece, end="", flush=True)
-    except utils.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    """Runs the command line."""
+    for piece in write(parse_arguments(argv)):
+        print(piece, end="", flush=True)
     print()
-    return 0
 
 
 def parse_arguments(argv):

@@ -37,18 +37,13 @@ def report_nan(experiment, state, epoch, batch_index, folder):
         epoch: the epoch, counted from 1.
         batch_index: the batch of that epoch, counted from 0.
         folder: the run folder; None in a process that leaves this to the first.
-
-    Raises:
-        UserError: always.
     """
     batches = experiment.loaders["train"].batches(epoch, batch_index)
     batch = put_batch(gather(next(batches)), experiment.mesh)
     batches.close()
     state, batch = replicate((state, batch))
-    message = ""
-    if folder is not None:
-        message = _save_and_explain(experiment, state, epoch, batch_index, batch, folder)
-    raise utils.UserError(broadcast(message))
+    saved = folder and _save_and_explain(experiment, state, epoch, batch_index, batch, folder)
+    raise utils.UserError(broadcast(saved or ""))
 
 
 def _save_and_explain(experiment, state, epoch, batch_index, batch, folder):
@@ -75,11 +70,7 @@ def _save_and_explain(experiment, state, epoch, batch_index, batch, folder):
 def diagnose(experiment, state, batch, show=None):
     """Runs one step un-jitted and returns in words which value was the first not to be finite.
 
-    Args:
-        experiment: the Experiment.
-        state: the TrainState before the step.
-        batch: its batch.
-        show: called with (path, output) for each layer as it runs.
+    `show` is called with (path, output) for each layer as it runs.
     """
     if not _finite(batch["inputs"]):
         return "the inputs of the batch are not finite"
@@ -128,17 +119,13 @@ def replay(path):
     print(diagnose(experiment, saved["state"], saved["batch"], show))
 
 
+@utils.command
 def main(argv=None):
-    """Runs the command line; returns the exit code."""
+    """Runs the command line."""
     description = "Replays a step that was not finite, layer by layer."
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("path", help="not-finite-step_<n>.params of a run folder")
-    try:
-        replay(parser.parse_args(argv).path)
-    except utils.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    replay(parser.parse_args(argv).path)
 
 
 def _run_layers(experiment, state, batch, show):
@@ -192,8 +179,7 @@ def _classes_hint(outputs, targets):
 
 
 def _finite(tree):
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    return all(np.isfinite(leaf.astype(np.float64)).all() for leaf in leaves)
+    return all(np.isfinite(np.asarray(leaf, np.float64)).all() for leaf in jax.tree.leaves(tree))
 
 
 if __name__ == "__main__":

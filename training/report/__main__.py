@@ -14,26 +14,22 @@ from training.common.records import STD, read_lines
 from training.report.charts import RATES, chart, curves, last_x, lower_is_better
 from training.report.compare import bit_comparison, differences, find_runs, parser
 from training.report.render import render
-from utils import UserError
+from utils import command
 
 COLOURS, DASHES = 8, ("", " dashed", " dotted")  # after 8 colours, runs have another dash
 NO_DOTS = tuple(name.replace("_", " ") for name in RATES)  # of every interval: too many
 SPLITS = {"test": "test", "validation": "validation", "train": "train", "interval": "train"}
 
 
+@command
 def main(argv=None):
-    """Writes the page of several runs; returns the exit code."""
-    command = parser("training.report", __doc__)
-    command.add_argument(
+    """Writes the page of several runs."""
+    arguments = parser("training.report", __doc__)
+    arguments.add_argument(
         "--out", metavar="FILE", help="the page; by default comparison.html beside the runs"
     )
-    options = command.parse_args(argv)
-    try:
-        print(f"Look at {write_comparison(options.runs, options.out)}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    options = arguments.parse_args(argv)
+    print(f"Look at {write_comparison(options.runs, options.out)}")
 
 
 def write_comparison(paths, out=None):

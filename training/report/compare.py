@@ -12,21 +12,16 @@ from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
 from training.common.records import flatten, parse_record, read_lines
 from training.common.tables import text_table
-from utils import UserError
+from utils import UserError, command
 
 RECORDS = ("config.json", "environment.json")  # of a run folder
 MAX_CELL = 40  # characters
 
 
+@command
 def main(argv=None):
-    """Prints the table; returns the exit code."""
-    options = parser("training.report.compare", __doc__).parse_args(argv)
-    try:
-        print(compare(options.runs))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """Prints the table."""
+    print(compare(parser("training.report.compare", __doc__).parse_args(argv).runs))
 
 
 def parser(module, description):

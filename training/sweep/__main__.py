@@ -21,9 +21,10 @@ from training.sweep.execute import execute
 from training.sweep.plan import create_folders, parse_overrides, plan
 from training.sweep.results import table, write_csv, write_page
 from training.sweep.schedulers import write_slurm, write_wandb
-from utils import UserError
+from utils import UserError, command
 
 
+@command
 def main(argv=None):
     """Runs the command line; returns the exit code."""
     options = parse_arguments(argv)
@@ -46,9 +47,6 @@ def main(argv=None):
         failed, stopped = execute(chosen, options.jobs)
         if options.task is None:
             show_results(folder, runs)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:  # before the first run; later, the running ones are saved first
         return 128 + signal.SIGINT
     if stopped:
