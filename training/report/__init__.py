@@ -2,7 +2,7 @@
 
 page.py            report.html of a run, and predictions.csv; report.html.jinja, report.css
 charts.py          the curves of metrics.jsonl
-classification.py  confusion matrix, mistakes and samples; calibration.py: reliability diagram
+classification.py  confusion matrix, mistakes, reliability diagram and samples
 gallery.py         augmented images, and the first layer's filters (filters.py)
 compare.py         what differs between runs, as a table
 __main__.py        the same with all curves, as a page; comparison.html.jinja, comparison.css

@@ -33,14 +33,10 @@ class Job(NamedTuple):
 
 
 def execute(runs, jobs):
-    """Trains the runs that are not finished, and prints how each of them ended.
+    """Trains the runs that are not finished, `jobs` at a time, and prints how each of them ended.
 
     A signal is passed on: the runs that are training save and end, and no other starts. A run that
     another process trains, such as one that outlived a killed sweep, is waited for.
-
-    Args:
-        runs: of the sweep.
-        jobs: how many train at the same time.
 
     Returns:
         The number of runs that failed, and the signal's number or None.

@@ -45,11 +45,7 @@ class Run(NamedTuple):
 
 
 def parse_overrides(overrides, trials):
-    """Returns the overrides that apply to every run, and {key: list of values to try, or Range}.
-
-    Raises:
-        UserError: there are no values to try, or an override is malformed.
-    """
+    """Returns the overrides that apply to every run, and {key: list of values to try, or Range}."""
     fixed, choices = [], {}
     for override in overrides:
         key, _, text = override.partition("=")
@@ -74,13 +70,9 @@ def plan(path, fixed, choices, trials, name=None):
 
     Args:
         path: of the config's file.
-        fixed: overrides that apply to every run.
-        choices: {key: list of values to try, or Range}.
+        fixed, choices: what `parse_overrides` returned.
         trials: how often to draw from each Range; None without any.
         name: of the sweep's folder; None: the short names of the keys.
-
-    Raises:
-        UserError: a config is invalid, or the runs have different titles, folders or monitors.
     """
     _refuse_plain_lists(path, fixed, choices)
     short, found = short_names(list(choices)), {}

@@ -15,7 +15,7 @@ from tests.helpers.report_pages import page, pixels_of, sections, text, texts
 from training.config import read_config
 from training.engine.build import build
 from training.engine.evaluation import Predictions
-from training.report.calibration import BINS, calibrate, wilson_interval
+from training.report.classification import BINS, calibrate, wilson_interval
 from training.report.filters import NEGATIVE, POSITIVE, first_layer_filters, first_weights
 from training.report.gallery import VARIATIONS, Gallery, collect_gallery
 from training.report.page import write_report
