@@ -32,16 +32,11 @@ GIVEN = {
     "optimizer": (0, ()),
     "tracker": (2, ()),
 }
-# Which key names what; "loss" and its like are in Training and in OptimizerGroup.
+# Which key names what, in whatever section it is.
 KINDS = {
-    "Config": {"model": "model"},
-    "DataLoaders": {
-        "train": "data_loader", "test": "data_loader",
-        "preprocess": "transform", "augment": "transform",
-    },
-    "Training": {"loss": "loss", "optimizer": "optimizer", "metrics": "metric",
-                 "trackers": "tracker"},
-    "OptimizerGroup": {"loss": "loss", "optimizer": "optimizer"},
+    "model": "model", "train": "data_loader", "test": "data_loader", "preprocess": "transform",
+    "augment": "transform", "loss": "loss", "optimizer": "optimizer", "metrics": "metric",
+    "trackers": "tracker",
 }  # fmt: skip
 
 
@@ -63,9 +58,8 @@ def schema():
     definitions = result["$defs"]
     for name, section in (("Config", result), *definitions.items()):
         for key, place in section.get("properties", {}).items():
-            kind = KINDS.get(name, {}).get(key)
-            if kind:
-                section["properties"][key] = place = _named_as(kind, place)
+            if key in KINDS:
+                section["properties"][key] = place = _named_as(KINDS[key], place)
             place.pop("title", None)  # the key again
             if comments.get((name, key)):
                 place["description"] = comments[name, key]

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 STD = "_std"  # ends the name of a standard deviation over the seeds of training.seeds
-OLD_STD = "_spread"  # in the metrics.jsonl of older runs
 
 
 def flatten(tree, path=""):
@@ -22,8 +21,13 @@ def read_lines(path: Path) -> list[dict]:
 
     Names that older runs ended in "_spread" are returned with "_std".
     """
+
+    def current(name):
+        return name.removesuffix("_spread") + STD if name.endswith("_spread") else name
+
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    return [rename_std(line) for line in map(parse_record, text.splitlines()) if line]
+    lines = filter(None, map(parse_record, text.splitlines()))
+    return [{current(name): value for name, value in line.items()} for line in lines]
 
 
 def parse_record(text):
@@ -47,13 +51,3 @@ def changes(before, now, differ="was {}, is {}"):
             continue  # not every start imports every module
         lines.append(f"{name}: {differ.format(old_value, new_value)}")
     return lines
-
-
-def rename_std(line):
-    """Returns a line of metrics.jsonl with the names that today's runs write."""
-    if not any(name.endswith(OLD_STD) for name in line):
-        return line
-    return {
-        name.removesuffix(OLD_STD) + STD if name.endswith(OLD_STD) else name: value
-        for name, value in line.items()
-    }
