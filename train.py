@@ -102,7 +102,7 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False, **val
                 train_epoch(run, logger, stop)
                 evaluated = evaluate_all(run.experiment, run.params, stop)
                 if stop.due():
-                    return run.stop(saver, trackers, stop.signal)
+                    return run.save_and_stop(saver, trackers, stop.signal)
                 run.metrics = logger.end_epoch(evaluated)
                 best = progress.end_epoch(run.metrics, settings.monitor)
                 run.save_if_due(saver, trackers, best)

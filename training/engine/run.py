@@ -67,7 +67,7 @@ class Run:
         if due or best:
             self.save(saver, trackers, due, best)
 
-    def stop(self, saver, trackers, signal):
+    def save_and_stop(self, saver, trackers, signal):
         """Saves within an epoch, after a signal; returns the run."""
         self.save(saver, trackers)
         saver.wait()
