@@ -17,7 +17,7 @@ from inference.export import converter
 from tests.helpers.demo import HOSTILE, RGB
 from tests.helpers.exports import INSIDE, LENIENT, QUANTIZED, write_onnx, write_tflite
 from tests.helpers.processes import no_import
-from tests.helpers.project import ROOT
+from tests.helpers.project import ROOT, by_set
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params
@@ -86,11 +86,12 @@ def small_run(once, train_network):
 
 @pytest.fixture(scope="session")
 def small_export(once, small_run):
-    """The export of that run, with every kind of file; tests do not change it."""
+    """The export of that run, in the full set also quantised; tests do not change it."""
 
     def make(folder):
         arguments = ["--name", "small", "-w", str(small_run), "--into", str(folder)]
-        arguments += ["--input", "1 1 28 28", "--quantize", *QUANTIZED, *LENIENT]
+        arguments += ["--input", "1 1 28 28"]
+        arguments += by_set([], ["--quantize", *QUANTIZED, *LENIENT])
         assert convert_tflite.main(arguments) == 0
 
     return once("small_export", make) / "small"
@@ -107,6 +108,18 @@ def network_of():
         return jax.jit(lambda inputs: experiment.forward(params, inputs, None, False)[0])
 
     return network_of
+
+
+@pytest.fixture(scope="session")
+def network(network_of, small_run):
+    """The network of `small_run` as a function of stored images."""
+    return network_of(small_run)
+
+
+@pytest.fixture(scope="session")
+def images(mnist_images):
+    """Images of the test set, (examples, 1, 28, 28) uint8."""
+    return mnist_images[:, None]
 
 
 @pytest.fixture

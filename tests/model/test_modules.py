@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, reject
+from hypothesis import assume, example, given
 
 from model.modules import (
     Layers,
@@ -26,82 +26,27 @@ from model.modules import (
     rms_norm,
     watch_layers,
 )
-from model.modules.geometry import pad_widths
 from tests.helpers import reference
-from tests.helpers.layers import KEY, assert_equal, normal
-from tests.helpers.project import examples
-
-FEW = examples(8)
-
-
-IMAGES = normal(3, 8, 6, 4)
-TOKENS = normal(2, 5, 8)
-
-# name: (layer, input, arguments, parameters with their shapes)
-LAYERS = {
-    "linear": (linear, TOKENS, (3,), {"kernel": (8, 3), "bias": (3,)}),
-    "conv2d": (conv2d, IMAGES, (6, 3), {"kernel": (3, 3, 4, 6), "bias": (6,)}),
-    "depthwise": (conv2d, IMAGES, (4, 3, 1, 1, 4), {"kernel": (3, 3, 1, 4), "bias": (4,)}),
-    "patches": (conv2d, IMAGES, (6, 2, 2), {"kernel": (2, 2, 4, 6), "bias": (6,)}),
-    "embedding": (embedding, np.arange(6).reshape(2, 3), (7, 4), {"table": (7, 4)}),
-    "layer_norm": (layer_norm, TOKENS, (), {"scale": (8,), "bias": (8,)}),
-    "rms_norm": (rms_norm, TOKENS, (), {"scale": (8,)}),
-    "group_norm": (group_norm, IMAGES, (2,), {"scale": (4,), "bias": (4,)}),
-    "batch_norm": (
-        batch_norm,
-        IMAGES,
-        (),
-        {"scale": (4,), "bias": (4,), "stats": {"mean": (4,), "variance": (4,)}},
-    ),
-    "attention": (
-        attention,
-        TOKENS,
-        (2,),
-        {name: {"kernel": (8, 8), "bias": (8,)} for name in ("query", "key", "value", "output")},
-    ),
-    "dropout": (dropout, TOKENS, (0.5,), {}),
-    "drop_path": (drop_path, TOKENS, (0.5,), {}),
-    "max_pool": (max_pool, IMAGES, (2,), {}),
-    "average_pool": (average_pool, IMAGES, (2,), {}),
-    "global_average_pool": (global_average_pool, IMAGES, (), {}),
-}
-
-
-def for_layers(chosen):
-    """Runs a test for each layer that `chosen(input, shapes)` chooses."""
-    names = [name for name, (_, x, _, shapes) in LAYERS.items() if chosen(x, shapes)]
-    cases = [LAYERS[name] for name in names]
-    return pytest.mark.parametrize(("layer", "x", "hyper", "shapes"), cases, ids=names)
-
-
-every_layer = for_layers(lambda x, shapes: True)
-every_layer_with_parameters = for_layers(lambda x, shapes: shapes)
-every_layer_of_floats = for_layers(lambda x, shapes: x.dtype == np.float32)
-
-
-def network(x, layer, *hyper, params=None, key=None, train=False):
-    """One layer two names deep, to see what paths are reported."""
-    layers = Layers(params, key, train)
-
-    def inner(x, *, params=None, key=None, train=False):
-        layers = Layers(params, key, train)
-        return layers("inner", layer, x, *hyper), layers.params
-
-    return layers("outer", inner, x), layers.params
-
-
-def close(ours, theirs, tolerance=2e-5):
-    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
-
+from tests.helpers.layers import (
+    FEW,
+    IMAGES,
+    KEY,
+    TOKENS,
+    assert_equal,
+    check_against_numpy,
+    close,
+    every_layer,
+    every_layer_with_parameters,
+    margins,
+    network,
+    normal,
+    paddings,
+    pairs,
+    sizes,
+    strides,
+)
 
 # --- what holds for every layer ---------------------------------------------------------------
-
-
-@every_layer
-def test_initialising_makes_the_documented_parameters(layer, x, hyper, shapes):
-    _, params = layer(x, *hyper, key=KEY)
-    assert jax.tree.map(jnp.shape, params) == shapes
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
 
 
 @every_layer
@@ -109,13 +54,6 @@ def test_initialising_equals_applying(layer, x, hyper, shapes):
     y, params = layer(x, *hyper, key=KEY)
     again, same = layer(x, *hyper, params=params)
     assert_equal((again, same), (y, params))
-
-
-@every_layer
-def test_evaluation_ignores_the_key(layer, x, hyper, shapes):
-    y, params = layer(x, *hyper, key=KEY)
-    for key in (None, jax.random.key(5)):
-        assert_equal(layer(x, *hyper, params=params, key=key), (y, params))
 
 
 @every_layer
@@ -149,41 +87,11 @@ def test_a_missing_parameter_is_named_by_its_path(layer, x, hyper, shapes):
             network(x, layer, *hyper, params=broken)
 
 
-@every_layer_with_parameters
-def test_a_misshapen_parameter_is_named_by_its_path_and_shapes(layer, x, hyper, shapes):
-    _, params = network(x, layer, *hyper, key=KEY)
-    for path, _ in jax.tree_util.tree_leaves_with_path(params):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        broken = jax.tree_util.tree_map_with_path(
-            lambda other, leaf, path=path: leaf[None] if other == path else leaf, params
-        )
-        with pytest.raises(ValueError, match=rf"parameter {name} has shape \(1, .* expected shape"):
-            network(x, layer, *hyper, params=broken)
-
-
 def test_params_that_are_not_a_dict_are_reported_by_path():
     _, params = network(TOKENS, linear, 3, key=KEY)
     params["outer"]["inner"] = params["outer"]["inner"]["kernel"]
     with pytest.raises(ValueError, match=r"linear \(layer outer/inner\): .* dict of named"):
         network(TOKENS, linear, 3, params=params)
-
-
-@every_layer_of_floats
-@pytest.mark.parametrize("train", [False, True])
-def test_bfloat16_comes_back_as_bfloat16_with_float32_parameters(layer, x, hyper, shapes, train):
-    y, params = layer(x, *hyper, key=KEY, train=train)
-    rough, same = layer(x.astype(jnp.bfloat16), *hyper, params=params, key=KEY, train=train)
-    assert rough.dtype == jnp.bfloat16
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(same))
-    np.testing.assert_allclose(rough.astype(np.float32), y, rtol=0.05, atol=0.05)
-
-
-@every_layer_of_floats
-def test_integer_pixels_are_converted_to_floats(layer, x, hyper, shapes):
-    pixels = np.abs(10 * x).astype(np.uint8)
-    y, params = layer(pixels, *hyper, key=KEY)
-    assert y.dtype == jnp.float32
-    assert_equal(layer(pixels.astype(np.float32), *hyper, params=params)[0], y)
 
 
 # --- Layers -----------------------------------------------------------------------------------
@@ -219,17 +127,6 @@ def test_every_name_and_every_call_has_its_own_random_numbers():
         for j in range(i):
             assert (masks[i] != masks[j]).any()
     assert_equal([np.asarray(y) for y in drops(np.ones(100), key=KEY, train=True)[0]], masks)
-
-
-def test_initial_parameters_differ_by_name_and_do_not_depend_on_other_layers():
-    def names(x, *names, params=None, key=None, train=False):
-        layer = Layers(params, key, train)
-        return [layer(name, linear, x, 4) for name in names], layer.params
-
-    _, both = names(TOKENS, "a", "b", key=KEY)
-    _, alone = names(TOKENS, "b", key=KEY)
-    assert (both["a"]["kernel"] != both["b"]["kernel"]).any()
-    assert_equal(both["b"], alone["b"])
 
 
 def test_watchers_see_each_layer_with_its_path_only_while_watching():
@@ -311,77 +208,6 @@ def test_an_index_outside_the_vocabulary_is_nan_and_not_another_row(index):
 
 # --- convolution ------------------------------------------------------------------------------
 
-sizes = st.integers(1, 9)
-pairs = st.tuples(st.integers(1, 5), st.integers(1, 5))
-large_pairs = st.tuples(st.integers(5, 7), st.integers(5, 7))
-strides = st.tuples(st.integers(1, 3), st.integers(1, 3))
-margins = st.tuples(st.integers(0, 2), st.integers(0, 2))
-paddings = st.one_of(
-    st.sampled_from(["SAME", "VALID"]), st.integers(0, 2), margins, st.tuples(margins, margins)
-)
-
-
-def check_against_numpy(height, width, channels, features, size, stride, padding, groups):
-    """The chosen form has NumPy's values, and its gradients are those of NumPy's sum.
-
-    A convolution is linear in the image and in the kernel. So the gradient of a weighted sum of the
-    result, times any other image or kernel, is that sum for this other one.
-    """
-    x, kernel = normal(2, height, width, channels), normal(*size, channels // groups, features)
-    try:
-        widths = pad_widths("conv2d", x, size, stride, padding)
-    except ValueError:
-        reject()
-
-    def convolution(x, kernel):
-        params = {"kernel": kernel}
-        return conv2d(x, features, size, stride, padding, groups, bias=False, params=params)[0]
-
-    def weights(y):
-        return np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape)
-
-    @jax.jit
-    def value_and_gradients(x, kernel):
-        y, pull_back = jax.vjp(convolution, x, kernel)
-        return y, pull_back(weights(y))
-
-    def expected(x, kernel):
-        return reference.conv2d(x, kernel, 0, stride, widths, groups)
-
-    y, gradients = value_and_gradients(x, kernel)
-    close(y, expected(x, kernel))
-    others = normal(*x.shape, seed=3), normal(*kernel.shape, seed=4)
-    for other, gradient, sums in zip(
-        others, gradients, (expected(others[0], kernel), expected(x, others[1])), strict=True
-    ):
-        close((gradient * other).sum(), (weights(y) * sums).sum(), 2e-4)
-
-
-@FEW
-@given(sizes, sizes, st.integers(1, 4), st.integers(1, 4), pairs, paddings)
-def test_patches_equal_numpy(height, width, channels, features, size, padding):
-    check_against_numpy(height, width, channels, features, size, size, padding, 1)
-
-
-@FEW
-@given(st.integers(1, 7), st.integers(1, 7), st.integers(2, 4), large_pairs, strides, paddings)
-def test_the_dense_form_equals_numpy(height, width, channels, size, stride, padding):
-    check_against_numpy(height, width, channels, channels, size, stride, padding, channels)
-
-
-@FEW
-@given(st.integers(9, 14), st.integers(8, 14), st.integers(2, 4), pairs, strides, paddings)
-def test_the_shifted_form_equals_numpy(height, width, channels, size, stride, padding):
-    check_against_numpy(height, width, channels, channels, size, stride, padding, channels)
-
-
-@FEW
-@given(sizes, sizes, st.integers(2, 3), pairs, pairs, strides, paddings)
-@example(1, 4, 3, (1, 2), (3, 2), (1, 1), 1)  # rows of the kernel that meet nothing but padding
-def test_the_expanded_form_equals_numpy(height, width, groups, per_group, size, stride, padding):
-    channels, features = groups * (1 + per_group[0]), groups * per_group[1]
-    check_against_numpy(height, width, channels, features, size, stride, padding, groups)
-
 
 @FEW
 @given(sizes, sizes, st.integers(1, 6), st.integers(1, 6), pairs, strides, paddings)
@@ -400,32 +226,6 @@ def test_convolutions_equal_numpy(height, width, size, stride, padding, groups, 
     params = {"kernel": kernel, "bias": bias}
     y, _ = conv2d(x, features, size, stride, padding, groups, params=params)
     close(y, reference.conv2d(x, kernel, bias, stride, padding, groups))
-
-
-def lowered(*hyper, pixels=7, platform="cpu"):
-    x = jax.ShapeDtypeStruct((2, pixels, pixels, 8), jnp.float32)
-    function = jax.jit(lambda x: conv2d(x, 8, *hyper, key=KEY)[0])
-    return jax.export.export(function, platforms=[platform])(x).mlir_module()
-
-
-@pytest.mark.parametrize(
-    ("hyper", "platform", "convolution"),
-    [
-        ((1,), "cpu", False),
-        ((2, 2), "cpu", False),
-        ((2, 2), "cuda", False),
-        ((7, 1, "SAME", 8), "cpu", False),
-        ((7, 1, "SAME", 8), "cuda", True),
-        ((3,), "cpu", True),
-        ((3,), "cuda", True),
-    ],
-)
-@pytest.mark.parametrize("pixels", [7, 28])
-def test_each_convolution_uses_the_form_for_its_platform(hyper, platform, convolution, pixels):
-    text = lowered(*hyper, pixels=pixels, platform=platform)
-    assert ("stablehlo.convolution" in text) == convolution
-    with plain_operators():
-        assert "stablehlo.convolution" in lowered(*hyper, pixels=pixels, platform=platform)
 
 
 def test_a_jitted_function_is_traced_again_inside_plain_operators():
@@ -548,15 +348,6 @@ def test_running_statistics_of_bfloat16_are_kept_in_float32():
 
 
 # --- attention --------------------------------------------------------------------------------
-
-
-def test_attention_equals_numpy_over_a_context_of_another_length():
-    x, context, heads = normal(2, 5, 8), normal(2, 7, 6, seed=1), 4
-    mask = np.random.default_rng(2).random((2, 1, 5, 7)) < 0.6
-    mask[..., 0] = True
-    y, params = attention(x, heads, context, mask, key=KEY)
-    params = jax.tree.map(np.asarray, params)
-    close(y, reference.attention(x, context, params, heads, mask))
 
 
 def test_with_a_causal_mask_later_positions_have_no_gradient():

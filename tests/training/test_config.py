@@ -7,11 +7,11 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import utils
-from tests.helpers.project import examples
+from tests.helpers.project import by_set
 from training import config as configs
 from training.common.config_file import USUAL_KEYS, _paths
 from training.config import Config, Named, as_overrides, read_config
@@ -186,7 +186,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@examples(150)
+@settings(max_examples=by_set(15, 150))
 @given(data=st.data())
 def test_any_mutation_is_read_or_refused_with_a_message(tmp_path_factory, data):
     with open(SAMPLE) as file:

@@ -16,7 +16,6 @@ import termios
 import numpy as np
 import pytest
 
-import train
 from tests.helpers.project import ROOT, TEST_EXAMPLES, by_set, same_arrays
 from tests.helpers.tracking import json_lines
 from training.checkpoint.naming import latest
@@ -120,14 +119,6 @@ def test_a_collate_function_is_named_in_the_config(config, write_config):
         build(read_config(write_config(config)))
 
 
-def test_the_same_config_gives_the_same_bits(run, trusty):
-    _, first = run()
-    _, second = run()
-    assert first != second
-    assert (first / "metrics.jsonl").read_bytes() == (second / "metrics.jsonl").read_bytes()
-    assert same_arrays(read(latest(first))[0], read(latest(second))[0])
-
-
 @pytest.mark.parametrize(
     ("name", "at"),
     by_set([("SIGTERM", 15)], [("SIGINT", 3), ("SIGTERM", 8), ("SIGINT", 11), ("SIGTERM", 15)]),
@@ -145,13 +136,6 @@ def test_a_run_stopped_by_a_signal_resumes_to_the_same_bits(run, trusty, monkeyp
     assert (whole / "metrics.jsonl").read_bytes() == (stopped / "metrics.jsonl").read_bytes()
     for checkpoint in ("checkpoint-epoch_3.params", "checkpoint-best.params"):
         assert same_arrays(read(whole / checkpoint)[0], read(stopped / checkpoint)[0])
-
-
-def test_latest_finds_the_run_written_to_last(run, config, monkeypatch, tmp_path):
-    _, folder = run("training.epochs=1")
-    monkeypatch.chdir(tmp_path)  # its folder "saved" is the one of the run
-    assert train.main(["--resume", "latest", "training.epochs=2"]) == 0
-    assert (folder / "checkpoint-epoch_2.params").exists()
 
 
 def test_a_second_signal_ends_the_process_at_once(config, write_config, script, monkeypatch):
@@ -186,15 +170,6 @@ def test_training_stops_early_without_a_better_epoch(run, config):
     assert code == 0
     assert read(latest(folder))[1]["epochs"] == 3  # the first is the best, then two are not better
     assert (folder / "report.html").exists()
-
-
-def test_a_run_starts_from_pretrained_parameters(run, config):
-    _, first = run()
-    still = ["training.optimizer.name=sgd", 'training.optimizer.args={"learning_rate": 0.0}']
-    _, second = run(f"training.checkpoint={first / 'checkpoint-epoch_2.params'}", *still)
-    before, after = (network_params(read(latest(run))[0]) for run in (first, second))
-    assert same_arrays(before, after)
-    assert read(latest(second))[0]["step"] == 2 * BATCHES  # only the parameters were taken
 
 
 def test_test_py_repeats_the_metrics_of_the_run(run, config, capsys):
@@ -268,22 +243,6 @@ def test_a_logging_config_that_does_not_fit_is_one_message(run, monkeypatch, cap
     assert (code, folder) == (1, None)
     error = capsys.readouterr().err
     assert re.search(r"error: .*logger_config.json: .* not take it: .*version", error)
-
-
-def test_a_damaged_checkpoint_is_refused_and_the_next_one_named(run, config, capsys):
-    _, folder = run()
-    damaged = folder / "checkpoint-epoch_2.params"
-    content = bytearray(damaged.read_bytes())
-    content[len(content) // 2] ^= 1
-    damaged.write_bytes(content)
-    capsys.readouterr()
-    code, _ = run("--resume", str(folder))
-    error = capsys.readouterr().err
-    assert code == 1
-    assert "checkpoint-epoch_2.params" in error
-    assert "checkpoint-epoch_1.params" in error
-    assert damaged.read_bytes() == content
-    assert run("--resume", str(folder / "checkpoint-epoch_1.params"))[0] == 0
 
 
 def test_train_imports_neither_tensorflow_nor_wandb(config, write_config, script):

@@ -77,3 +77,17 @@ def test_an_export_imports_the_runs_own_copy_of_the_network(script, small_run, t
     command = [ROOT / "inference" / "convert_tflite.py", "--name", "net", "-w", run]
     done = script(*command, "--into", tmp_path / "into")
     assert (done.returncode, done.stderr) == (1, "error: this is the copy\n")
+
+
+def test_quantised_files_have_the_inputs_and_outputs_of_the_float_file(
+    network, small_export, images
+):
+    wanted = np.asarray(network(images[:7]))
+    for kind in QUANTIZED:
+        path = small_export / f"small.{kind}.tflite"
+        loaded = load(path)
+        assert loaded.inputs == {"input": (("batch", 1, 28, 28), np.uint8)}
+        assert loaded.outputs == {"logits": (("batch", 10), np.float32)}
+        difference = np.abs(loaded.run({"input": images[:7]})["logits"] - wanted).max()
+        assert 0 < difference < 0.3 * np.abs(wanted).max()
+    assert load(small_export / "small.int8.tflite").operators["QUANTIZE"] > 0

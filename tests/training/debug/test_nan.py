@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from tests.helpers.project import BATCH_SIZE, by_set
-from training.checkpoint.reading import read
+from tests.helpers.project import by_set
 
 
 @pytest.mark.parametrize(
@@ -30,16 +29,3 @@ def test_a_value_that_is_not_finite_stops_the_run_and_names_its_layer(
     assert replayed.returncode == 0, replayed.stderr
     assert culprit in replayed.stdout
     assert "hidden " in replayed.stdout
-
-
-def test_the_step_that_was_not_finite_is_saved_with_its_batch(run, config, capsys):
-    config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 1e30}}
-    code, folder = run()
-    error = capsys.readouterr().err
-    assert code == 1
-    (saved,) = folder.glob("not-finite-step_*.params")
-    arrays, meta = read(saved)
-    assert arrays["state/step"] == int(saved.stem.rpartition("_")[2]) - 1
-    assert arrays["batch/inputs"].shape == (BATCH_SIZE, 1, 28, 28)
-    assert meta["epoch"] == 1
-    assert "checkpoint" not in error

@@ -81,15 +81,6 @@ def test_a_large_array_is_split_along_its_longest_divisible_axis(shape, shards):
 # ---- processes that start, stop and are lost ----
 
 
-def test_processes_with_different_configs_report_what_differs(tmp_path):
-    group = scale.Group(tmp_path, 1)
-    texts = outputs_of(group, group.start_all(own={1: ["seed=3"]}), [1, 1])
-    for text in texts:
-        assert "process 1 would train something else than process 0" in text
-        assert "config.seed: process 0 has 0, it has 3" in text
-    assert not list(tmp_path.glob("saved/*/*"))
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

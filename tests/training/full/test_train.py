@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 
+import train
 from tests.helpers.project import ROOT, same_arrays
 from tests.helpers.tracking import json_lines
 from training.checkpoint.naming import latest
@@ -126,3 +127,46 @@ def test_only_the_latest_checkpoints_and_the_best_are_kept(run, config):
     assert sorted(path.name for path in folder.glob("*.params")) == [
         "checkpoint-best.params", "checkpoint-epoch_3.params", "checkpoint-epoch_4.params",
     ]  # fmt: skip
+
+
+BATCHES = 8  # of an epoch of the small data
+
+
+def test_the_same_config_gives_the_same_bits(run, trusty):
+    _, first = run()
+    _, second = run()
+    assert first != second
+    assert (first / "metrics.jsonl").read_bytes() == (second / "metrics.jsonl").read_bytes()
+    assert same_arrays(read(latest(first))[0], read(latest(second))[0])
+
+
+def test_latest_finds_the_run_written_to_last(run, config, monkeypatch, tmp_path):
+    _, folder = run("training.epochs=1")
+    monkeypatch.chdir(tmp_path)  # its folder "saved" is the one of the run
+    assert train.main(["--resume", "latest", "training.epochs=2"]) == 0
+    assert (folder / "checkpoint-epoch_2.params").exists()
+
+
+def test_a_run_starts_from_pretrained_parameters(run, config):
+    _, first = run()
+    still = ["training.optimizer.name=sgd", 'training.optimizer.args={"learning_rate": 0.0}']
+    _, second = run(f"training.checkpoint={first / 'checkpoint-epoch_2.params'}", *still)
+    before, after = (network_params(read(latest(run))[0]) for run in (first, second))
+    assert same_arrays(before, after)
+    assert read(latest(second))[0]["step"] == 2 * BATCHES  # only the parameters were taken
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_next_one_named(run, config, capsys):
+    _, folder = run()
+    damaged = folder / "checkpoint-epoch_2.params"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    capsys.readouterr()
+    code, _ = run("--resume", str(folder))
+    error = capsys.readouterr().err
+    assert code == 1
+    assert "checkpoint-epoch_2.params" in error
+    assert "checkpoint-epoch_1.params" in error
+    assert damaged.read_bytes() == content
+    assert run("--resume", str(folder / "checkpoint-epoch_1.params"))[0] == 0

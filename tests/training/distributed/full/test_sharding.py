@@ -172,3 +172,12 @@ def test_the_config_of_the_devices_is_on_record(tmp_path):
     group.finish()
     written = json.loads((group.run / "config.json").read_text())
     assert written["devices"] == {"count": 2, "shards": 1, "orbax": False}
+
+
+def test_processes_with_different_configs_report_what_differs(tmp_path):
+    group = scale.Group(tmp_path, 1)
+    texts = outputs_of(group, group.start_all(own={1: ["seed=3"]}), [1, 1])
+    for text in texts:
+        assert "process 1 would train something else than process 0" in text
+        assert "config.seed: process 0 has 0, it has 3" in text
+    assert not list(tmp_path.glob("saved/*/*"))

@@ -64,3 +64,19 @@ def test_the_gradient_norm_of_several_seeds_is_their_mean_with_a_standard_deviat
 
 def metrics(folder):
     return read_lines(folder / "metrics.jsonl")
+
+
+ADAM = {"name": "scale_by_adam", "args": {}}
+
+
+def chain(*links):
+    return {"name": "chain", "args": list(links)}
+
+
+def test_a_learning_rate_in_a_chain_that_is_not_a_number_is_refused_with_its_path(
+    run, config, capsys
+):
+    config["training"]["optimizer"] = chain(ADAM, {"name": "scale_by_learning_rate", "args": [[1]]})
+    assert run()[0] == 1
+    message = "training.optimizer.args.1.args.learning_rate: expected a number, or a schedule"
+    assert message in capsys.readouterr().err

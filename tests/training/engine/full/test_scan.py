@@ -120,3 +120,13 @@ def test_each_of_several_seeds_is_the_run_with_that_seed(run, config, capsys):
         assert np.ptp(values) > 0
     shown = f"[test] accuracy @ {metrics['test_accuracy']} ± {metrics['test_accuracy_std']:.2g}"
     assert shown in console
+
+
+def test_two_seeds_train_two_networks_with_the_mean_of_their_metrics(run, config):
+    code, folder = run("training.seeds=2", "training.epochs=1")
+    assert code == 0
+    arrays, metrics = read(latest(folder))[0], last_line(folder)
+    (name,) = (name for name in arrays if name.endswith("params/hidden0/kernel"))
+    assert arrays[name].shape == (2, 784, 16)
+    assert (arrays[name][0] != arrays[name][1]).any()
+    assert metrics["test_loss_std"] > 0

@@ -1,7 +1,12 @@
 """Two runs, compared in a table."""
 
 import json
+import shutil
+import subprocess
+import sys
 
+from tests.helpers.project import ROOT
+from training.provenance.record import read_record
 from training.report import compare
 
 
@@ -24,3 +29,42 @@ def test_two_runs_are_compared_in_a_table(run, config, capsys):
     assert f"{other.name}: its metrics differ from step 1 on" in table
     assert compare.main([str(first)]) == 1
     assert compare.main([str(first), str(first / "model")]) == 1
+
+
+def test_everything_that_changed_since_is_logged_on_resuming(run, config, mnist, tmp_path, capsys):
+    config["data_loader"]["train"]["args"]["dataset"]["args"]["root"] = str(tmp_path / "digits")
+    shutil.copytree(mnist, tmp_path / "digits")
+    _, folder = run("training.epochs=1")
+    record = read_record(folder)
+    assert record["data"].keys() == {"train", "test"}
+    assert {"train.py", "utils.py", "training/loss.py", "model/model.py"} <= record["code"].keys()
+    capsys.readouterr()
+    run("--resume", str(folder))
+    assert "Changed since" not in capsys.readouterr().out
+
+    labels = tmp_path / "digits" / "train-labels-idx1-ubyte"
+    content = bytearray(labels.read_bytes())
+    content[20] = (content[20] + 1) % 10
+    labels.write_bytes(content)
+    with open(folder / "model" / "model.py", "a") as file:
+        file.write("\n")
+    record["git_revision"], record["packages"]["numpy"] = "an older one", "0.1"
+    record["device"], record["code"]["training/loss.py"] = "8 × TPU", "00000000"
+    record["code"]["training/engine/step.py"] = "ffffffff"
+    (folder / "environment.json").write_text(json.dumps(record))
+    # in a process of its own, which imports the code again
+    done = subprocess.run(
+        [sys.executable, "train.py", "--resume", folder, "training.epochs=2"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    warnings = [line.partition("last started: ")[2] for line in done.stdout.splitlines()]
+    for start in (
+        "config.training.epochs: was 1, is 2", "data.train: was ", "code.model/model.py: was ",
+        "code.training/loss.py: was 00000000", "code.training/engine/step.py: was ffffffff",
+        "git_revision: was an older one",
+        "packages.numpy: was 0.1", "device: was 8 × TPU",
+    ):  # fmt: skip
+        assert any(line.startswith(start) for line in warnings), (start, warnings)
+    assert not any(line.startswith("data.test") for line in warnings)
+    assert json.loads((folder / "1-environment.json").read_text()) == record
