@@ -17,11 +17,10 @@ from tests.helpers.updates import (
     make,
     network,
     same_bits,
-    with_statistics,
 )
 from training import optimizers
 from training.common.trees import merge, split
-from training.engine.step import OptimizerGroup, eval_params, make_forward
+from training.engine.step import OptimizerGroup, make_forward
 from training.loss import cross_entropy
 from utils import UserError
 
@@ -82,23 +81,6 @@ def test_twenty_updates_equal_optax_to_the_last_bits(ours, theirs, rate):
 
 
 # The update ------------------------------------------------------------------------------------
-
-
-def test_sgd_takes_the_gradient_that_finite_differences_find():
-    state, update, _ = make()
-    before, batch = copy(state.params), batch_of(12)
-    state, _ = update(state, batch)
-    with jax.enable_x64(True):
-        slope = []
-        for sign in (1, -1):
-            moved = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), before)
-            moved["out"]["kernel"][2, 1] += sign * 1e-5
-            double = batch | {"inputs": batch["inputs"].astype(np.float64)}
-            outputs, _ = network(double["inputs"], params=moved)
-            slope.append(float(cross_entropy(outputs, batch["targets"]).mean()))
-    gradient = (slope[0] - slope[1]) / 2e-5
-    moved_by = state.params["out"]["kernel"][2, 1] - before["out"]["kernel"][2, 1]
-    np.testing.assert_allclose(moved_by, -0.5 * gradient, rtol=1e-4)
 
 
 @examples(10)
@@ -174,23 +156,6 @@ def test_accumulation_refuses_a_batch_it_does_not_divide():
     state, update, _ = make(accumulate=5)
     with pytest.raises(UserError, match="accumulate=5 does not divide a batch of 12"):
         update(state, batch_of(12))
-
-
-def test_the_moving_average_is_of_the_weights_and_is_evaluated():
-    state, update, _ = make(with_statistics, ema=0.5)
-    weights = [np.asarray(state.params["out"]["kernel"])]
-    for seed in range(4):
-        state, _ = update(state, batch_of(12, seed))
-        weights.append(np.asarray(state.params["out"]["kernel"]))
-    expected = weights[0]
-    for step, weight in enumerate(weights[1:]):
-        decay = min(0.5, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * weight
-    averaged = eval_params(state)
-    np.testing.assert_allclose(averaged["out"]["kernel"], expected, rtol=1e-5)
-    np.testing.assert_array_equal(
-        averaged["norm"]["stats"]["mean"], state.params["norm"]["stats"]["mean"]
-    )
 
 
 def test_a_group_that_trains_nothing_is_refused():

@@ -152,17 +152,6 @@ def test_a_second_signal_ends_the_process_at_once(config, write_config, script, 
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "2\n")
 
 
-def test_the_best_epoch_is_kept_even_between_two_saves(run, config):
-    config["training"] |= {"save_period": 10, "epochs": 4, "monitor": "max test_accuracy"}
-    config["training"]["optimizer"]["args"]["learning_rate"] = 0.02
-    _, folder = run()
-    ends = [line for line in json_lines(folder / "metrics.jsonl") if "test_accuracy" in line]
-    accuracies = [line["test_accuracy"] for line in ends]
-    _, meta = read(folder / "checkpoint-best.params")
-    assert meta["epochs"] == 1 + int(np.argmax(accuracies))
-    assert meta["best"] == max(accuracies)
-
-
 def test_training_stops_early_without_a_better_epoch(run, config):
     config["training"] |= {"epochs": 50, "early_stop": 2, "monitor": "max test_accuracy"}
     config["training"]["optimizer"] = {"name": "sgd", "args": {"learning_rate": 0.0}}

@@ -197,3 +197,20 @@ def test_attention_equals_numpy_over_a_context_of_another_length():
     y, params = attention(x, heads, context, mask, key=KEY)
     params = jax.tree.map(np.asarray, params)
     close(y, reference.attention(x, context, params, heads, mask))
+
+
+@every_layer
+@pytest.mark.parametrize("train", [False, True])
+def test_no_argument_is_changed(layer, x, hyper, shapes, train):
+    _, params = layer(x, *hyper, key=KEY)
+    x_before, params_before = x.copy(), jax.tree.map(np.array, params)
+    layer(x, *hyper, params=params, key=KEY, train=train)
+    assert_equal((x, params), (x_before, params_before))
+
+
+@FEW
+@given(sizes, sizes, st.integers(1, 6), st.integers(1, 6), pairs, strides, paddings)
+@example(7, 6, 4, 6, (4, 2), (3, 2), ((1, 0), (1, 1)))  # XLA's operator ends the process
+@example(2, 7, 4, 4, (2, 3), (1, 1), ((2, 0), (2, 2)))  # XLA's operator has wrong gradients
+def test_the_fitted_form_equals_numpy(height, width, channels, features, size, stride, padding):
+    check_against_numpy(height, width, channels, features, size, stride, padding, 1)

@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 
 import test as evaluation
-import train
-from tests.helpers.project import ROOT, same_arrays
+from tests.helpers.project import ROOT
 from training.checkpoint.naming import file_name, latest
 from training.checkpoint.reading import read
 from training.checkpoint.restore import current_name, restore_state
 from training.checkpoint.saver import Saver
-from training.checkpoint.single_file import write
 from training.common.records import read_lines
 
 OLD_RUN = ROOT / "tests" / "fixtures" / "old_run"
@@ -81,21 +79,6 @@ def test_an_old_run_resumes_with_its_own_config_and_network(old_run, script):
     assert end_of_epoch(old_run, 2) == pytest.approx(end_of_epoch(OLD_RUN, 2), rel=1e-4)
     config = json.loads((old_run / "config.json").read_text())
     assert config["training"]["optimizer_groups"]["head"]["params"] == ["head"]
-
-
-def test_a_run_resumes_from_a_checkpoint_with_old_names_to_the_same_bits(run, config, tmp_path):
-    config["training"] |= {"ema": 0.9}
-    _, whole = run()
-    resumed = shutil.copytree(whole, tmp_path / "resumed")
-    for path in resumed.glob("*.params"):
-        path.unlink()
-    arrays, meta = read(whole / file_name(1))
-    old = {name.replace("ema_params/", "average/"): array for name, array in arrays.items()}
-    assert old.keys() != arrays.keys()
-    write(resumed / file_name(1), old, meta)
-    assert train.main(["--resume", str(resumed)]) == 0
-    assert same_arrays(read(latest(resumed))[0], read(latest(whole))[0])
-    assert (resumed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("orbax", [False, True])

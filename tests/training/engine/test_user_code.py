@@ -145,19 +145,6 @@ def test_a_path_of_windows_on_the_command_line_is_taken_as_it_is(refused):
     assert "train-images" in said or "not" in said
 
 
-@pytest.mark.parametrize(("classes", "warned"), by_set([(12, True)], [(10, False), (12, True)]))
-def test_a_network_with_more_or_fewer_outputs_than_classes_is_reported(
-    config, write_config, monkeypatch, capsys, classes, warned
-):
-    monkeypatch.chdir(ROOT)
-    path = write_config(config)
-    overrides = [f"model.args.classes={classes}", "training.epochs=1"]
-    assert train.main(["-c", path, *overrides]) == 0
-    printed = "".join(capsys.readouterr())
-    words = "The network has 12 outputs, but the data set 10 classes (0, 1, 2, 3, 4, ...)"
-    assert (words in printed) == warned
-
-
 def test_an_error_in_the_users_own_losses_is_reported_with_its_line():
     """training/loss.py and its like are the user's; the folders beside them are not."""
     loss = wrap_user_function(cross_entropy, "cross_entropy", "loss", "training.loss")

@@ -13,12 +13,13 @@ from tests.helpers.updates import (
     batch_of,
     copy,
     make,
+    network,
     same_bits,
     with_statistics,
 )
 from training import optimizers
 from training.engine import step as steps
-from training.engine.step import OptimizerGroup, make_forward
+from training.engine.step import OptimizerGroup, eval_params, make_forward
 from training.loss import cross_entropy, mean_squared_error
 
 
@@ -132,3 +133,37 @@ def test_a_regression_loss_trains_a_line():
         state, _ = update(state, batch)
     np.testing.assert_allclose(state.params["line"]["kernel"], [[3.0]], atol=1e-2)
     np.testing.assert_allclose(state.params["line"]["bias"], [-1.0], atol=1e-2)
+
+
+def test_sgd_takes_the_gradient_that_finite_differences_find():
+    state, update, _ = make()
+    before, batch = copy(state.params), batch_of(12)
+    state, _ = update(state, batch)
+    with jax.enable_x64(True):
+        slope = []
+        for sign in (1, -1):
+            moved = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), before)
+            moved["out"]["kernel"][2, 1] += sign * 1e-5
+            double = batch | {"inputs": batch["inputs"].astype(np.float64)}
+            outputs, _ = network(double["inputs"], params=moved)
+            slope.append(float(cross_entropy(outputs, batch["targets"]).mean()))
+    gradient = (slope[0] - slope[1]) / 2e-5
+    moved_by = state.params["out"]["kernel"][2, 1] - before["out"]["kernel"][2, 1]
+    np.testing.assert_allclose(moved_by, -0.5 * gradient, rtol=1e-4)
+
+
+def test_the_moving_average_is_of_the_weights_and_is_evaluated():
+    state, update, _ = make(with_statistics, ema=0.5)
+    weights = [np.asarray(state.params["out"]["kernel"])]
+    for seed in range(4):
+        state, _ = update(state, batch_of(12, seed))
+        weights.append(np.asarray(state.params["out"]["kernel"]))
+    expected = weights[0]
+    for step, weight in enumerate(weights[1:]):
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * weight
+    averaged = eval_params(state)
+    np.testing.assert_allclose(averaged["out"]["kernel"], expected, rtol=1e-5)
+    np.testing.assert_array_equal(
+        averaged["norm"]["stats"]["mean"], state.params["norm"]["stats"]["mean"]
+    )

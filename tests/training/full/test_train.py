@@ -170,3 +170,14 @@ def test_a_damaged_checkpoint_is_refused_and_the_next_one_named(run, config, cap
     assert "checkpoint-epoch_1.params" in error
     assert damaged.read_bytes() == content
     assert run("--resume", str(folder / "checkpoint-epoch_1.params"))[0] == 0
+
+
+def test_the_best_epoch_is_kept_even_between_two_saves(run, config):
+    config["training"] |= {"save_period": 10, "epochs": 4, "monitor": "max test_accuracy"}
+    config["training"]["optimizer"]["args"]["learning_rate"] = 0.02
+    _, folder = run()
+    ends = [line for line in json_lines(folder / "metrics.jsonl") if "test_accuracy" in line]
+    accuracies = [line["test_accuracy"] for line in ends]
+    _, meta = read(folder / "checkpoint-best.params")
+    assert meta["epochs"] == 1 + int(np.argmax(accuracies))
+    assert meta["best"] == max(accuracies)

@@ -1,43 +1,16 @@
 """What a run survives, to the bit; the long versions of these are in benchmarks/faults.py."""
 
-import shutil
-
 import pytest
 
 from benchmarks import faults_files
-from tests.helpers.project import by_set, same_arrays
-from training.checkpoint.naming import best, latest, numbered
+from tests.helpers.project import by_set
+from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
 from training.checkpoint.single_file import write
 from training.engine.progress import Progress
 from utils import UserError
 
 # ---- kills ----
-
-
-@pytest.mark.parametrize(
-    "ended",
-    by_set(["in mid-copy"], ["after the config", "in the first epoch", "in mid-copy"]),
-)
-def test_a_run_killed_before_its_first_checkpoint_starts_again_in_its_folder(
-    run, config, ended, monkeypatch
-):
-    _, whole = run()
-    expected = (whole / "metrics.jsonl").read_bytes(), read(latest(whole))[0]
-    for path in [*numbered(whole), best(whole), whole / "report.html"]:
-        path.unlink()
-    if ended == "after the config":
-        for path in whole.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.name != "config.json" and path.unlink()
-    if ended == "in mid-copy":
-        (whole / "model").rename(whole / "model.0123abcd.tmp")
-        (whole / "model.0123abcd.tmp" / "model.py").write_text("def half(")
-        (whole / "config.json.0123abcd.tmp").write_text("{")
-    code, folder = run("--resume", str(whole))
-    assert (code, folder) == (0, whole)
-    assert (whole / "metrics.jsonl").read_bytes() == expected[0]
-    assert same_arrays(read(latest(whole))[0], expected[1])
-    assert not list(whole.glob("*.tmp"))
 
 
 # ---- bad files ----

@@ -1,5 +1,6 @@
 """What runs survive, to the bit: kills, interrupts, bad disks, another process; slow tests."""
 
+import shutil
 import subprocess
 import sys
 
@@ -7,8 +8,8 @@ import pytest
 
 from benchmarks import faults, faults_disks, faults_files
 from tests.helpers.examples import gan_config
-from tests.helpers.project import ROOT, same_arrays
-from training.checkpoint.naming import latest, numbered
+from tests.helpers.project import ROOT, by_set, same_arrays
+from training.checkpoint.naming import best, latest, numbered
 from training.checkpoint.reading import read
 from training.common.files import lock
 
@@ -98,3 +99,28 @@ def test_a_second_process_cannot_train_a_run_that_is_being_trained(run, script, 
     lock(tmp_path)
     done = script(ROOT / "train.py", "--resume", folder, "training.epochs=3")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "ended",
+    by_set(["in mid-copy"], ["after the config", "in the first epoch", "in mid-copy"]),
+)
+def test_a_run_killed_before_its_first_checkpoint_starts_again_in_its_folder(
+    run, config, ended, monkeypatch
+):
+    _, whole = run()
+    expected = (whole / "metrics.jsonl").read_bytes(), read(latest(whole))[0]
+    for path in [*numbered(whole), best(whole), whole / "report.html"]:
+        path.unlink()
+    if ended == "after the config":
+        for path in whole.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.name != "config.json" and path.unlink()
+    if ended == "in mid-copy":
+        (whole / "model").rename(whole / "model.0123abcd.tmp")
+        (whole / "model.0123abcd.tmp" / "model.py").write_text("def half(")
+        (whole / "config.json.0123abcd.tmp").write_text("{")
+    code, folder = run("--resume", str(whole))
+    assert (code, folder) == (0, whole)
+    assert (whole / "metrics.jsonl").read_bytes() == expected[0]
+    assert same_arrays(read(latest(whole))[0], expected[1])
+    assert not list(whole.glob("*.tmp"))
