@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import importlib.abc
 import importlib.util
 import inspect
 import json
@@ -266,22 +267,42 @@ def keep_code(run: Path, module_name: str) -> None:
     unfinished.rename(run / "model")
 
 
+class _KeptCode(importlib.abc.MetaPathFinder):
+    """Finds those modules in a run folder of which it has a copy; all others are the project's."""
+
+    def __init__(self, run):
+        self.run = Path(run).resolve()
+
+    def find_spec(self, name, path=None, target=None):
+        """Returns the spec of a module that was kept with the run, else None."""
+        file = _module_file(self.run, name)
+        if file is None:
+            return None
+        folders = None
+        if file.name == "__init__.py":  # what was not kept of a package is in the project
+            folders = [str(file.parent), str(ROOT.joinpath(*name.split(".")))]
+        return importlib.util.spec_from_file_location(
+            name, file, submodule_search_locations=folders
+        )
+
+
 def use_code_of(run: str | Path | None) -> None:
     """Lets `import model` find the run's own copy; to be called before anything imports it."""
     if run and (Path(run) / "model").is_dir():
-        sys.path.insert(0, str(Path(run).resolve()))
+        sys.meta_path.insert(0, _KeptCode(run))
+        sys.path.append(str(Path(run).resolve()))  # for folders that the project has no more
         importlib.invalidate_caches()
 
 
 @contextlib.contextmanager
 def code_of(run: str | Path) -> Generator[None, None, None]:
     """Inside the block, imports find the run's own copy of its network."""
-    path, before = list(sys.path), _take_modules(Path(run))
+    path, finders, before = list(sys.path), list(sys.meta_path), _take_modules(Path(run))
     use_code_of(run)
     try:
         yield
     finally:
-        sys.path[:] = path
+        sys.path[:], sys.meta_path[:] = path, finders
         _take_modules(Path(run))
         sys.modules.update(before)
         importlib.invalidate_caches()
@@ -294,8 +315,10 @@ def _take_modules(run):
 
 
 def _module_file(run, name):
+    """The file of a module's copy in a run folder, or None."""
     path = run.joinpath(*name.split("."))
-    return path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file()
+    files = (path.with_name(f"{path.name}.py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
 
 
 def _imported_files(file):
@@ -325,7 +348,11 @@ def _is_the_projects(file):
 def _imports(file):
     """The paths, from the project's top, of what a file may import: modules and packages."""
     package = file.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    try:
+        nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    except (SyntaxError, UnicodeDecodeError):  # nothing that was imported looks like this
+        return
+    for node in nodes:
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]

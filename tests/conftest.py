@@ -98,6 +98,13 @@ def _below_tests(path):
     return path.relative_to(tests).parts if path.is_relative_to(tests) else ()
 
 
+@pytest.fixture(autouse=True)
+def own_imports(monkeypatch):
+    """A run whose code a test has imported is found by no other test."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+
+
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory):
     """A folder with the first examples of the real MNIST."""

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import sys
 from functools import partial
 
 import jax
@@ -70,7 +69,6 @@ def updates(mnist, tmp_path_factory):
 @pytest.fixture
 def run_own_sample(monkeypatch):
     """Runs sample.py in this process, and removes the run's folder from sys.path afterwards."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
     return lambda *arguments: sample.main([str(argument) for argument in arguments])
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-import sys
 from functools import partial
 
 import jax
@@ -52,7 +51,6 @@ def finished_run(text, tmp_path_factory):
 @pytest.fixture
 def run_own_sample(monkeypatch, capsys):
     """Runs sample.py in this process; returns its exit code and what it wrote."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def run(*arguments):
         capsys.readouterr()

@@ -54,29 +54,54 @@ def test_what_is_no_run_is_refused(tmp_path):
         load(tmp_path)
 
 
-def test_an_edit_of_a_package_of_the_users_does_not_change_old_runs(tmp_path, monkeypatch):
-    """The network's file, what it imports from the project, and their __init__ are kept."""
-    project, run = tmp_path / "project", tmp_path / "run"
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package of the user's in a project of its own, imported, with a network and data."""
+    project = tmp_path / "project"
     for path, text in {
         "mine/__init__.py": "", "mine/net.py": NETWORK, "mine/layers.py": "FACTOR = 2",
-        "mine/blocks.py": "OFFSET = 1", "mine/unused.py": "", "model/__init__.py": "",
+        "mine/blocks.py": "OFFSET = 1", "mine/data.py": "EXAMPLES = 3", "model/__init__.py": "",
     }.items():  # fmt: skip
         (project / path).parent.mkdir(parents=True, exist_ok=True)
         (project / path).write_text(text)
-    run.mkdir()
+    before = dict(sys.modules)
     monkeypatch.setattr(utils, "ROOT", project)
     monkeypatch.setattr(sys, "path", [str(project), *sys.path])
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    importlib.invalidate_caches()
+    yield project
+    for name in set(sys.modules) - set(before):
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+def test_an_edit_of_a_package_of_the_users_does_not_change_old_runs(package, tmp_path):
+    """The network's file, what it imports from the project, and their __init__ are kept."""
+    run = tmp_path / "run"
+    run.mkdir()
     now = importlib.import_module("mine.net")
     utils.keep_code(run, "mine.net")
     kept = {path.relative_to(run).as_posix() for path in run.rglob("*.py")}
     assert kept == {
         "mine/__init__.py", "mine/net.py", "mine/layers.py", "mine/blocks.py", "model/__init__.py"
     }  # fmt: skip
-    (project / "mine" / "layers.py").write_text("FACTOR = 3")
+    (package / "mine" / "layers.py").write_text("FACTOR = 3")
     with utils.code_of(run):
         old = importlib.import_module("mine.net")
+        assert importlib.import_module("mine.data").EXAMPLES == 3  # not kept: the project's
     assert (old.network(10), now.network(10)) == (21, 21)
     assert sys.modules["mine.net"] is now
-    for name in ("mine", "mine.net", "mine.layers", "mine.blocks"):
-        sys.modules.pop(name, None)
+
+
+def test_a_resumed_run_finds_what_was_kept_and_what_was_not(package, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    importlib.import_module("mine.net")
+    utils.keep_code(run, "mine.net")
+    (package / "mine" / "net.py").unlink()
+    (package / "mine" / "layers.py").write_text("FACTOR = 3")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
+        del sys.modules[name]  # as in a new process
+    utils.use_code_of(run)
+    assert importlib.import_module("mine.net").network(10) == 21
+    assert importlib.import_module("mine.data").EXAMPLES == 3
