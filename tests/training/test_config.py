@@ -282,6 +282,12 @@ def test_a_key_of_other_projects_is_answered_with_the_one_that_does_it_here(samp
         read_config(change(sample, key, 3))
 
 
+def test_an_argument_outside_of_args_is_answered_with_its_place(sample):
+    message = "model.classes: unknown key; arguments are in model.args"
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_config(sample, ["model.classes=3"])
+
+
 def test_every_answer_to_a_key_of_other_projects_is_a_place_in_a_config(sample):
     known = {"model", "title", "seed"} | set(_paths(Config))
     for answer in set(USUAL_KEYS.values()):

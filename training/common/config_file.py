@@ -191,7 +191,10 @@ def _hint(location, config):
     other = [path for path in _paths(config) if f".{path}".endswith(f".{location[-1]}")]
     if other:
         return f"; here that is {other[0]}"
-    return nearest(location[-1], _section(location[:-1], config).model_fields)
+    known = _section(location[:-1], config).model_fields
+    if known.keys() == {"name", "args"} and not nearest(location[-1], known):
+        return f"; arguments are in {'.'.join(location[:-1])}.args"
+    return nearest(location[-1], known)
 
 
 def _section(location, config):
