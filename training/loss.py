@@ -7,6 +7,8 @@ name any loss of optax with this signature.
 import jax
 import jax.numpy as jnp
 
+from training.common.labels import class_labels, same_shape
+
 
 def cross_entropy(logits, labels, *, label_smoothing=0.0):
     """Computes -log of the probability of the right class.
@@ -20,10 +22,7 @@ def cross_entropy(logits, labels, *, label_smoothing=0.0):
     Returns:
         (batch, ...) values in nats.
     """
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise ValueError(
-            f"labels are {labels.dtype}, expected integers, the number of the right class"
-        )
+    labels = class_labels(logits, labels)
     log_probabilities = jax.nn.log_softmax(logits)
     right = jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
     return -((1 - label_smoothing) * right + label_smoothing * log_probabilities.mean(-1))
@@ -40,7 +39,7 @@ def binary_cross_entropy(logits, labels):
         (batch, ...) values in nats.
     """
     if jnp.ndim(labels):
-        labels = _same_shape(logits, labels)
+        labels = same_shape(logits, labels)
     return jnp.maximum(logits, 0) - logits * labels + jnp.log1p(jnp.exp(-jnp.abs(logits)))
 
 
@@ -54,7 +53,7 @@ def mean_squared_error(outputs, targets):
     Returns:
         (batch,) values.
     """
-    error = outputs - _same_shape(outputs, targets)
+    error = outputs - same_shape(outputs, targets)
     return jnp.square(error).reshape(len(outputs), -1).mean(-1)
 
 
@@ -68,12 +67,5 @@ def mean_absolute_error(outputs, targets):
     Returns:
         (batch,) values.
     """
-    error = outputs - _same_shape(outputs, targets)
+    error = outputs - same_shape(outputs, targets)
     return jnp.abs(error).reshape(len(outputs), -1).mean(-1)
-
-
-def _same_shape(outputs, targets):
-    """Raises an error for shapes that would broadcast: (batch, 1) - (batch,) is (batch, batch)."""
-    if outputs.shape != targets.shape:
-        raise ValueError(f"outputs have shape {outputs.shape}, but targets {targets.shape}")
-    return targets

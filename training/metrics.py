@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from training.common.labels import class_labels, same_shape
 from training.common.measure import aggregated, finished_by  # noqa: F401
 
 
@@ -25,7 +26,34 @@ def accuracy(logits, labels):
     Returns:
         (batch, ...) of 0.0 and 1.0.
     """
-    return (logits.argmax(-1) == labels).astype(jnp.float32)
+    return (logits.argmax(-1) == class_labels(logits, labels)).astype(jnp.float32)
+
+
+def one_hot_accuracy(logits, targets):
+    """Returns 1 where the most likely class is that of the largest target, else 0.
+
+    Args:
+        logits: (batch, ..., classes).
+        targets: the same shape, one-hot or soft: a probability for each class.
+
+    Returns:
+        (batch, ...) of 0.0 and 1.0.
+    """
+    right = same_shape(logits, targets).argmax(-1)
+    return (logits.argmax(-1) == right).astype(jnp.float32)
+
+
+def binary_accuracy(logits, labels):
+    """Returns 1 where yes or no is right, for each of several labels at once.
+
+    Args:
+        logits: (batch, ...), log-odds of "yes".
+        labels: the same shape, 1 for "yes", 0 for "no".
+
+    Returns:
+        (batch, ...) of 0.0 and 1.0.
+    """
+    return ((logits > 0) == (same_shape(logits, labels) > 0.5)).astype(jnp.float32)
 
 
 def top_k_accuracy(logits, labels, *, k=5):
@@ -39,28 +67,34 @@ def top_k_accuracy(logits, labels, *, k=5):
     Returns:
         (batch, ...) of 0.0 and 1.0.
     """
+    labels = class_labels(logits, labels)
     _, guesses = jax.lax.top_k(logits, k)
     return (guesses == labels[..., None]).any(-1).astype(jnp.float32)
 
 
-@aggregated(lambda total, weight: total)
+def _counts(total, weight=None):
+    return total.reshape(-1, *total.shape[-2:]).sum(0)  # over the positions, if there are any
+
+
+@aggregated(_counts)
 def confusion_matrix(logits, labels):
     """Counts examples by right class (rows) and most likely class (columns).
 
     Args:
-        logits: (batch, classes).
-        labels: (batch,) integers.
+        logits: (batch, ..., classes).
+        labels: (batch, ...) integers.
 
     Returns:
-        (batch, classes, classes), a single 1.0 in each; aggregated: counts (classes, classes).
+        (batch, ..., classes, classes), a single 1.0 in each; aggregated: counts (classes, classes).
     """
-    classes = logits.shape[-1]
+    classes, labels = logits.shape[-1], class_labels(logits, labels)
     right = jax.nn.one_hot(labels, classes)
     guess = jax.nn.one_hot(logits.argmax(-1), classes)
-    return right[:, :, None] * guess[:, None, :]
+    return right[..., :, None] * guess[..., None, :]
 
 
-def _macro_f1(counts, weight):
+def _macro_f1(total, weight):
+    counts = _counts(total)
     hits = np.diagonal(counts)
     total = counts.sum(0) + counts.sum(1)  # times predicted plus times present
     occurs = total > 0
@@ -74,8 +108,8 @@ def macro_f1(logits, labels):
     The F1 score of a class is 2 hits / (times predicted + times present).
 
     Args:
-        logits: (batch, classes).
-        labels: (batch,) integers.
+        logits: (batch, ..., classes).
+        labels: (batch, ...) integers.
 
     Returns:
         The statistics of `confusion_matrix`; aggregated: a number in [0, 1].

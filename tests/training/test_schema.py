@@ -165,7 +165,10 @@ def test_a_config_can_name_what_one_would_name_in_one_and_nothing_else():
     assert names["model"] == {
         "convnext_block", "downsample", "mlp", "mnist_model", "transformer_block", "vit"
     }  # fmt: skip
-    assert names["metric"] == {"accuracy", "confusion_matrix", "macro_f1", "top_k_accuracy"}
+    assert names["metric"] == {
+        "accuracy", "binary_accuracy", "confusion_matrix", "macro_f1", "one_hot_accuracy",
+        "top_k_accuracy",
+    }  # fmt: skip
     assert names["data_loader"] == {"DataLoader", "IdxImages", "ImageFolder"}
     assert names["transform"] == {"normalize", "random_shift"}
     assert {"cross_entropy", "huber_loss"} <= names["loss"]

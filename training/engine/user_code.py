@@ -10,7 +10,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from training.common.labels import are_labels
 from training.common.measure import FunctionError
+from training.engine.shapes import check_optax_shapes, check_shapes
 from utils import ROOT, UserError
 
 FAULTS = (TypeError, ValueError, LookupError, AttributeError, NameError, ArithmeticError)
@@ -34,21 +36,44 @@ def wrap_user_function(function, name, kind, where):
     `name` is what the config calls it, `kind` a key of HOMES, `where` its place in the config.
     """
 
-    def call(*args, **named):
+    checked = set()  # the types of outputs and targets that are known to fit
+
+    @contextlib.contextmanager
+    def errors(args):
         try:
-            result = function(*args, **named)
+            yield
         except UserError:
             raise
         except FAULTS as error:
             got = _described(args, kind)
             raise FunctionError(f"{where}: {name} of {got}: {_reason(error)}") from error
+
+    def call(*args, **named):
+        with errors(args):
+            result = function(*args, **named)
         if kind == "model":
             _check_pair(result, f"{where}: {name}")
-        if kind in ("loss", "metric"):
-            _check_values(result, args, f"{where}: {name}", kind)
         return result
 
-    return call
+    def measure(outputs, targets):
+        args = (outputs, targets)
+        if is_optax:
+            with errors(args):
+                check_optax_shapes(plain, *args)
+        if are_labels(*args):
+            args = (outputs, targets.astype(np.int32))  # smaller types overflow when counted on
+        result = call(*args)
+        types = _described(args, kind)
+        if types not in checked:
+            _check_values(result, args, f"{where}: {name}", kind)
+            with errors(args):
+                check_shapes(function, *args, np.shape(result))
+            checked.add(types)
+        return result
+
+    plain = getattr(function, "func", function)  # the arguments of a config are bound by `partial`
+    is_optax = getattr(plain, "__module__", "").startswith("optax")
+    return measure if kind in ("loss", "metric") else call
 
 
 @contextlib.contextmanager
@@ -95,7 +120,7 @@ def _reason(error):
         words = f"{type(error).__name__}: {words}"
     frames = traceback.extract_tb(error.__traceback__)
     users = [one for one in frames if _is_the_users(one.filename)]
-    if not users or _refuses_on_purpose(users[-1]):
+    if not users or _refuses_on_purpose(frames[-1]):
         return words
     return f"{words} ({_shown(users[-1].filename)}:{users[-1].lineno}: {users[-1].line})"
 
@@ -115,7 +140,8 @@ def _is_the_users(file):
 
 def _refuses_on_purpose(frame):
     """Whether a loss or metric of the template raised this itself: then its words say enough."""
-    return Path(frame.filename).parent == ROOT / "training" and frame.line.startswith("raise ")
+    of_training = Path(frame.filename).parent in (ROOT / "training", ROOT / "training" / "common")
+    return of_training and frame.line.startswith("raise ")
 
 
 def _shown(file):

@@ -1,5 +1,6 @@
 """What newcomers do wrong: each gets one message that says where it is and how to fix it."""
 
+import functools
 import json
 import os
 import re
@@ -12,7 +13,8 @@ from tests.helpers import mistakes
 from tests.helpers.project import ROOT, by_set
 from training.common.measure import FunctionError
 from training.engine.user_code import wrap_user_function
-from training.loss import cross_entropy, mean_squared_error
+from training.loss import mean_squared_error
+from training.metrics import top_k_accuracy
 
 DATASET = "data_loader.train.args.dataset"
 NETWORKS = [
@@ -39,7 +41,7 @@ NETWORKS = [
     ("growing",  # has parameters in training that it has not made
      ["parameter extra is missing", "layer.array(\"extra\""]),
     ("one_output",  # for ten classes
-     ["the targets go from 0 to 9, while the network has 1 outputs"]),
+     ["the network has 1 output, which tells no classes apart"]),
 ]  # fmt: skip
 DATA = [
     ("FromOne",
@@ -47,7 +49,7 @@ DATA = [
     ("InputsAlone", ["a sample is ndarray; expected (input, target)", "__getitem__"]),
     ("NoLength", ["DataLoader(NoLength): the data set has no length; expected `__len__`"]),
     ("Words", ["targets of a batch are <U1; expected numbers"]),
-    ("FloatLabels", ["training.loss: cross_entropy of outputs float32 (128, 10), targets float32",
+    ("FloatLabels", ["accuracy of outputs float32 (128, 10), targets float32",
                      "labels are float32, expected integers"]),
     ("WithNan", ["batch 6 (update 7): the inputs of the batch are not finite"]),
 ]  # fmt: skip
@@ -61,7 +63,7 @@ OVERRIDES = [
     (["training.loss=mean_squared_error"],  # of logits and classes
      ["training.loss: mean_squared_error", "outputs have shape (128, 10), but targets (128,)"]),
     (["training.loss=binary_cross_entropy", 'model={"name": "tests.helpers.mistakes:one_output"}'],
-     ["training.loss: binary_cross_entropy", "outputs have shape (128, 1), but targets (128,)"]),
+     ["accuracy of outputs float32 (128, 1), targets", "use binary_cross_entropy and targets of"]),
     (["training.optimizer.args.learning_rate=NaN"], ["NaN is no number to train with"]),
     (["training.optimizer.args.learning_rate=fast"],
      ["training.optimizer.args.learning_rate: expected a number, or a schedule", "got 'fast'"]),
@@ -147,13 +149,14 @@ def test_a_path_of_windows_on_the_command_line_is_taken_as_it_is(refused):
 
 def test_an_error_in_the_users_own_losses_is_reported_with_its_line():
     """training/loss.py and its like are the user's; the folders beside them are not."""
-    loss = wrap_user_function(cross_entropy, "cross_entropy", "loss", "training.loss")
+    of_twenty = functools.partial(top_k_accuracy, k=20)
+    metric = wrap_user_function(of_twenty, "top_k_accuracy", "metric", "training.metrics.0")
     with pytest.raises(FunctionError) as error:
-        loss(np.zeros((4, 3, 10), np.float32), np.zeros(4, np.int32))
-    line = re.search(r"\(training/loss\.py:(\d+): (.+)\)", str(error.value))
-    source = (ROOT / "training" / "loss.py").read_text().splitlines()
+        metric(np.zeros((4, 10), np.float32), np.zeros(4, np.int32))
+    line = re.search(r"\(training/metrics\.py:(\d+): (.+)\)", str(error.value))
+    source = (ROOT / "training" / "metrics.py").read_text().splitlines()
     assert source[int(line[1]) - 1].strip() == line[2]
-    assert "take_along_axis" in line[2]
+    assert "top_k" in line[2]
 
 
 def test_what_a_loss_refuses_in_its_own_words_needs_no_line():
