@@ -6,6 +6,8 @@ Each class below is one section of the file; the comment beside a key is its doc
 import copy
 import importlib.util
 import json
+import logging
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from training.common.config_file import describe, override_key, read_json
 from training.common.files import atomic_write_text
+from training.common.json_text import check_values
 from utils import UserError, check_name
 
 # Where a bare name is looked up: first in its home, then in the library that serves it, in those of
@@ -28,9 +31,15 @@ HOMES = {
     "optimizer": ("training.optimizers", f"optax:{OPTIMIZERS}"),
     "tracker": ("training.tracking.backends",),
 }
-
-
+OLD_KEYS = (  # of older versions: a pattern of the key's path, and what it is called now
+    (r"^data_loader\.device_resident(?=\.|$)", "data_loader.cache_on_device"),
+    (r"^training\.rules(?=\.|$)", "training.optimizer_groups"),
+    (r"^(training\.optimizer_groups\.[^.]+)\.trains(?=\.|$)", r"\1.params"),
+)
 ORBAX = "orbax-checkpoint==0.12.8"  # what devices.orbax needs
+NAME = r"^\w[\w .+-]*$"  # of a folder: nothing that leads out of the one it is in
+LISTED = 20  # faults that a message lists
+LOG = logging.getLogger("main")
 
 
 class Section(BaseModel):
@@ -44,6 +53,14 @@ class Named(Section):
 
     name: str
     args: dict[str, Any] | list[Any] = {}
+
+
+def _whole(value):
+    """A whole number written as 10.0 or 1e1 is one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 def _or_string(key, schema):
@@ -93,21 +110,21 @@ class Training(Section):
     # Several losses and optimizers, by name, in place of `loss` and `optimizer`.
     optimizer_groups: dict[str, OptimizerGroup] | None = None
     metrics: list[NamedOrName] = []
-    epochs: int = Field(10, ge=1)
+    epochs: Whole = Field(10, ge=1)
     clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per group
-    accumulate: int = Field(1, ge=1)  # pieces a batch is processed in, to save memory
+    accumulate: Whole = Field(1, ge=1)  # pieces a batch is processed in, to save memory
     # Updates in one call, at most: more than one pays where an update is shorter than a call.
-    steps_per_call: int = Field(1, ge=1)
-    seeds: int = Field(1, ge=1)  # trained at once: seed, seed + 1, ...; metrics are means
+    steps_per_call: Whole = Field(1, ge=1)
+    seeds: Whole = Field(1, ge=1)  # trained at once: seed, seed + 1, ...; metrics are means
     ema: float | None = Field(None, gt=0, lt=1)  # decay of the weights' moving average, per update
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     checkpoint: Annotated[Pretrained | None, _or_string("path", Pretrained | str | None)] = None
     save_dir: str = "saved"
-    save_period: int = Field(1, ge=1)  # epochs
-    keep: int = Field(5, ge=1)  # numbered checkpoints kept, beside the best
+    save_period: Whole = Field(1, ge=1)  # epochs
+    keep: Whole = Field(5, ge=1)  # numbered checkpoints kept, beside the best
     monitor: str = "min test_loss"  # what the best checkpoint is chosen by: "min NAME", "max NAME"
-    early_stop: int | None = Field(None, ge=1)  # stop after so many epochs without a better one
-    log_interval: int = Field(22, ge=1)  # batches
+    early_stop: Whole | None = Field(None, ge=1)  # stop after so many epochs without a better one
+    log_interval: Whole = Field(22, ge=1)  # batches
     tensorboard: bool = False  # event files in the run folder
     trackers: list[NamedOrName] = []  # besides metrics.jsonl; see training/tracking/__init__.py
     compilation_cache: bool = True  # keep compiled functions in the user's cache folder
@@ -131,8 +148,8 @@ class Training(Section):
 class Devices(Section):
     """The devices that train together; all there are by default."""
 
-    count: int | None = Field(None, ge=1)  # of all processes together; null: all
-    shards: int = Field(1, ge=1)  # devices that share one copy of the state; 1: each has its own
+    count: Whole | None = Field(None, ge=1)  # of all processes together; null: all
+    shards: Whole = Field(1, ge=1)  # devices that share one copy of the state; 1: each has its own
     orbax: bool = False  # checkpoints as folders, by Orbax: for states too large to gather
 
     @model_validator(mode="after")
@@ -150,14 +167,14 @@ class Wandb(Section):
     project: str | None = None
     entity: str | None = None
     group: str | None = None
-    id: str | None = None
+    id: str | None = Field(None, pattern=NAME)  # names the run's folder, too
 
 
 class Config(Section):
     """The whole file."""
 
-    title: str = Field(pattern=r"^\w[\w .+-]*$")  # names the folder of the runs
-    seed: int = Field(0, ge=0, lt=2**32)
+    title: str = Field(pattern=NAME)  # names the folder of the runs
+    seed: Whole = Field(0, ge=0, lt=2**32)
     model: NamedOrName
     data_loader: DataLoaders
     training: Training
@@ -198,24 +215,35 @@ def read_config(path: str | Path | dict, overrides: Iterable[str] = ()) -> Confi
     Raises:
         UserError: with one line for each thing that is wrong.
     """
-    values = copy.deepcopy(path) if isinstance(path, dict) else read_json(path)
+    if isinstance(path, dict):
+        check_values(path, "config")
+        values, path = copy.deepcopy(path), "config"
+    else:
+        values = read_json(path)
     values.pop("$schema", None)  # is for editors; training/schema.py writes it
-    path = "config" if isinstance(path, dict) else path
     rename_old_keys(values)
     for override in overrides:
-        override_key(values, override)
+        override_key(values, _with_current_key(override), Config)
+    rename_old_keys(values)  # those in the values of overrides
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
-        lines = dict.fromkeys(describe(fault, path, Config) for fault in error.errors())
-        raise UserError("\n".join(lines)) from None
+        faults = error.errors(include_url=False)
+        lines = [*dict.fromkeys(describe(fault, path, Config) for fault in faults[:LISTED])]
+        more = len(faults) - LISTED
+        raise UserError("\n".join(lines + [f"... and {more} more"] * (more > 0))) from None
     _check_names(config, path)
     return config
 
 
 def as_overrides(values: dict[str, Any]) -> list[str]:
     """Returns keyword arguments, with __ for the dots, as "key.path=value" strings."""
-    return [f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in values.items()]
+
+    def plain(value):  # of NumPy and JAX: their numbers and arrays; of anything else: its text
+        return value.tolist() if hasattr(value, "tolist") else str(value)
+
+    texts = {key: json.dumps(value, default=plain) for key, value in values.items()}
+    return [f"{key.replace('__', '.')}={text}" for key, text in texts.items()]
 
 
 def write_config(config: Config, path: str | Path) -> None:
@@ -234,6 +262,17 @@ def rename_old_keys(values: dict[str, Any]) -> None:
         for group in groups.values() if isinstance(groups, dict) else ():
             if isinstance(group, dict) and "trains" in group:
                 group["params"] = group.pop("trains")
+
+
+def _with_current_key(override):
+    """Returns an override with the name that its key has now."""
+    path, separator, text = override.partition("=")
+    current = path
+    for pattern, name in OLD_KEYS:
+        current = re.sub(pattern, name, current)
+    if current != path:
+        LOG.warning("%s is called %s now; it is taken as such", path, current)
+    return f"{current}{separator}{text}"
 
 
 def _check_names(config, path):

@@ -5,11 +5,20 @@ The keys themselves are in training/config.py.
 
 import json
 import re
-from pathlib import Path
+from types import NoneType
 from typing import get_args
 
 from pydantic import BaseModel
 
+from training.common.json_text import (
+    BACKSLASH_HINT,
+    DEEPEST,
+    LARGEST,
+    check_values,
+    parse_json,
+    parse_value,
+    shorten,
+)
 from utils import UserError, nearest
 
 JSON_HINT = (
@@ -21,6 +30,18 @@ USUAL_KEYS = {
     name: key
     for names, key in {
         "max_epochs max_epoch num_epochs n_epochs num_train_epochs": "training.epochs",
+        "max_steps num_steps total_steps train_steps max_iter iterations steps": (
+            "training.epochs; an epoch has as many updates as the training set has batches"
+        ),
+        "eval_every eval_interval eval_steps eval_freq eval_strategy evaluate_every val_every "
+        "val_interval val_check_interval check_val_every_n_epoch validation_freq": (
+            "done after each epoch, for every split"
+        ),
+        "freeze frozen freeze_layers frozen_layers trainable": (
+            "training.optimizer_groups, where params of a group are the parts that it trains; what "
+            "no group names stays as it is"
+        ),
+        "callbacks callback hooks": "a line of train.py, in fit, after end_epoch",
         "patience early_stopping early_stopping_patience": "training.early_stop, in epochs",
         "lr learning_rate base_lr": "training.optimizer.args.learning_rate",
         "scheduler lr_scheduler schedule lr_schedule": (
@@ -33,13 +54,15 @@ USUAL_KEYS = {
         "weight_decay momentum betas": "an argument in training.optimizer.args",
         "optim optimiser": "training.optimizer",
         "criterion loss_fn loss_function": "training.loss",
+        "label_smoothing": "training.loss.args.label_smoothing",
+        "num_classes n_classes": "model.args.classes, of the networks in model/model.py",
         "metric": "training.metrics, a list",
         "batch_size bs train_batch_size": (
             "data_loader.train.args.batch_size, and data_loader.test.args.batch_size"
         ),
         "num_workers workers n_workers": "data_loader.train.args.workers",
         "shuffle": "data_loader.train.args.shuffle",
-        "validation_split val_split val_size valid_split": (
+        "validation validation_split val val_split val_size valid valid_split": (
             "data_loader.train.args.validation_split"
         ),
         "dataset data data_dir data_path data_root dataloader": (
@@ -51,7 +74,9 @@ USUAL_KEYS = {
         "device gpu gpus n_gpu num_gpus accelerator num_devices": (
             "devices.count; JAX takes the best device there is, and JAX_PLATFORMS=cpu another"
         ),
-        "precision dtype amp mixed_precision fp16 bf16": "training.compute_dtype",
+        "precision dtype amp mixed_precision fp16 bf16 loss_scale grad_scaler": (
+            'training.compute_dtype, "float32" or "bfloat16"'
+        ),
         "grad_clip gradient_clip gradient_clip_val clip_grad_norm max_grad_norm clip": (
             "training.clip_norm"
         ),
@@ -70,7 +95,9 @@ USUAL_KEYS = {
             "on the command line: python train.py --resume PATH"
         ),
         "pretrained weights init_from checkpoint_path load_from": "training.checkpoint",
-        "mode monitor_mode": 'training.monitor, "min NAME" or "max NAME"',
+        "mode monitor_mode save_best save_best_only metric_for_best_model": (
+            'training.monitor, "min NAME" or "max NAME"'
+        ),
         "use_wandb": "wandb.enabled",
         "wandb_project project": "wandb.project",
         "use_tensorboard": "training.tensorboard",
@@ -80,20 +107,13 @@ USUAL_KEYS = {
     }.items()
     for name in names.split()
 }
-BACKSLASH_HINT = "Write a backslash twice, or a / in its place: C:/data"
 
 
 def read_json(path):
     """Returns the object of a JSON file."""
+    text = _text_of(path)
     try:
-        values = _parse(Path(path).read_text(encoding="utf-8"), path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path}: cannot read the config: {reason}. Name it with -c") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file in UTF-8; expected a JSON config") from None
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply for a config") from None
+        values = parse_json(text, path)
     except json.JSONDecodeError as error:
         place = f"{path}:{error.lineno}:{error.colno}"
         hint = BACKSLASH_HINT if "escape" in error.msg else JSON_HINT
@@ -103,55 +123,81 @@ def read_json(path):
     return values
 
 
-def _parse(text, where):
-    """JSON, but for NaN and Infinity, which Python would take, and Windows paths it would spoil."""
-
-    def refuse(constant):
-        raise UserError(f"{where}: {constant} is no number to train with; expected a finite one")
-
-    values = json.loads(text, parse_constant=refuse)
-    for one in _texts(values):
-        if re.match(r"[A-Za-z]:[\t\n\r\f\b]", one):
-            raise UserError(f"{where}: {one!r} is no path. {BACKSLASH_HINT}")
-    return values
-
-
-def _texts(value):
-    if isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _texts(one)
-    elif isinstance(value, str):
-        yield value
-
-
-def override_key(values, override):
-    """Sets one key of nested dicts by "key.path=value"; a value is JSON, else a plain string."""
-    keys, separator, text = override.partition("=")
-    if not separator or not keys:
-        raise UserError(f"{override!r}: expected key.path=value, like training.epochs=3")
-    *parents, last = keys.split(".")
-    for key in parents:
-        values = _child(values, key, override)
-        if not isinstance(values, dict | list):
-            raise UserError(f"{override!r}: {key!r} is a plain value and has no keys below it")
+def _text_of(path):
     try:
-        value = _parse(text, override)
-    except (json.JSONDecodeError, RecursionError):
-        value = text
+        with open(path, "rb") as file:
+            data = file.read(4 * LARGEST + 4)  # bytes; parse_json counts the characters
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: cannot read the config: {reason}. Name it with -c") from None
+    fix = "expected a JSON config; save it as UTF-8 in your editor"
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path}: not a text file in UTF-8, but in UTF-16; {fix}")
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise UserError(f"{path}: not a text file in UTF-8: line {line} has NUL bytes; {fix}")
+    try:
+        return data.decode("utf-8-sig")  # editors on Windows write a byte order mark
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}: not a text file in UTF-8: see line {line}; {fix}") from None
+
+
+def override_key(values, override, config):
+    """Sets one key of nested dicts by "key.path=value"; see `parse_value` for the value.
+
+    `config` is the class of the whole config: where it expects a text, the value is one.
+    """
+    path, separator, text = override.partition("=")
+    shown = shorten(override)
+    if not separator or not path:
+        raise UserError(f"{shown!r}: expected key.path=value, like training.epochs=3")
+    keys = path.split(".")
+    if len(keys) > DEEPEST:
+        raise UserError(f"{shown!r}: expected a key of at most {DEEPEST} parts, got {len(keys)}")
+    *parents, last = keys
+    for key in parents:
+        values = _child(values, key, shown)
+        if not isinstance(values, dict | list):
+            raise UserError(f"{shown!r}: {key!r} is a plain value and has no keys below it")
+    value = _value(text, override, _field(keys, config))
+    check_values(value, override)
     if isinstance(values, list):
-        _child(values, last, override)
+        _child(values, last, shown)
         values[int(last)] = value
     else:
         values[last] = value
 
 
+def _value(text, override, annotation):
+    """The value of an override: of a key that holds a text, the text, were it a number's."""
+    types = get_args(annotation) or (annotation,)
+    if str not in types:
+        return parse_value(text, override)
+    if text.lower() in ("none", "null") and NoneType in types:
+        return None
+    quoted = len(text) > 1 and text[0] == text[-1] == '"'
+    return parse_value(text, override) if quoted else text
+
+
+def _field(keys, config):
+    """The type of the value that a config has at a path, None where it can be anything."""
+    section = _section(keys[:-1], config)
+    known = _paths(config)
+    field = section.model_fields.get(keys[-1]) if ".".join(keys) in known else None
+    return field and field.annotation
+
+
 def _child(values, key, override):
     if isinstance(values, dict):
         if not isinstance(values.get(key), dict | list):
-            values[key] = {"name": values[key]} if isinstance(values.get(key), str) else {}
+            short = "path" if key == "checkpoint" else "name"  # what a text stands for
+            values[key] = {short: values[key]} if isinstance(values.get(key), str) else {}
         return values[key]
-    if not key.isdigit() or int(key) >= len(values):
-        raise UserError(f"{override!r}: expected an index below {len(values)}, got {key!r}")
+    if not re.fullmatch("[0-9]{1,9}", key) or int(key) >= len(values):
+        raise UserError(
+            f"{override!r}: expected an index below {len(values)}, got {shorten(key)!r}"
+        )
     return values[int(key)]
 
 
@@ -163,7 +209,7 @@ def describe(fault, path, config):
     *parents, last = fault["loc"] or ("",)
     location = [str(part) for part in parents if "[" not in str(part)]  # no "dict[str,any]"
     if fault["type"] == "extra_forbidden":
-        location.append(str(last) or '""')
+        location.append(shorten(last) or '""')
     elif last and "[" not in str(last):
         location.append(str(last))
     where, got = ".".join(location), _shorten(fault["input"])
@@ -171,6 +217,11 @@ def describe(fault, path, config):
         return f"{path}: {where}: unknown key{_hint(location, config)}"
     if fault["type"] == "missing":
         return f"{path}: {where}: missing"
+    if fault["type"] == "string_pattern_mismatch":
+        return (
+            f"{path}: {where}: expected letters, digits and any of _ . + - or a space, a letter, a "
+            f"digit or _ first, got {got}"
+        )
     expected = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     expected = expected.removeprefix("expected ").removeprefix("a valid ")
     if instance := re.search(r"dictionary or instance of (\w+)", expected):
@@ -180,7 +231,20 @@ def describe(fault, path, config):
     place = f"{path}: {where}" if where else f"{path}"
     if fault["type"] == "value_error":
         return f"{place}: expected {expected}"
-    return f"{place}: expected {expected}, got {got}"
+    return f"{place}: expected {expected}, got {got}{_unquoted(fault)}"
+
+
+def _unquoted(fault):
+    """What to write in place of a number or a constant in quotes."""
+    text = fault["input"]
+    if not isinstance(text, str) or fault["type"] == "string_type":
+        return ""
+    try:
+        value = parse_value(text, "")
+    except UserError:
+        return ""
+    plain = isinstance(value, bool | int | float | NoneType)
+    return f"; write {json.dumps(value)}, without quotes" if plain else ""
 
 
 def _hint(location, config):

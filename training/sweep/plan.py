@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from training.common.files import disk_errors
+from training.common.json_text import parse_value
 from training.common.records import flatten
 from training.config import Config, read_config, write_config
 from training.tracking.trackers import with_wandb_id
@@ -124,13 +125,18 @@ def short_names(keys):
 
 def value_text(value):
     """Returns a value as text that train.py reads after `key=`."""
-    plain = isinstance(value, str) and _value(value) == value
+    try:
+        plain = isinstance(value, str) and parse_value(value, value) == value
+    except UserError:  # a text such as "nan"
+        plain = False
     return value if plain else json.dumps(value)
 
 
 def _range(text, override):
     """The Range of "LOW..HIGH", or None."""
-    ends = Range(*map(_value, text.split(".."))) if text.count("..") == 1 else Range("", "")
+    if text.count("..") != 1:
+        return None
+    ends = Range(*(parse_value(end, override) for end in text.split("..")))
     if not all(type(end) in (int, float) for end in ends):
         return None
     if not -math.inf < ends.low < ends.high < math.inf:
@@ -142,23 +148,10 @@ def _list(text, override):
     """The values of "[a,b]", or None."""
     if not (text.startswith("[") and text.endswith("]")):
         return None
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        if re.search(r'[\[\]{}"]', text[1:-1]):
-            raise UserError(f"{override}: not a list of values: {error}") from None
-        values = [_value(one.strip()) for one in text[1:-1].split(",")]  # words need no quotes
+    values = parse_value(text, override)
     if not values or len({json.dumps(value) for value in values}) < len(values):
         raise UserError(f"{override}: expected one value or more, each of them once")
     return values
-
-
-def _value(text):
-    """The value that train.py reads from a text: JSON, else the text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _combinations(choices, trials):
