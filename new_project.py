@@ -24,6 +24,7 @@ from training.config import read_config
 PARTS = (
     ".github", ".gitignore", ".pre-commit-config.yaml", "LICENSE", "data_loader",
     "inference", "logger_config.json", "model", "pyproject.toml", "requirements.txt",
+    "requirements-cuda.txt", "requirements-tpu.txt",
     "saved/README.md", "test.py", "train.py", "training", "utils.py",
 )  # fmt: skip
 ON_REQUEST = ("benchmarks", "data", "docs", "examples")

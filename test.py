@@ -57,13 +57,15 @@ def test(options):
     from training.engine.compilation import use_compilation_cache
     from training.engine.evaluation import predict, write_report
     from training.engine.initialize import restored_params
+    from training.engine.out_of_memory import explain_out_of_memory
 
     if config.training.compilation_cache:
         use_compilation_cache()
     experiment = build(config, options.config or folder / "config.json")
     log.info("Evaluating %s", checkpoint)
     params = restored_params(experiment, arrays, checkpoint)
-    results, predictions = predict(experiment, params)
+    with explain_out_of_memory(config):
+        results, predictions = predict(experiment, params)
     if predictions:
         predictions = predictions._replace(source=f"the test set, {checkpoint.name}")
     for name, value in results.items():

@@ -82,6 +82,7 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False, **val
     from training.distributed.preemption import StopSignal
     from training.engine.evaluation import evaluate_all
     from training.engine.loop import instruments, train_epoch
+    from training.engine.out_of_memory import explain_out_of_memory
     from training.engine.run import new_run, resumed_run
     from training.tracking.metric_logger import MetricLogger
     from training.tracking.trackers import Trackers
@@ -95,6 +96,7 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False, **val
             Saver(run.folder, settings.keep, run.config.devices.orbax) as saver,
             Trackers(run.config, run.folder, progress.files) as trackers,
             instruments(run, profile) as end_epoch,
+            explain_out_of_memory(config),
         ):
             logger = MetricLogger(progress, trackers, run.experiment, settings.log_interval)
             while not progress.finished(settings):

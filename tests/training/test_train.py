@@ -44,6 +44,7 @@ def test_a_run_leaves_what_is_promised(run, config, capsys):
     assert (folder / "train.log").read_text().strip() == console.strip()
     expected = [
         r"Start Training! \[MNIST_Sample\]",
+        r"Training on the CPU \(\d+ cores\)",
         r"Dataloader, Model, Optimizer, Loss function loaded!",
         r"The model has \d+ parameters",
         r"---- STARTING EPOCH 1 ----",

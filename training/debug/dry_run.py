@@ -8,7 +8,8 @@ from training.common.trees import pick, split
 from training.config import read_config
 from training.distributed.sharding import check_devices, put_batch
 from training.engine.build import build
-from training.engine.initialize import count_parameters, dry_run, first_batch
+from training.engine.initialize import count_parameters, first_batch, initial_state
+from training.engine.out_of_memory import explain_out_of_memory
 from training.engine.step import eval_params
 from training.tracking.metric_logger import MetricAccumulator
 
@@ -18,12 +19,16 @@ MIB = 2**20  # bytes
 def check(source, overrides=()):
     """Prints the network's layers and one batch's results; returns the exit code."""
     config = read_config(source, overrides)
+    with explain_out_of_memory(config):
+        return _check(config, source)
+
+
+def _check(config, source):
     experiment = build(config, source)
     check_devices(config, experiment.loaders["train"].batch_size, source)
     batch = first_batch(experiment)
-    dry_run(experiment, batch)
+    state = initial_state(experiment, batch, config)
     batch = put_batch(batch, experiment.mesh)
-    state = experiment.init(batch)
     params = state.params if experiment.seeds == 1 else pick(state.params, 0)
     print(layer_table(experiment, params, batch["inputs"]))
     print()

@@ -13,6 +13,7 @@ from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params, restore, restore_state
 from training.common.trees import pick, split
 from training.distributed.sharding import put_batch
+from training.engine.out_of_memory import explain_out_of_memory
 from training.engine.scan import group_batches
 from training.engine.step import eval_params
 from utils import UserError
@@ -54,11 +55,17 @@ def dry_run(experiment, batch):
         ) from error
 
 
+def initial_state(experiment, batch, config):
+    """Returns the TrainState that `experiment.init` makes, once everything has been tried out."""
+    with explain_out_of_memory(config, dry_run(experiment, batch)):
+        state = experiment.init(put_batch(gather(batch), experiment.mesh))
+        return jax.block_until_ready(state)  # else its errors would come up elsewhere
+
+
 def fresh_state(experiment, config):
     """Returns the TrainState a new run begins with, pre-trained if the config says so."""
     batch = _stored_batch(experiment)
-    dry_run(experiment, batch)
-    state = experiment.init(put_batch(gather(batch), experiment.mesh))
+    state = initial_state(experiment, batch, config)
     wanted = config.training.checkpoint
     if not wanted:
         return state

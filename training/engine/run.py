@@ -13,6 +13,7 @@ from training.common.files import disk_errors, lock
 from training.common.trees import pick
 from training.config import HOMES, write_config
 from training.distributed import processes
+from training.distributed.devices import log_devices
 from training.distributed.sharding import check_devices
 from training.engine.build import build
 from training.engine.compilation import compile_predict, use_compilation_cache
@@ -142,6 +143,7 @@ def _prepare(config, source, folder):
         lock(folder)
     utils.set_up_logging(folder, quiet=not processes.is_main())
     LOG.info("Start Training! [%s]", config.title)
+    log_devices(config.devices.count)
     if config.training.compilation_cache:
         use_compilation_cache()
     check_trackers(config, source)
