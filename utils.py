@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import sys
+import unicodedata
 from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ USERS_FILES = (  # in the folders of the template, beside model/model.py
     "data_loader.dataloader", "data_loader.transforms",
     "training.loss", "training.metrics", "training.optimizers",
 )  # fmt: skip
+WRITING_DIRECTION = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 CALLED_BY_ENGINE = {"training.optimizers": ("gradients", "update")}  # not for a config to name
 
 
@@ -35,6 +37,23 @@ def nearest(name: object, known: Iterable[object]) -> str:
     """Returns "; did you mean 'x'?" for the name most like it, or "" if none is alike."""
     match = difflib.get_close_matches(str(name), [str(one) for one in known], n=1)
     return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def printable(name: object) -> str:
+    """Returns a file's name as text that every terminal, page and file can show.
+
+    Bytes that are no UTF-8 become \\xff, control characters \\n or \\x1b, and those that turn the
+    direction of writing \\u202e.
+    """
+    return "".join(map(_printable_character, str(name)))
+
+
+def _printable_character(one):
+    code = ord(one)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    hidden = unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") or one in WRITING_DIRECTION
+    return one.encode("unicode_escape").decode() if hidden else one
 
 
 def command(main: Callable[[Any], int | None]) -> Callable[..., int]:

@@ -5,6 +5,7 @@ A data set has `__len__` and `__getitem__(i) -> (input, target)`. One that also 
 `classes`.
 """
 
+import logging
 import os
 import zlib
 from collections.abc import Callable, Sequence
@@ -16,9 +17,12 @@ import numpy as np
 from data_loader import base
 from data_loader.base import BaseDataLoader
 from data_loader.idx import MIRRORS, SPLITS, find_idx_pair, read_idx
-from data_loader.images import find_images, read_image
+from data_loader.image_folders import find_classes, refuse, summary
+from data_loader.images import read_image
 from data_loader.workers import Workers, read_samples
-from utils import UserError
+from utils import UserError, printable
+
+LOG = logging.getLogger("main")
 
 
 class IdxImages:
@@ -73,9 +77,11 @@ class IdxImages:
 
 
 class ImageFolder:
-    """Images in a folder per class, `root/<class>/*.png|jpg|jpeg`, decoded when they are read.
+    """Images in a folder per class, `root/<class>/`, decoded when they are read.
 
-    Decoding takes time: set the DataLoader's `workers` to one thread per core.
+    They are read as a viewer shows them, see data_loader/images.py, and searched for in all that is
+    in a class's folder, see data_loader/image_folders.py. Decoding takes time: set the DataLoader's
+    `workers` to one thread per core.
 
     Args:
         root: folder that contains a folder per class; if the splits have folders of their own,
@@ -86,14 +92,20 @@ class ImageFolder:
             one lacks a class; None for all folders, sorted.
         share: [from, to], the part of each class's images to use, in an order given by a hash of
             their names: [0, 0.8] to train and [0.8, 1] to test on the same folder; None for all.
+            Of two or more images, [0, x] and [x, 1] each have at least one.
+        value_range: [black, white], the values between which images of more than 8 bits per channel
+            are scaled: [0, 4095] for 12 bits in files of 16. None for all values of the file's
+            bits; integers of 32 bits and floats need it.
 
     Attributes:
         paths: the images' paths.
         labels: (examples,) int32.
         classes: names of the classes.
+        left_out: {reason: paths} of the files and folders that are not used; they are logged, too.
 
     Raises:
-        UserError: a folder is missing or empty; on reading, an image is damaged.
+        UserError: a folder is missing or empty, a file that should be an image is none; on
+            reading, an image is damaged.
     """
 
     def __init__(
@@ -103,6 +115,7 @@ class ImageFolder:
         mode: str = "L",
         classes: Sequence[str] | None = None,
         share: Sequence[float] | None = None,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         _expect("ImageFolder: mode", mode, ["L", "RGB"])
         whole = isinstance(size, (list, tuple)) and all(isinstance(side, int) for side in size)
@@ -111,10 +124,25 @@ class ImageFolder:
                 f"ImageFolder: size is {size!r}; expected [height, width] in pixels, two whole "
                 "numbers of at least 1."
             )
-        self.size, self.mode = (size[0], size[1]), mode
-        images = find_images(Path(root), classes)
+        if value_range is not None and not (_are_two_numbers(value_range)):
+            raise UserError(
+                f"ImageFolder: value_range is {value_range!r}; expected [black, white], two "
+                "different numbers, such as [0, 4095]."
+            )
+        self.root, self.size, self.mode = Path(root), (size[0], size[1]), mode
+        self.value_range = None if value_range is None else (value_range[0], value_range[1])
+        if share is not None:
+            _check_share(share)
+        images, found = find_classes(root, classes)
+        refuse(found.refused)
+        self.left_out = found.left_out
+        if self.left_out and (share is None or share[0] == 0):  # once for all shares of a folder
+            LOG.warning("%s: not used: %s", printable(root), summary(self.left_out))
         if share is not None:
             images = {name: _select_share(paths, share) for name, paths in images.items()}
+            if without := [name for name, paths in images.items() if not paths]:
+                text = "%s: share %s has no picture of some classes, which have too few for it: %s"
+                LOG.warning(text, printable(root), list(share), ", ".join(without))
         self.classes = list(images)
         self.paths = [path for paths in images.values() for path in paths]
         counts = [len(paths) for paths in images.values()]
@@ -126,11 +154,18 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.int32]:
         """Returns an image, (channels, height, width) uint8, and its label."""
-        return read_image(self.paths[index], self.size, self.mode), self.labels[index]
+        try:
+            image = read_image(self.paths[index], self.size, self.mode, self.value_range)
+        except UserError as error:
+            raise UserError(
+                f"{error}. Replace or delete it; `python -m data_loader.inspect -c config.json` "
+                "lists all that cannot be read."
+            ) from error
+        return image, self.labels[index]
 
     def checksum(self) -> str:
         """Returns the CRC-32 of the names and sizes of all images, 8 hexadecimal digits."""
-        names = [f"{Path(path).parent.name}/{Path(path).name}" for path in self.paths]
+        names = [os.path.relpath(path, self.root).replace(os.sep, "/") for path in self.paths]
         sizes = [os.path.getsize(path) for path in self.paths]
         return f"{zlib.crc32(repr(list(zip(names, sizes, strict=True))).encode()):08x}"
 
@@ -202,13 +237,33 @@ def _expect(where, value, choices):
         raise UserError(f"{where} is {value!r}; expected {expected}.")
 
 
-def _select_share(paths, share):
-    """Returns a part of a class's paths, in the order of a hash of the files' names."""
-    numbers = isinstance(share, list | tuple) and all(isinstance(one, int | float) for one in share)
-    if not numbers or len(share) != 2 or not 0 <= share[0] < share[1] <= 1:
+def _check_share(share):
+    if not _are_two_numbers(share) or not 0 <= share[0] < share[1] <= 1:
         raise UserError(
             f"ImageFolder: share is {share!r}; expected [from, to], two numbers between 0 and 1, "
             "such as [0, 0.8]."
         )
-    start, end = (round(one * len(paths)) for one in share)
-    return sorted(paths, key=lambda path: (zlib.crc32(Path(path).name.encode()), path))[start:end]
+
+
+def _select_share(paths, share):
+    """Returns a part of a class's paths, in the order of a hash of the files' names."""
+    start, end = (_cut(one, len(paths)) for one in share)
+    return sorted(paths, key=_hash_of_name)[start:end]
+
+
+def _cut(share, count):
+    """The number of paths before a share's end; between 0 and 1, some are left on both sides."""
+    cut = round(share * count)
+    return min(max(cut, 1), count - 1) if 0 < share < 1 and count > 1 else cut
+
+
+def _hash_of_name(path):
+    return zlib.crc32(os.fsencode(os.path.basename(path))), path
+
+
+def _are_two_numbers(values):
+    """Whether the value is a list or tuple of two different numbers."""
+    numbers = isinstance(values, list | tuple) and all(
+        isinstance(one, int | float) for one in values
+    )
+    return numbers and len(values) == 2 and values[0] != values[1]

@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `python FILE` lo
 
 import numpy as np
 
-from data_loader.images import IMAGE_ENDINGS
+from data_loader.image_folders import find_images, sort_files, summary
 from inference.serving.classifier import classify, load
 from inference.serving.exports import SUFFIXES, find_export
-from utils import UserError, command
+from utils import UserError, command, printable
 
 
 @command
@@ -37,9 +37,7 @@ def parse_arguments(argv):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "images", nargs="+", metavar="PICTURE", help="PNG or JPEG files, folders, patterns"
-    )
+    parser.add_argument("images", nargs="+", metavar="PICTURE", help="files, folders, patterns")
     parser.add_argument(
         "--name", required=True, help="an export in inference/, the path of one, or a file of it"
     )
@@ -58,7 +56,7 @@ def parse_arguments(argv):
 
 def predict(options):
     """Prints or writes the prediction for each image; returns the exit code."""
-    paths, many = find_images(options.images)
+    paths, left_out, many = find_paths(options.images)
     classifier = load(find_export(options.name, options.runtime))
     faults = []
 
@@ -66,34 +64,47 @@ def predict(options):
         print(f"error: {error}", file=sys.stderr)
         faults.append(error)
 
+    if left_out:
+        print(f"not used: {summary(left_out)}", file=sys.stderr)
     results = classify(classifier, paths, report)
     if many or options.out:
         out = options.out or "predictions.csv"
         write_csv(out, results, classifier.classes)
-        print(f"{len(paths) - len(faults)} of {len(paths)} pictures: predictions in {out}")
+        print(
+            f"{len(paths) - len(faults)} of {len(paths)} pictures: predictions in {printable(out)}"
+        )
     else:
-        print_lines(results, classifier.classes, options.top, max(map(len, paths)))
+        width = max(len(printable(path)) for path in paths)
+        print_lines(results, classifier.classes, options.top, width)
     return 1 if faults else 0
 
 
-def find_images(arguments):
-    """Returns the paths of all images, and whether an argument is a folder or a pattern."""
-    paths, many = [], False
+def find_paths(arguments):
+    """Finds the pictures that the arguments name.
+
+    Returns:
+        Their paths, those of other files by reason, and whether an argument is a folder or pattern.
+    """
+    paths, left_out, many = [], {}, False
     for argument in arguments:
-        if os.path.isfile(argument):
+        if os.path.isfile(argument):  # whatever it is: it was asked for
             paths.append(argument)
             continue
-        folder = os.path.isdir(argument)
-        if not folder and not glob.has_magic(argument):
-            raise UserError(f"{argument}: no such file; expected a picture, or a folder of them")
-        pattern = os.path.join(glob.escape(argument), "**", "*") if folder else argument
-        found = sorted(glob.iglob(pattern, recursive=True))
-        images = [path for path in found if path.lower().endswith(IMAGE_ENDINGS)]
-        if not images:
-            endings = ", ".join(IMAGE_ENDINGS)
-            raise UserError(f"{argument}: no picture; expected files ending in {endings}")
-        paths, many = paths + images, True
-    return paths, many
+        if os.path.isdir(argument):
+            found = find_images(argument)
+        elif glob.has_magic(argument):
+            matches = glob.iglob(argument, recursive=True)
+            found = sort_files(path for path in matches if os.path.isfile(path))
+        else:
+            raise UserError(
+                f"{printable(argument)}: no such file; expected a picture, or a folder of them"
+            )
+        if not (found.images or found.refused):
+            raise UserError(f"{printable(argument)}: no picture{summary(found.left_out, ', but ')}")
+        paths += sorted([*found.images, *found.refused])  # these are reported when they are read
+        left_out |= {why: left_out.get(why, []) + more for why, more in found.left_out.items()}
+        many = True
+    return paths, left_out, many
 
 
 def write_csv(path, results, classes):
@@ -108,16 +119,19 @@ def write_csv(path, results, classes):
                 row, guess = [f"{one:.6g}" for one in probabilities], probabilities.argmax()
                 writer.writerow([image, classes[guess], row[guess], *row])
     except OSError as error:
-        raise UserError(f"{path}: cannot write predictions there: {error.strerror}") from None
+        raise UserError(
+            f"{printable(path)}: cannot write predictions there: {error.strerror}"
+        ) from None
 
 
 def print_lines(results, classes, top, width):
     """Prints a line for each image: its path, then the likeliest classes' probabilities."""
-    widest = max(map(len, classes))
+    names = [printable(name) for name in classes]
+    widest = max(map(len, names))
     for path, probabilities in results:
         likeliest = np.argsort(-probabilities, kind="stable")[:top]
-        cells = [f"{classes[index]:<{widest}} {probabilities[index]:7.2%}" for index in likeliest]
-        print("   ".join([f"{path:<{width}}", *cells]))
+        cells = [f"{names[index]:<{widest}} {probabilities[index]:7.2%}" for index in likeliest]
+        print("   ".join([f"{printable(path):<{width}}", *cells]))
 
 
 def _at_least_one(text):

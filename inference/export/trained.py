@@ -164,7 +164,8 @@ def _training_examples(experiment, feed, inputs):
 def _metadata(experiment, params, source, preprocess=None):
     """The metadata of the files; `describe` adds the shapes."""
     run, named = source.checkpoint.parent, source.config.data_loader.preprocess
-    classes = getattr(experiment.loaders["test"].dataset, "classes", None)
+    dataset = experiment.loaders["test"].dataset
+    classes = getattr(dataset, "classes", None)
     return {
         "title": source.config.title,
         "run": run.name,
@@ -174,6 +175,7 @@ def _metadata(experiment, params, source, preprocess=None):
         "preprocess": {"where": preprocess, "name": named.name, "args": named.args}
         if preprocess
         else None,
+        "value_range": getattr(dataset, "value_range", None),
         "parameters": count_parameters(params),
     }
 

@@ -25,6 +25,12 @@ class Classifier(NamedTuple):
     classes: list[str]
     metadata: dict  # of the file, see export/network.py
 
+    def read(self, file, max_pixels=None):
+        """Returns the image in a file as training read it, (channels, height, width) uint8."""
+        channels, *size = self.shape
+        value_range = self.metadata.get("value_range")
+        return read_image(file, tuple(size), MODES[channels], value_range, max_pixels)
+
 
 def load(path, threads=None):
     """Loads an exported network that takes images and returns a logit for each class.
@@ -63,12 +69,11 @@ def classify(classifier, paths, report):
         paths: list of the images' paths.
         report: called with the UserError of each image that cannot be read; it is left out.
     """
-    channels, *size = classifier.shape
     most = classifier.batch or min(LARGEST_BATCH, len(paths))
     images = []
     for index, path in enumerate(paths, start=1):
         try:
-            images.append((path, read_image(path, tuple(size), MODES[channels])))
+            images.append((path, classifier.read(path)))
         except UserError as error:
             report(error)
         if images and (len(images) == most or index == len(paths)):

@@ -11,10 +11,9 @@ from threading import Lock
 
 import jinja2
 import numpy as np
-from PIL import Image
 
-from data_loader.images import read_image
-from inference.serving.classifier import MODES, load, softmax
+from data_loader.images import open_image, read_image, shown_size
+from inference.serving.classifier import load, softmax
 from inference.serving.drawing import fit, takes_drawings, trace
 from inference.serving.exports import find_export
 from utils import UserError
@@ -22,6 +21,7 @@ from utils import UserError
 HERE = Path(__file__).resolve().parent  # of the page's template, style and script
 SIDE = 224  # pixels of a drawing's side, as the page sends it
 LARGEST_UPLOAD = 2**24  # bytes
+MAX_PIXELS = 2**26  # a small file may hold a huge image
 SHOWN = 12  # classes; of more, the likeliest are shown
 RECENT = 25  # calls whose median time is shown
 RUNTIMES = {".onnx": "ONNX", ".tflite": "TFLite", ".stablehlo": "JAX"}
@@ -79,18 +79,18 @@ class Demo:
         return self.answer(fit(ink, self.shape[1])[None], LIKE_MNIST)
 
     def answer_image(self, content, name):
-        """Returns the answer to the bytes of a PNG or JPEG file; the name is for messages."""
-        channels, *size = self.shape
-        pixels = read_image(Upload(content, name), tuple(size), MODES[channels])
-        with Image.open(io.BytesIO(content)) as image:
-            width, height = image.size
-        if [height, width] == size:
+        """Returns the answer to the bytes of an image file; the name is for messages."""
+        size = self.shape[1:]
+        pixels = self.files[0].classifier.read(Upload(content, name), MAX_PIXELS)
+        with open_image(Upload(content, name), MAX_PIXELS) as image:
+            height, width = shown_size(image)
+        if (height, width) == size:
             return self.answer(pixels, "as it is in the file")
         if not self.takes_drawings:
             return self.answer(pixels, f"resized from {width} × {height}")
         scale = SIDE / max(width, height)
         reduced = tuple(max(1, round(scale * side)) for side in (height, width))
-        grey = read_image(Upload(content, name), reduced, "L")[0]
+        grey = read_image(Upload(content, name), reduced, "L", max_pixels=MAX_PIXELS)[0]
         prepared = f"what stands out from its edge, {LIKE_MNIST}"
         return self.answer(fit(trace(grey), size[0])[None], prepared)
 

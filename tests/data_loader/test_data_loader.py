@@ -837,7 +837,7 @@ def test_a_broken_image_is_named_also_from_a_worker(tmp_path):
 )
 def test_a_file_that_is_no_image_is_named(tmp_path, content):
     (tmp_path / "x.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.png: cannot be read as a picture .*Replace or delete"):
+    with pytest.raises(UserError, match=r"x\.png: cannot be read as a picture: "):
         image_files.read_image(tmp_path / "x.png", (8, 8), "L")
 
 
@@ -866,7 +866,7 @@ def test_a_mutated_image_is_read_or_refused(tmp_path, data, kind, mode):
     [
         (lambda d: d.rmdir(), "no such folder"),
         (lambda d: None, "no folder; expected a folder of pictures per class"),
-        (lambda d: (paint(d), (d / "elk").mkdir()), "elk: no picture; expected files ending in"),
+        (lambda d: (paint(d), (d / "elk").mkdir()), "elk: no picture. Fill or delete"),
     ],
 )
 def test_folders_that_are_missing_or_empty_are_named(tmp_path, make, message):
