@@ -5,16 +5,18 @@ A batch is a dict of NumPy arrays: "inputs", (batch, ...) or a dict of such; "ta
 weight 0, so that every batch has one shape and nothing recompiles.
 
 The order of an epoch is a pure function of (seed, epoch). Two integers are enough to resume: the
-epoch, and the number of batches already done.
+epoch, and the number of batches already done. Shuffling or a sampler orders a pass; an epoch is one
+pass, or with `examples_per_epoch` the next so many examples of one pass after the other.
 """
 
 import copy
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 
+from data_loader.sampling import make_sampler, read_labels
 from data_loader.workers import read_ahead
 from utils import UserError
 
@@ -41,6 +43,11 @@ class BaseDataLoader:
         prefetch: batches that a background thread reads ahead; 0 reads in the foreground. None
             means 0 for a data set with `__getitems__`, whose reading is cheaper than a thread,
             and 2 otherwise.
+        sampler: "balanced", weights, or a function, see `data_loader.samplers`; in place of
+            `shuffle`.
+        examples_per_epoch: length of an epoch, shorter or longer than the data set; None for one
+            pass over it.
+        drop_last: whether to leave out the last batch of an epoch where it would be padded.
 
     Attributes:
         examples: number of examples in an epoch, without those held out.
@@ -58,6 +65,9 @@ class BaseDataLoader:
         seed: int = 0,
         validation_split: float = 0,
         prefetch: int | None = None,
+        sampler: str | Sequence[float] | Callable[..., np.ndarray] | None = None,
+        examples_per_epoch: int | None = None,
+        drop_last: bool = False,
     ) -> None:
         if prefetch is None:
             prefetch = 0 if hasattr(dataset, "__getitems__") else 2
@@ -66,13 +76,23 @@ class BaseDataLoader:
         self.seed = self._whole_number("seed", seed, 0)
         self.prefetch = self._whole_number("prefetch", prefetch, 0)
         self._indices, self._held_out = self._split(self._length(), validation_split)
-        self.examples = len(self._indices)
+        self._sampler = None
+        if sampler is not None and len(self._indices):
+            self._sampler = make_sampler(sampler, dataset, self._indices, self.seed, self._name)
+        self._pass_length = len(self._pass(1)) if self._sampler else len(self._indices)
+        if examples_per_epoch is not None:
+            self._whole_number("examples_per_epoch", examples_per_epoch, 1)
+        if not isinstance(drop_last, bool):
+            raise UserError(f"{self._name}: drop_last is {drop_last!r}; expected true or false.")
+        self._per_epoch = self.examples = examples_per_epoch or self._pass_length
         if self.batch_size > self.examples:
             raise UserError(
                 f"{self._name}: batch_size is {self.batch_size}, but there are only "
                 f"{self.examples} examples to read; expected at most as many. "
                 "Lower batch_size or bring more data."
             )
+        if drop_last:
+            self.examples -= self.examples % self.batch_size
 
     def read(self, indices: np.ndarray) -> dict[str, Any]:
         """Reads the examples `indices`, (batch,) int64, as {"inputs": ..., "targets": ...}.
@@ -104,8 +124,18 @@ class BaseDataLoader:
             return None
         loader = copy.copy(self)
         loader._indices, loader._held_out = self._held_out, None
-        loader.examples, loader.shuffle = len(self._held_out), False
+        loader.shuffle, loader._sampler = False, None
+        loader.examples = loader._per_epoch = loader._pass_length = len(self._held_out)
         return loader
+
+    def labels(self) -> np.ndarray:
+        """Returns the targets of the examples, without those held out, in the data set's order."""
+        return read_labels(self.dataset)[self._indices]
+
+    @property
+    def reads_everything(self) -> bool:
+        """Whether an epoch is one pass over all examples, each once, as an evaluation must be."""
+        return self._sampler is None and self.examples == len(self._indices)
 
     @property
     def _name(self):
@@ -113,11 +143,18 @@ class BaseDataLoader:
 
     def _order(self, epoch):
         """Returns an epoch's indices, (batches, batch_size), padded from the epoch's beginning."""
-        indices = self._indices
-        if self.shuffle:
-            indices = self._generator(epoch).permutation(indices)
+        first, length = (epoch - 1) * self._per_epoch, self._pass_length
+        passes = range(first // length, (first + self._per_epoch - 1) // length + 1)
+        indices = np.concatenate([self._pass(number + 1) for number in passes])
+        indices = indices[first % length :][: self.examples]
         missing = len(self) * self.batch_size - len(indices)
         return np.append(indices, np.resize(indices, missing)).reshape(len(self), self.batch_size)
+
+    def _pass(self, number):
+        """Returns the indices of a pass, from 1: a sampler's, or all, shuffled or in order."""
+        if self._sampler:
+            return self._sampler(number)
+        return self._generator(number).permutation(self._indices) if self.shuffle else self._indices
 
     def _batch(self, order, number):
         index, count = self.shard

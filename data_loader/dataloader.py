@@ -178,7 +178,8 @@ class DataLoader(BaseDataLoader):
 
     Args:
         dataset: data set, see above.
-        batch_size, shuffle, seed, validation_split, prefetch: see `BaseDataLoader`.
+        batch_size, shuffle, seed, validation_split, prefetch, sampler, examples_per_epoch,
+            drop_last: see `BaseDataLoader`.
         workers: number of workers that read the samples of a batch in parallel, 0 for none.
         worker_kind: "thread" for reading that waits or releases the GIL (files, images, NumPy),
             "process" for slow Python. Processes start with the first batch and end with the
@@ -201,6 +202,9 @@ class DataLoader(BaseDataLoader):
         workers: int = 0,
         worker_kind: str = "thread",
         collate: Callable[[list], dict[str, Any]] | None = None,
+        sampler: str | Sequence[float] | Callable[..., np.ndarray] | None = None,
+        examples_per_epoch: int | None = None,
+        drop_last: bool = False,
     ) -> None:
         if collate is not None and not callable(collate):
             raise UserError(
@@ -210,7 +214,8 @@ class DataLoader(BaseDataLoader):
         self.whole_batches = collate is None and hasattr(dataset, "__getitems__")
         if prefetch is None:
             prefetch = 0 if self.whole_batches else 2
-        super().__init__(dataset, batch_size, shuffle, seed, validation_split, prefetch)
+        order = (sampler, examples_per_epoch, drop_last)
+        super().__init__(dataset, batch_size, shuffle, seed, validation_split, prefetch, *order)
         self.collate = collate or base.collate
         self.workers = self._whole_number("workers", workers, 0)
         if workers and self.whole_batches:

@@ -25,6 +25,7 @@ OPTIMIZERS = "alias,base,contrib,factorized,lookahead,linesearch,schedules,trans
 HOMES = {
     "model": ("model.model",),
     "data_loader": ("data_loader.dataloader",),
+    "sampler": ("data_loader.samplers",),
     "transform": ("data_loader.transforms",),
     "loss": ("training.loss", "optax:losses"),
     "metric": ("training.metrics",),
@@ -110,6 +111,9 @@ class Training(Section):
     # Several losses and optimizers, by name, in place of `loss` and `optimizer`.
     optimizer_groups: dict[str, OptimizerGroup] | None = None
     metrics: list[NamedOrName] = []
+    # A weight for each class, in training only: numbers, or "auto": examples / (classes * those of
+    # the class), so that every class counts as much.
+    class_weights: Literal["auto"] | list[float] | None = None
     epochs: Whole = Field(10, ge=1)
     clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per group
     accumulate: Whole = Field(1, ge=1)  # pieces a batch is processed in, to save memory
@@ -291,8 +295,19 @@ def _check_nested(value, kind, where):
         faults += check_name(value["name"], kind, HOMES[kind], f"{where}.name")
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            faults += _check_nested(inner, kind, f"{where}.{key}")
+            faults += _check_nested(*nested(key, inner, kind), f"{where}.{key}")
     return faults
+
+
+def nested(key: object, value: Any, kind: str) -> tuple[Any, str]:
+    """Returns an argument and its kind, that of what it is for; a sampler is one of its own.
+
+    A bare name of a sampler stands for {"name": ...}; the path of a file of weights for itself.
+    """
+    if key != "sampler":
+        return value, kind
+    is_name = isinstance(value, str) and not value.endswith(".npy")
+    return {"name": value} if is_name else value, "sampler"
 
 
 def is_named(value: object) -> bool:

@@ -26,6 +26,7 @@ FORM = {"type": "string", "pattern": r"^[\w.]+:\w[\w.]*$", "description": "packa
 GIVEN = {
     "model": (1, ("params", "key", "train")),
     "data_loader": (0, ()),
+    "sampler": (3, ()),
     "transform": (1, ("key",)),
     "loss": (2, ()),
     "metric": (2, ()),
@@ -130,8 +131,8 @@ def _call(functions, kind, given=(0, ())):
     cases = []
     for name, function in functions.items():
         args = arguments(function, given)
-        for one in args.get("properties", {}).values():
-            one |= _reference(kind, "value")
+        for argument, one in args.get("properties", {}).items():
+            one |= _of_argument(argument, kind)
         summary = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
         then = {"properties": {"name": {"description": summary}, "args": args}}
         cases.append({"if": {"properties": {"name": {"const": name}}}, "then": then})
@@ -158,6 +159,18 @@ def _named_as(kind, place):
 
 def _reference(kind, form):
     return {"$ref": f"#/$defs/{kind} {form}"}
+
+
+def _of_argument(name, kind):
+    """The schema of an argument's value: of a sampler also its name, or weights."""
+    if name != "sampler" or kind != "data_loader":
+        return _reference(kind, "value")
+    weights = [
+        {"type": "array", "items": {"type": "number"}},
+        {"type": "string", "pattern": "npy$"},
+    ]
+    named = [_reference("sampler", form) for form in ("name", "call")]
+    return {"anyOf": [*named, *weights, {"type": "null"}]}
 
 
 def _argument(parameter, text):

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from training.config import HOMES, is_named
+from training.config import HOMES, Named, is_named, nested
 from training.engine.user_code import wrap_user_function
 from utils import UserError, call, check_arguments, resolve, signature_of
 
@@ -36,8 +36,10 @@ def construct(value, kind, where):
     """Returns an argument from the config with every {"name": ...} in it replaced.
 
     With "args" the function is called and its result stands there, as for a learning rate's
-    schedule; without "args" the function itself does.
+    schedule; without "args" the function itself does. A sampler is called later, with its labels.
     """
+    if is_named(value) and kind == "sampler":
+        return bind(Named(**value), kind, where, 3)
     if is_named(value):
         function = resolve(value["name"], HOMES[kind], f"{where}.name")
         if "args" not in value:
@@ -45,7 +47,9 @@ def construct(value, kind, where):
         args = construct(value["args"], kind, f"{where}.args")
         return call(function, args, f"{where}.args")
     if isinstance(value, dict):
-        return {key: construct(one, kind, f"{where}.{key}") for key, one in value.items()}
+        return {
+            key: construct(*nested(key, one, kind), f"{where}.{key}") for key, one in value.items()
+        }
     if isinstance(value, list):
         return [construct(one, kind, f"{where}.{index}") for index, one in enumerate(value)]
     return value

@@ -14,6 +14,7 @@ from training.distributed.sharding import (
     with_gathered_params,
 )
 from training.engine.binding import bind, construct, parameters_of
+from training.engine.class_weights import class_weights
 from training.engine.compilation import compile_functions
 from training.engine.optimizer_groups import make_group
 from training.engine.scan import device_batches, even_steps, scan_steps, vmap_seeds
@@ -37,6 +38,7 @@ class Experiment(NamedTuple):
     steps_per_call: int  # batches update takes at once; if several, what it measures has that axis
     seeds: int  # networks trained at once; if several, all arrays of the state have that axis
     aggregates: dict  # {name: (sum, weight) -> result} of everything measured that is not a mean
+    class_weights: Any = None  # (classes,) weights of training; None: all classes count alike
 
 
 def build(config, source="config.json"):
@@ -76,7 +78,9 @@ def build(config, source="config.json"):
     }
     forward = make_forward(model, prepare, settings.compute_dtype)
     steps = even_steps(len(loaders["train"]), settings.steps_per_call)
-    init, update, evaluate = _functions(forward, groups, metrics, config, steps, mesh)
+    where = f"{source}: training.class_weights"
+    weights = class_weights(settings.class_weights, loaders["train"], where)
+    init, update, evaluate = _functions(forward, groups, metrics, config, steps, mesh, weights)
 
     return Experiment(
         loaders=loaders,
@@ -92,6 +96,7 @@ def build(config, source="config.json"):
         steps_per_call=steps,
         seeds=settings.seeds,
         aggregates={name: one.compute for name, one in metrics.items() if hasattr(one, "compute")},
+        class_weights=weights,
     )
 
 
@@ -139,6 +144,11 @@ def _loaders(config, mesh, source):
         if "seed" in parameters_of(loader) and "seed" not in args:
             args["seed"] = config.seed
         loaders[split] = call(loader, args, f"{where}.args")
+    if not getattr(loaders["test"], "reads_everything", True):
+        raise UserError(
+            f"{source}: data_loader.test.args: with sampler, examples_per_epoch or drop_last not "
+            "every example of the test set counts once; they are for data_loader.train"
+        )
     validation = loaders["train"].validation()
     held_out = {} if validation is None else {"validation": validation}
     loaders = {"train": loaders["train"], **held_out, "test": loaders["test"]}
@@ -146,7 +156,7 @@ def _loaders(config, mesh, source):
     return cache_on_device(loaders, config.data_loader.cache_on_device, mesh, where)
 
 
-def _functions(forward, groups, metrics, config, steps, mesh):
+def _functions(forward, groups, metrics, config, steps, mesh, class_weights):
     """Composes init, update and evaluate of plain functions, and compiles them, once."""
     settings, forward = config.training, with_gathered_params(forward, mesh)
 
@@ -154,7 +164,8 @@ def _functions(forward, groups, metrics, config, steps, mesh):
         return make_init(forward, groups, seed, settings.ema)
 
     def step_of(seed):
-        return make_step(forward, groups, metrics, seed, settings.accumulate, settings.ema)
+        around = (settings.accumulate, settings.ema, class_weights)
+        return make_step(forward, groups, metrics, seed, *around)
 
     init, update = init_of(config.seed), step_of(config.seed)
     evaluate = make_evaluate(forward, groups, metrics)

@@ -13,6 +13,7 @@ from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params, restore, restore_state
 from training.common.trees import pick, split
 from training.distributed.sharding import put_batch
+from training.engine.class_weights import check_class_weights
 from training.engine.out_of_memory import explain_out_of_memory
 from training.engine.scan import group_batches
 from training.engine.step import eval_params
@@ -40,6 +41,8 @@ def dry_run(experiment, batch):
         jax.eval_shape(experiment.update, state, call)
         _, outputs = jax.eval_shape(experiment.evaluate, eval_params(state), batch)
         _compare_with_classes(experiment, outputs, gather(batch["targets"]))
+        if hasattr(outputs, "shape"):
+            check_class_weights(experiment.class_weights, outputs.shape[-1], "outputs")
         return state
     except UserError:
         raise

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from data_loader.device_cache import gather
 from training.common.measure import loss_name, measure, prefixed
 from training.common.trees import cast, merge, split
+from training.engine.class_weights import weigh_classes
 from training.optimizers import gradients, update
 from utils import UserError
 
@@ -92,7 +93,7 @@ def make_init(forward, groups, seed=0, ema=None):
     return init
 
 
-def make_step(forward, groups, metrics, seed=0, accumulate=1, ema=None):
+def make_step(forward, groups, metrics, seed=0, accumulate=1, ema=None, class_weights=None):
     """Returns `step(state, batch) -> (state, measured)`: the update and what surrounds it.
 
     Args:
@@ -102,6 +103,7 @@ def make_step(forward, groups, metrics, seed=0, accumulate=1, ema=None):
         seed: with the state's step it gives each update its key.
         accumulate: pieces a batch is processed in, one after the other, to save memory.
         ema: decay of the weights' moving average per update; None: none is kept.
+        class_weights: (classes,) weights; None: all classes count as they are.
 
     Returns:
         The step. `measured` maps the name of each loss, metric, gradient norm and learning rate to
@@ -113,7 +115,10 @@ def make_step(forward, groups, metrics, seed=0, accumulate=1, ema=None):
 
     def step(state, batch):
         key = step_key(seed, state.step)
-        new, measured = update(state, gather(batch), key, gradients=grads_of, groups=groups)
+        batch = gather(batch)
+        if class_weights is not None:
+            batch = weigh_classes(batch, class_weights)
+        new, measured = update(state, batch, key, gradients=grads_of, groups=groups)
         if ema:
             new = new._replace(ema_params=moving_average(state, new.params, ema))
         return unless_finite_keep(state, new, measured, groups)
