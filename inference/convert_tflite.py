@@ -59,6 +59,11 @@ def parse_arguments(argv):
         help="whether the files take the data as stored (uint8 pixels) and preprocess them, or "
         "take preprocessed data",
     )  # fmt: skip
+    parser.add_argument(
+        "--range", nargs="+", default=[], metavar="NAME=LOWEST..HIGHEST",
+        help="what an input of the data may be ('length=0..40'): the files are tried with all of "
+        "it; default: `ranges` of the data set, else all that the dtype and the network allow",
+    )  # fmt: skip
     parser.add_argument("--static", type=int, metavar="N", help="fix the batch size to N")
     parser.add_argument("--quantize", nargs="+", choices=KINDS, default=[], metavar="KIND")
     parser.add_argument(
@@ -136,7 +141,7 @@ def make_export(options, target, source, limits, log):
     """Makes the folder of an export; returns it and the report."""
     from inference.export.atomic_directory import AtomicDirectory
     from inference.export.converter import import_tensorflow
-    from inference.export.inputs import parse_inputs
+    from inference.export.inputs import parse_inputs, parse_ranges
     from inference.export.trained import load, load_part
     from inference.export.worker import Worker
     from inference.verify.report import write_report
@@ -144,10 +149,11 @@ def make_export(options, target, source, limits, log):
     step, static = Steps(), options.static
     with AtomicDirectory(target) as directory, Worker(log, import_tensorflow) as worker:
         specs = parse_inputs(options.input) if options.input else []
+        ranges = parse_ranges(options.range)
         if options.part:
-            trained = load_part(source, options.part, specs, static)
+            trained = load_part(source, options.part, specs, static, ranges)
         else:
-            trained = load(source, options.preprocess, specs, static)
+            trained = load(source, options.preprocess, specs, static, ranges)
         step(trained.network.summary)
         from inference.export.files import check_files, keep_sources, make_files  # takes seconds
 

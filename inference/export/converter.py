@@ -66,6 +66,7 @@ def to_raw_onnx(tflite):
     _refuse(tflite, lambda kind: kind not in known)
     readable = tflite_graph.load(tflite)
     tflite_graph.unfold_clipping(readable)
+    tflite_graph.rename_plainly(readable)
     with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
         file.write(tflite_graph.dump(readable))
         file.flush()

@@ -44,6 +44,21 @@ def parse_inputs(words):
     return arrays
 
 
+def parse_ranges(words):
+    """Returns {name: (lowest, highest)} of --range: "length=0..40" "x=-1.5..1.5"."""
+    ranges = {}
+    for word in words:
+        name, _, ends = word.rpartition("=")
+        try:
+            low, high = (float(end) for end in ends.split(".."))
+        except ValueError:
+            low = high = float("nan")
+        if not low <= high or not name:
+            raise UserError(f"--range: {word!r}; expected NAME=LOWEST..HIGHEST, like length=0..40")
+        ranges[name] = low, high
+    return ranges
+
+
 def with_specs(inputs, specs):
     """Returns the Arrays of the run's data with the names and dtypes of --input, if any."""
     if not specs:

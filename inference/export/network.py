@@ -5,6 +5,7 @@ own operators, which the converters recognise (`model.modules.plain_operators`);
 stays with JAX, and keeps the forms that are fastest on each platform.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -73,6 +74,7 @@ def describe(function, inputs, output_names=None, metadata=None, batch=None):
                 "the batch as its first dimension"
             )
         outputs.append(Array(name, leaf.shape[1:], leaf.dtype))
+    outputs = _distinct(outputs, [one.name for one in inputs])
     shapes = {
         kind: {
             one.name: {"shape": [batch or "batch", *one.shape], "dtype": str(np.dtype(one.dtype))}
@@ -128,6 +130,38 @@ def _words(arrays):
     )
 
 
+def at_the_door(array):
+    """Returns an array of data as the files take it: integers in at most 32 bits, floats in 32.
+
+    Networks compute in 32 bits, and no runtime has all other types.
+    """
+    array = np.asarray(array)
+    if jax.numpy.issubdtype(array.dtype, np.floating):
+        return array.astype(np.float32)
+    narrow = {np.dtype(np.int64): np.int32, np.dtype(np.uint64): np.uint32}.get(array.dtype)
+    if narrow is None:
+        return array
+    limits = np.iinfo(narrow)
+    if array.size and not (limits.min <= array.min() and array.max() <= limits.max):
+        raise UserError(
+            f"the data have {array.dtype} from {array.min()} to {array.max()}, and the network and "
+            f"its files compute with {np.dtype(narrow)}; store smaller numbers"
+        )
+    return array.astype(narrow)
+
+
 def _output_name(path):
     name = jax.tree_util.keystr(path, simple=True, separator="_")
     return "output" if not name else f"output_{name}" if name.isdigit() else name
+
+
+def _distinct(outputs, inputs):
+    """The outputs under names of their own: a file has one value for each name."""
+    found = []
+    for one in outputs:
+        wanted = f"output_{one.name}" if one.name in inputs else one.name
+        taken = {*inputs, *(other.name for other in found)}
+        others = (f"{wanted}_{count}" for count in itertools.count(2))
+        name = next(name for name in itertools.chain([wanted], others) if name not in taken)
+        found.append(one._replace(name=name))
+    return found

@@ -8,7 +8,7 @@ import numpy as np
 
 from data_loader.device_cache import gather
 from inference.export.inputs import with_specs
-from inference.export.network import Array, Network, describe
+from inference.export.network import Array, Network, at_the_door, describe
 from inference.export.quantize import CALIBRATION_EXAMPLES
 from inference.verify.equivalence import Reference, make_reference
 from training.common.trees import pick, subtree
@@ -29,7 +29,7 @@ class Trained(NamedTuple):
     examples: list  # batches of training data as the files take them, {name: array}
 
 
-def load(source, preprocess="inside", specs=(), static=None):
+def load(source, preprocess="inside", specs=(), static=None, ranges=None):
     """Returns the Trained network of a run.
 
     Args:
@@ -37,12 +37,15 @@ def load(source, preprocess="inside", specs=(), static=None):
         preprocess: "inside" or "outside" the files.
         specs: Arrays from `parse_inputs`, to be checked against the run's data.
         static: a batch size to fix, or None for any.
+        ranges: {input of the data: (lowest, highest)} to try the files with; the data set's own
+            `ranges` are those of the inputs that are not named.
     """
     experiment, params = _restored(source)
     named = source.config.data_loader.preprocess
     outside = named is not None and preprocess == "outside"
-    stored = first_batch(experiment)["inputs"]
-    as_stored = jax.tree.structure(stored)
+    in_data = first_batch(experiment)["inputs"]
+    stored = jax.tree.map(at_the_door, in_data)
+    as_stored, raw = jax.tree.structure(stored), _arrays(stored)
 
     def network(*inputs):
         return experiment.forward(params, as_stored.unflatten(inputs), None, False)[0]
@@ -54,7 +57,7 @@ def load(source, preprocess="inside", specs=(), static=None):
         exported = _network(source, params, jax.tree.structure(prepared).unflatten)
         given = _arrays(prepared)
     else:
-        exported, given = network, _arrays(stored)
+        exported, given = network, raw
     inputs = with_specs(given, specs)
 
     @jax.jit
@@ -66,14 +69,26 @@ def load(source, preprocess="inside", specs=(), static=None):
         return tuple(np.asarray(one, array.dtype) for one, array in zip(given, inputs, strict=True))
 
     batches, labels, output_names = _test_set(experiment, network)
+    training = _training_examples(experiment)
     metadata = _metadata(experiment, params, source, named and preprocess)
+    metadata["stored_as"] = {
+        one.name: str(np.asarray(leaf).dtype)
+        for one, leaf in zip(raw, jax.tree.leaves(in_data), strict=True)
+        if np.asarray(leaf).dtype != one.dtype
+    }
     described = describe(exported, inputs, output_names, metadata, static)
     jitted = jax.jit(lambda *raw: tuple(jax.tree.leaves(network(*raw))))
-    reference = make_reference(jitted, feed, described, batches, labels)
-    return Trained(described, reference, _training_examples(experiment, feed, inputs))
+    declared = getattr(experiment.loaders["test"].dataset, "ranges", None) or {}
+    reference = make_reference(
+        jitted, feed, described, batches, labels, raw=raw, more=training,
+        ranges={**declared, **(ranges or {})}, static=static,
+    )  # fmt: skip
+    names = [one.name for one in inputs]
+    examples = [dict(zip(names, feed(*one), strict=True)) for one in training]
+    return _trained(described, reference, examples)
 
 
-def load_part(source, part, specs, static=None):
+def load_part(source, part, specs, static=None, ranges=None):
     """Returns the Trained network of a part of a run's parameters, such as a GAN's generator.
 
     The run has no test data for a part: its files are compared with JAX on random inputs alone.
@@ -83,6 +98,7 @@ def load_part(source, part, specs, static=None):
         part: path of the part ("generator").
         specs: Arrays, the inputs.
         static: a batch size to fix, or None for any.
+        ranges: {input: (lowest, highest)} to try the files with.
     """
     if not specs:
         raise UserError(
@@ -100,11 +116,21 @@ def load_part(source, part, specs, static=None):
     network = _network(source, params, named)
     described = describe(network, specs, None, _metadata(experiment, params, whole), static)
     jitted = jax.jit(described.function)
-    return Trained(described, make_reference(jitted, lambda *raw: raw, described, [], None), [])
+    reference = make_reference(
+        jitted, lambda *raw: raw, described, [], None, ranges=ranges, static=static
+    )
+    return _trained(described, reference, [])
+
+
+def _trained(network, reference, examples):
+    """The Trained; what the files are compared on goes into their metadata."""
+    metadata = network.metadata | {"equivalence": reference.summary}
+    return Trained(network._replace(metadata=metadata), reference, examples)
 
 
 def _restored(source):
     """The Experiment, in float32 as the files compute, and the params (those of the first seed)."""
+    jax.config.update("jax_enable_x64", False)  # a run with JAX_ENABLE_X64 is in float64
     training = source.config.training.model_copy(update={"compute_dtype": "float32"})
     config = source.config.model_copy(update={"training": training})
     experiment = build(config, source.config_file)
@@ -135,7 +161,7 @@ def _batches(loader):
     for batch in loader.batches(epoch=1):
         batch = gather(batch)
         inputs, targets = real_examples((batch["inputs"], batch["targets"]), batch["weight"])
-        yield tuple(jax.tree.leaves(inputs)), targets
+        yield tuple(map(at_the_door, jax.tree.leaves(inputs))), targets
 
 
 def _test_set(experiment, network):
@@ -149,13 +175,12 @@ def _test_set(experiment, network):
     return batches, None, None
 
 
-def _training_examples(experiment, feed, inputs):
-    """Batches of training data as the files take them, for quantisation."""
+def _training_examples(experiment):
+    """Batches of inputs of the training data, for the ranges of their numbers."""
     examples, seen = [], 0
     for raw, _ in _batches(experiment.loaders["train"]):
-        arrays = feed(*(one[: CALIBRATION_EXAMPLES - seen] for one in raw))
-        examples.append({one.name: array for one, array in zip(inputs, arrays, strict=True)})
-        seen += len(arrays[0])
+        examples.append(tuple(one[: CALIBRATION_EXAMPLES - seen] for one in raw))
+        seen += len(examples[-1][0])
         if seen >= CALIBRATION_EXAMPLES:
             break
     return examples

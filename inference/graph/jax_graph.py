@@ -9,11 +9,11 @@ layer.
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.extend.source_info_util import current_name_stack, summarize, user_context
 
+from inference.graph.jax_substitutes import SUBSTITUTES
 from inference.graph.tflite_graph import EXACT_GELU
 from utils import UserError
 
@@ -57,15 +57,6 @@ def exportable(function, *inputs):
         raise UserError("\n".join(faults))
     ends = _ends(closed.jaxpr)
     return lambda *inputs: tuple(_run(closed.jaxpr, closed.consts, inputs, ends))
-
-
-def erf(x):
-    """Computes the error function, to 3e-7 (Abramowitz and Stegun 1964, formula 7.1.26)."""
-    t = 1 / (1 + 0.3275911 * jnp.abs(x))
-    series = 0.0
-    for coefficient in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        series = (series + coefficient) * t
-    return jnp.sign(x) * (1 - series * jnp.exp(-x * x))
 
 
 def operations(jaxpr, layer="", line=""):
@@ -137,12 +128,10 @@ def _apply(equation, inputs):
     if name in INLINED:
         (function,) = inner.values()
         return _run(function.jaxpr, function.consts, inputs)
-    if name == "erf":
-        return [erf(inputs[0])]
-    if name == "erfc":
-        return [1 - erf(inputs[0])]
-    if name == "conv_general_dilated" and set(params["lhs_dilation"]) != {1}:
-        return [_transposed_convolution(*inputs, params)]
+    if name in SUBSTITUTES:
+        outputs = SUBSTITUTES[name](equation, *inputs)
+        if outputs is not None:
+            return outputs
     rewritten = {
         key: _rewritten(param)
         if isinstance(param, ClosedJaxpr)
@@ -196,31 +185,3 @@ def _inner(equation):
         elif isinstance(param, tuple) and param and isinstance(param[0], ClosedJaxpr):
             found[key] = param
     return found
-
-
-def _transposed_convolution(x, kernel, params):
-    """A convolution of x with zeros between its pixels: first inserts the zeros."""
-    numbers = params["dimension_numbers"]
-    widths = [(0, 0, 0)] * x.ndim
-    for axis, (low, high), dilation in zip(
-        numbers.lhs_spec[2:], params["padding"], params["lhs_dilation"], strict=True
-    ):
-        widths[axis] = (low, high, 0)
-        x = _dilated(x, axis, dilation)
-    return jax.lax.conv_general_dilated(
-        jax.lax.pad(x, jnp.zeros((), x.dtype), widths),
-        kernel,
-        **params | {"padding": "VALID", "lhs_dilation": (1,) * len(params["lhs_dilation"])},
-    )
-
-
-def _dilated(x, axis, step):
-    """Inserts zeros between the elements of an axis; ONNX cannot pad inside an array."""
-    if step == 1:
-        return x
-    widths = [(0, 0)] * (x.ndim + 1)
-    widths[axis + 1] = (0, step - 1)
-    size = x.shape[axis] * step
-    x = jnp.pad(jnp.expand_dims(x, axis + 1), widths)
-    x = x.reshape(*x.shape[:axis], size, *x.shape[axis + 2 :])
-    return jax.lax.slice_in_dim(x, 0, size - step + 1, axis=axis)

@@ -5,6 +5,7 @@ have channels last where ONNX has them first. So tf2onnx writes nine operators i
 two transpositions around every convolution. Each rule below names a pattern and its replacement.
 """
 
+import itertools
 import json
 import logging
 import sys
@@ -20,6 +21,7 @@ from onnxscript.rewriter.rules.common import matmul_add_to_gemm_rule, transpose_
 from inference.graph import METADATA
 from inference.graph.onnx_loops import simplify_loops
 from inference.graph.onnx_recurrent import recognise_recurrent
+from inference.graph.tflite_graph import plain_name
 
 OPSET = 20  # of the files; the first with Gelu
 BATCH = "batch"  # name of the dimension
@@ -47,9 +49,10 @@ def finish(raw, names, metadata=None):
     for rules in (FUSIONS, LAYOUT):
         RewritePass(rules)(model)
         _fold(model)
-    _name(model.graph.inputs, names[0])
-    _name(model.graph.outputs, names[1])
+    _sort(model.graph.inputs, "inputs")
+    _sort(model.graph.outputs, "outputs")
     OutputFixPass()(model)  # a loop may return one value twice, or its own input
+    _name(model, *names)
     model = ir.to_proto(model)
     if metadata:
         onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})
@@ -258,13 +261,27 @@ LAYOUT = [
 ]
 
 
-def _name(values, names):
-    """Orders and names a graph's inputs or outputs, and the varying dimension of their shapes."""
-    values.sort(key=lambda value: names.index(value.name.removesuffix(":0")))
-    for value, name in zip(values, names, strict=True):
+def _sort(values, kind):
+    """Orders a graph's inputs or outputs, which have the names of `rename_plainly`."""
+    order = {plain_name(kind, at): at for at in range(len(values))}
+    values.sort(key=lambda value: order[value.name.removesuffix(":0")])
+
+
+def _name(model, inputs, outputs):
+    """Names the inputs and outputs as asked, all else by short names of its own."""
+    ends = list(zip((*model.graph.inputs, *model.graph.outputs), (*inputs, *outputs), strict=True))
+    for value, name in ends:
         value.name = name
-        sizes = [size if isinstance(size, int) else BATCH for size in value.shape]
-        value.shape = ir.Shape(sizes)
+        value.shape = ir.Shape(size if isinstance(size, int) else BATCH for size in value.shape)
+    named, taken = {id(value) for value, _ in ends}, {*inputs, *outputs}
+    short = (name for name in map("v{}".format, itertools.count()) if name not in taken)
+    for graph in (model.graph, *model.graph.subgraphs()):
+        made = (value for node in graph for value in node.outputs)
+        for value in (*graph.inputs, *graph.initializers.values(), *made):
+            if id(value) not in named:
+                value.name = next(short)
+        for at, node in enumerate(graph):
+            node.name = f"{node.op_type}_{at}"
 
 
 def _fold(model):

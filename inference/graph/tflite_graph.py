@@ -253,6 +253,19 @@ def rename(model, inputs, outputs):
     graph.subgraph.outputs = [entry.tensorIndex for entry in signature.outputs]
 
 
+def rename_plainly(model):
+    """Names the inputs and outputs by their positions, which no other tensor is called."""
+    graph = graphs(model)[0]
+    for kind in ("inputs", "outputs"):
+        for at, index in enumerate(getattr(graph.subgraph, kind)):
+            graph.tensor(index).name = plain_name(kind, at).encode()
+
+
+def plain_name(kind, at):
+    """Returns the name that `rename_plainly` gives to an input or output."""
+    return f"network_{kind}_{at}"
+
+
 def restore_interface(model, original):
     """Restores the names and shapes of inputs and outputs from the original model."""
     (signature,), (first,) = model.signatureDefs, original.signatureDefs

@@ -1,38 +1,51 @@
 """The equivalence check of an export: each file, in its own runtime, against the JAX network.
 
-Every file is run on the whole test set and on random inputs at batch 1, 3 and 64, and compared with
-the jitted JAX network as training evaluates it. A file beyond a limit is rejected.
+Every file is run on the whole test set, and on the inputs of trials.py in batches of several sizes,
+one after the other in one session, and compared with the jitted JAX network as training evaluates
+it. A file beyond a limit is rejected.
 """
 
 import re
 import statistics
 import time
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from inference.verify.runtimes import load
+from inference.verify.differences import differences, magnitude, sensitivity
+from inference.verify.runtimes import load, signature_faults
+from inference.verify.trials import BATCHES, edge_inputs, find_spans, nearby, random_inputs
 from utils import UserError
 
-BATCHES = (1, 3, 64)  # of the random inputs
 TIMED = (1, 64)  # batches whose latency is measured
 TIMED_SECONDS = 0.3  # for each file and batch
 SHOWN = 10  # numbers of an output that the table shows
+TEST_SET = "test set"
+RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "stablehlo": "jax"}
 
-# "error": largest difference, as a share of the outputs' largest magnitude, test set and random.
+# "error": largest difference, as a share of the outputs' largest magnitude; of float32 files on all
+#     inputs, of others on the test set. Of integers, the share that differ.
 # "agreement": least share of test examples with the same likeliest class.
 # "accuracy_loss": largest allowed loss of test accuracy; 0.001 is 0.1 points.
 LIMITS = {
     "float32": {"error": 2e-5, "agreement": 1.0},
     "float16": {"error": 1e-2, "agreement": 0.9995},
-    "dynamic": {"accuracy_loss": 0.001},
-    "int8": {"accuracy_loss": 0.005},
+    "dynamic": {"error": 0.1, "agreement": 0.99, "accuracy_loss": 0.001},
+    "int8": {"error": 0.2, "agreement": 0.98, "accuracy_loss": 0.005},
 }
 LIMIT_NAMES = ("error", "agreement", "accuracy_loss")
-# Without classes, only the error is limited.
-ERRORS_WITHOUT_CLASSES = {"dynamic": 0.1, "int8": 0.2}
+
+
+class Trial(NamedTuple):
+    """Inputs besides the test set, and what the network returns for them."""
+
+    name: str
+    inputs: tuple  # raw
+    outputs: list
+    own: list  # how much each output changes when the inputs change in their last bits
 
 
 class Reference(NamedTuple):
@@ -44,12 +57,53 @@ class Reference(NamedTuple):
     outputs: list  # Array of each
     batches: list  # of the test set: (raw inputs, outputs of the function), real examples only
     labels: np.ndarray | None  # (examples,), if the network is a classifier of its test set
+    spans: list  # Span of each raw input
+    trials: list  # Trial, in the order they are run
+
+    @property
+    def summary(self):
+        """What is compared, as JSON values for the metadata of the files."""
+        return {
+            "ranges": {one.name: [one.low, one.high] for one in self.spans},
+            "batches": sorted({len(one.inputs[0]) for one in self.trials}),
+            "test_examples": sum(len(inputs[0]) for inputs, _ in self.batches),
+            "runtimes": _versions(),
+        }
 
 
-def make_reference(function, feed, network, batches, labels):
-    """Returns the Reference; runs the network over the test set: tuples of raw inputs, or none."""
+def make_reference(function, feed, network, batches, labels, *, raw=None, more=(), ranges=None,
+                   static=None):  # fmt: skip
+    """Returns the Reference; runs the network over the test set and over the trials.
+
+    Args:
+        function: jitted, `(*raw inputs) -> tuple of outputs`.
+        feed: `(*raw inputs) -> what the files take`.
+        network: Network.
+        batches: of the test set, tuples of raw inputs; or none.
+        labels: (examples,) of a classifier, or None.
+        raw: Array of each raw input; None: those of the network.
+        more: tuples of raw inputs, of the training data, for the extremes.
+        ranges: {name: (lowest, highest)} of raw inputs.
+        static: the batch size of the files, None for any.
+
+    Raises:
+        UserError: the ranges do not fit the inputs.
+    """
+    spans = find_spans(function, raw or network.inputs, [*batches, *more], ranges or {})
     computed = [(inputs, _host(function(*inputs))) for inputs in batches]
-    return Reference(function, feed, network.inputs, network.outputs, computed, labels)
+    sizes = (static,) if static else (*BATCHES, *(len(one[0]) + 1 for one in batches[:1]))
+    trials = {f"random, batch {size}": random_inputs(spans, size) for size in sizes}
+    for name, inputs in edge_inputs(spans).items():
+        trials[name] = _cut(inputs, static) if static else inputs
+    if not static:
+        trials["batch 1 again"] = random_inputs(spans, 1)
+    made = []
+    for name, inputs in trials.items():
+        outputs = _host(function(*inputs))
+        own = sensitivity(outputs, _host(function(*nearby(inputs))))
+        made.append(Trial(name, inputs, outputs, own))
+    arrays = network.inputs, network.outputs
+    return Reference(function, feed, *arrays, computed, labels, spans, made)
 
 
 def parse_limits(changes):
@@ -86,20 +140,6 @@ def check(path, precision, reference, limits):
         return {"file": path.name, "broken": [f"its runtime cannot run it: {reason}"]}
 
 
-def random_inputs(reference, batch, seed=0):
-    """Returns a batch of random raw inputs in the range of the test set."""
-    random, inputs = np.random.default_rng(seed), []
-    for sample in _samples(reference):
-        shape = (batch, *sample.shape[1:])
-        if np.issubdtype(sample.dtype, np.integer):
-            low, high = sample.min(), sample.max()
-            inputs.append(random.integers(low, high, shape, endpoint=True).astype(sample.dtype))
-        else:
-            mean, std = (sample.mean(), sample.std()) if reference.batches else (0, 1)
-            inputs.append((mean + std * random.normal(size=shape)).astype(sample.dtype))
-    return tuple(inputs)
-
-
 def _check(path, precision, reference, limits):
     loaded = load(path)
     operators, fixed = loaded.operators, _fixed_batch(loaded)
@@ -119,25 +159,37 @@ def _check(path, precision, reference, limits):
         "inputs": _describe(loaded.inputs),
         "outputs": _describe(loaded.outputs),
         "batch": fixed or "any",
+        "broken": _interface(path, loaded, reference) if operators else [],
     }
+    if result["broken"]:
+        return result
     result |= _on_test_set(run, reference, fixed)
-    result |= _on_random_inputs(run, reference, fixed)
-    result["latency"] = _latency(run, reference, fixed)
-    result["broken"] = _broken(result, precision, limits)
+    result["trials"] = _on_trials(run, reference, fixed, result["errors"])
+    errors = _limited_errors(result, precision)
+    result["error"] = max(one["error"] for one in errors.values())
+    result["broken"] = _broken(result, errors, limits[precision])
+    if not result["broken"]:
+        result["latency"] = _latency(run, reference, fixed)
     return result
 
 
-def _samples(reference):
-    """A batch of each raw input; zeros where there is no test set."""
-    if reference.batches:
-        return reference.batches[0][0]
-    return [np.zeros((1, *one.shape), one.dtype) for one in reference.inputs]
+def _interface(path, loaded, reference):
+    """A phrase for each kind of array, if names, order, shapes or dtypes are others."""
+    broken = signature_faults(path) if path.suffix == ".tflite" else []
+    for kind in ("inputs", "outputs"):
+        got = {name: (shape[1:], dtype) for name, (shape, dtype) in getattr(loaded, kind).items()}
+        wanted = {one.name: (one.shape, np.dtype(one.dtype)) for one in getattr(reference, kind)}
+        if list(got.items()) != list(wanted.items()):
+            words = ["; ".join(f"{name} {dtype} {shape}" for name, (shape, dtype) in one.items())
+                     for one in (got, wanted)]  # fmt: skip
+            broken.append(f"its {kind} are {words[0]}, those of the network {words[1]}")
+    return broken
 
 
 def _on_test_set(run, reference, fixed):
-    """Errors, agreement and accuracy over the whole test set."""
+    """Errors of each output, agreement and accuracy over the whole test set."""
     if not reference.batches:
-        return {"examples": 0}
+        return {"examples": 0, "errors": {}}
     computed, wanted = [], []
     for inputs, outputs in reference.batches:
         computed.append(_in_batches(run, reference.feed(*inputs), fixed))
@@ -146,7 +198,12 @@ def _on_test_set(run, reference, fixed):
         [np.concatenate(one) for one in zip(*outputs, strict=True)]
         for outputs in (computed, wanted)
     )
-    result = {"examples": len(wanted[0])} | _differences(computed, wanted)
+    names = [one.name for one in reference.outputs]
+    errors = {
+        name: differences(one, other) | {"magnitude": magnitude(other)}
+        for name, one, other in zip(names, computed, wanted, strict=True)
+    }
+    result = {"examples": len(wanted[0]), "errors": errors}
     if reference.labels is not None:
         guesses, right = (logits[0].argmax(-1) for logits in (computed, wanted))
         accuracy, before = ((one == reference.labels).mean() for one in (guesses, right))
@@ -156,17 +213,21 @@ def _on_test_set(run, reference, fixed):
             "accuracy_change": float(accuracy - before),
         }
     first = [one[0].reshape(-1)[:SHOWN].tolist() for one in computed]
-    result["first_output"] = dict(zip((one.name for one in reference.outputs), first, strict=True))
+    result["first_output"] = dict(zip(names, first, strict=True))
     return result
 
 
-def _on_random_inputs(run, reference, fixed):
-    """The largest differences on random inputs, for each batch size."""
-    found = {}
-    for batch in (fixed,) if fixed else BATCHES:
-        raw = random_inputs(reference, batch)
-        found[batch] = _differences(run(reference.feed(*raw)), _host(reference.function(*raw)))
-    return {"random": found}
+def _on_trials(run, reference, fixed, errors):
+    """{trial: {output: differences}}; all in one session, whatever the batch sizes."""
+    found, names = {}, [one.name for one in reference.outputs]
+    scales = {name: one["magnitude"] for name, one in errors.items()}
+    for trial in reference.trials:
+        computed = _in_batches(run, reference.feed(*trial.inputs), fixed)
+        found[trial.name] = {}
+        for name, one, other, own in zip(names, computed, trial.outputs, trial.own, strict=True):
+            scales.setdefault(name, magnitude(other))
+            found[trial.name][name] = differences(one, other, own, scales[name])
+    return found
 
 
 def _in_batches(run, inputs, fixed):
@@ -180,26 +241,11 @@ def _in_batches(run, inputs, fixed):
     return [np.concatenate(one)[:count] for one in zip(*pieces, strict=True)]
 
 
-def _differences(computed, wanted):
-    """The largest absolute error; and the largest as a share of its output's largest magnitude."""
-    absolute = scaled = 0.0
-    for one, other in zip(computed, wanted, strict=True):
-        if one.shape != other.shape:
-            return {"absolute_error": float("inf"), "error": float("inf")}
-        one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
-        if not np.isfinite(one).all() and np.isfinite(other).all():
-            return {"absolute_error": float("inf"), "error": float("inf")}
-        difference = float(np.abs(one - other).max(initial=0))
-        absolute = max(absolute, difference)
-        scaled = max(scaled, difference / max(float(np.abs(other).max(initial=0)), 1e-30))
-    return {"absolute_error": absolute, "error": scaled}
-
-
 def _latency(run, reference, fixed):
     """{batch: time of the file over that of the jitted network}: medians of alternating calls."""
     ratios = {}
     for batch in (fixed,) if fixed else TIMED:
-        raw = random_inputs(reference, batch)
+        raw = random_inputs(reference.spans, batch)
         times = ([], [])
         given = reference.feed(*raw)
         functions = (partial(run, given), lambda raw=raw: _host(reference.function(*raw)))
@@ -215,24 +261,31 @@ def _latency(run, reference, fixed):
     return ratios
 
 
-def _broken(result, precision, limits):
-    """A phrase for each limit that is exceeded."""
-    allowed, broken = dict(limits[precision]), []
-    has_classes = "same_class" in result
-    if not has_classes:
-        allowed = {"error": allowed.get("error") or ERRORS_WITHOUT_CLASSES[precision]}
-    errors = [result.get("error", 0.0)] if precision != "float32" else [
-        result.get("error", 0.0), *(one["error"] for one in result["random"].values())
-    ]  # fmt: skip
-    if "error" in allowed and max(errors) > allowed["error"]:
-        broken.append(f"error {max(errors):.2g} > {allowed['error']:g}")
-    if has_classes and "agreement" in allowed:
+def _limited_errors(result, precision):
+    """{(output, where): differences}, of the inputs that a precision is limited on."""
+    errors = {(name, TEST_SET): one for name, one in result["errors"].items()}
+    for trial, outputs in result["trials"].items():
+        if precision == "float32" or (not result["errors"] and trial.startswith("random")):
+            errors |= {(name, trial): one for name, one in outputs.items()}
+    return errors
+
+
+def _broken(result, errors, allowed):
+    """A phrase for each limit that is exceeded; of each output its largest error."""
+    broken, seen = [], set()
+    for (name, where), one in sorted(errors.items(), key=lambda pair: -pair[1]["error"]):
+        if one["error"] > allowed["error"] and name not in seen:
+            seen.add(name)
+            fault = f": {one['fault']}" if "fault" in one else ""
+            broken.append(
+                f"error {one['error']:.2g} > {allowed['error']:g} (output {name}, {where}){fault}"
+            )
+    if "same_class" in result:
         agreement = result["same_class"] / result["examples"]
         if agreement < allowed["agreement"]:
             broken.append(f"agreement {agreement:.5g} < {allowed['agreement']:g}")
-    if has_classes and "accuracy_loss" in allowed:
         loss = -result["accuracy_change"]
-        if loss > allowed["accuracy_loss"] + 1e-9:
+        if loss > allowed.get("accuracy_loss", 1) + 1e-9:
             broken.append(f"accuracy_loss {loss:.4g} > {allowed['accuracy_loss']:g}")
     return broken
 
@@ -243,6 +296,11 @@ def _fixed_batch(loaded):
     return next((int(size) for size in sizes if str(size).isdigit()), None)
 
 
+def _cut(inputs, size):
+    """A batch of another size, of the first examples in turn."""
+    return tuple(one[np.arange(size) % len(one)] for one in inputs)
+
+
 def _describe(arrays):
     return {
         name: {"shape": list(shape), "dtype": str(dtype)} for name, (shape, dtype) in arrays.items()
@@ -251,3 +309,14 @@ def _describe(arrays):
 
 def _host(outputs):
     return [np.asarray(one) for one in jax.device_get(outputs)]
+
+
+def _versions():
+    """{ending of the files: runtime and version}."""
+    found = {}
+    for ending, package in RUNTIMES.items():
+        try:
+            found[ending] = f"{package} {version(package)}"
+        except PackageNotFoundError:
+            continue
+    return found

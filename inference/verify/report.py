@@ -1,6 +1,7 @@
 """The results of an export's equivalence check: a table for the console, JSON, and an HTML page."""
 
 import json
+import math
 from pathlib import Path
 
 import jinja2
@@ -27,7 +28,8 @@ def console_table(report):
 
 def write_report(folder, report):
     """Writes report.json and report.html into an export's folder."""
-    (folder / "report.json").write_text(json.dumps(report, indent=4) + "\n", encoding="utf-8")
+    values = json.dumps(_finite(report), indent=4, allow_nan=False)
+    (folder / "report.json").write_text(values + "\n", encoding="utf-8")
     loader = jinja2.FileSystemLoader(HERE)
     template = jinja2.Environment(loader=loader, autoescape=True).get_template("report.html.jinja")
     html = template.render(
@@ -45,16 +47,17 @@ def _row(result):
     """Returns a result's cells under HEADINGS."""
     if "inputs" not in result:
         return (result["file"], "refused", *[""] * (len(HEADINGS) - 2))
-    errors = [result.get("error", 0.0), *(one["error"] for one in result["random"].values())]
     same = accuracy = "-"
     if "same_class" in result:
         same = f"{result['same_class']} / {result['examples']}"
         change = 100 * result["accuracy_change"]
         accuracy = f"{100 * result['accuracy']:.2f} % ({change:+.2f})"
     operators = str(sum(result["operators"].values())) if result["operators"] else "-"
-    times = ", ".join(f"{ratio:.2f} ({batch})" for batch, ratio in result["latency"].items())
+    latency = result.get("latency", {})
+    times = ", ".join(f"{ratio:.2f} ({batch})" for batch, ratio in latency.items()) or "-"
     size = f"{result['bytes']:,}"
-    return result["file"], f"{max(errors):.1e}", same, accuracy, size, operators, times
+    error = f"{result['error']:.1e}" if "error" in result else "-"
+    return result["file"], error, same, accuracy, size, operators, times
 
 
 def _limits(named):
@@ -66,6 +69,15 @@ def _nodes(arrays):
         f"{name} {one['dtype']} ({', '.join(map(str, one['shape']))})"
         for name, one in arrays.items()
     )
+
+
+def _finite(value):
+    """Values as JSON has them: a number that is not finite becomes a word, "inf" or "nan"."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _numbers(numbers):

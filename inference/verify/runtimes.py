@@ -106,6 +106,23 @@ def _load_tflite(path, threads):
     )
 
 
+def signature_faults(path):
+    """Returns a phrase for each name that a .tflite file's signature gives to another tensor."""
+    from inference.graph import tflite_graph
+
+    model = tflite_graph.load(path.read_bytes())
+    if not model.signatureDefs:
+        return ["it has no signature"]
+    (signature,), graph = model.signatureDefs, tflite_graph.graphs(model)[0]
+    pairs = [(signature.inputs, graph.subgraph.inputs), (signature.outputs, graph.subgraph.outputs)]
+    return [
+        f"its signature's {entry.name.decode()} is another tensor"
+        for entries, tensors in pairs
+        for entry, index in zip(entries, tensors, strict=True)
+        if entry.tensorIndex != index or graph.tensor(index).name != entry.name
+    ]
+
+
 def _load_onnx(path, threads):
     import onnxruntime
 

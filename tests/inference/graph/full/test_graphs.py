@@ -14,7 +14,8 @@ from jax import lax
 from inference.export.converter import import_tensorflow, to_raw_onnx, to_tflite
 from inference.export.network import Array, describe, lower
 from inference.export.worker import Worker
-from inference.graph.jax_graph import erf, exportable
+from inference.graph.jax_graph import exportable
+from inference.graph.jax_substitutes import erf
 from inference.graph.onnx_graph import finish
 from inference.verify.runtimes import load
 from model import modules
