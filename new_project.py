@@ -22,17 +22,23 @@ import utils
 from training.config import read_config
 
 PARTS = (
-    ".github", ".gitignore", ".pre-commit-config.yaml", "LICENSE", "data_loader",
-    "inference", "logger_config.json", "model", "pyproject.toml", "requirements.txt",
-    "requirements-cuda.txt", "requirements-tpu.txt",
-    "saved/README.md", "test.py", "train.py", "training", "utils.py",
+    ".dockerignore", ".github/workflows", ".gitignore", ".pre-commit-config.yaml", "Dockerfile",
+    "LICENSE", "data_loader", "inference", "logger_config.json", "model", "pyproject.toml",
+    "requirements.txt", "requirements-cuda.txt", "requirements-tpu.txt", "saved/README.md",
+    "test.py", "train.py", "training", "utils.py",
 )  # fmt: skip
 ON_REQUEST = ("benchmarks", "data", "docs", "examples")
 OPTIONAL = (
     "inference", "training/debug", "training/provenance", "training/report", "training/sweep",
 )  # fmt: skip
 STARTER = utils.ROOT / "examples" / "starter"
-TOOLS = ("pytest", "ruff", "pyrefly", "pre-commit")  # which a new project needs for its tests
+TOOLS = (
+    "pytest",
+    "ruff",
+    "pyrefly",
+    "pre-commit",
+    "codespell",
+)  # which a new project needs for its tests
 REPORT_PACKAGES = ("jinja2",)  # what only the optional folders of training/ import
 
 
@@ -140,6 +146,8 @@ def _fill_in(target, title):
     (target / "requirements-dev.txt").write_text(text + "\n", encoding="utf-8")
     settings = target / "pyproject.toml"
     tables = re.split(r"\n(?=\[)", settings.read_text(encoding="utf-8"))
+    name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    tables = [re.sub(r'^name = ".*"', f'name = "{name}"', one, flags=re.M) for one in tables]
     kept = [table for table in tables if "importlinter" not in table]  # those contracts are ours
     settings.write_text("\n".join(kept), encoding="utf-8")
 

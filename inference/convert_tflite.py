@@ -29,6 +29,7 @@ from training.config import Config
 # JAX takes a second to import and TensorFlow fifteen: hence imports in functions, and a process of
 # its own for TensorFlow, which starts while the network is built here.
 
+NO_TENSORFLOW = (3, 14)  # the first Python without a wheel of it, as in requirements.txt
 PACKAGES = {"tensorflow", "tf2onnx", "onnx", "onnxscript", "onnxruntime", "ai_edge_litert"}
 
 
@@ -122,6 +123,13 @@ def check_options(options):
         )
     wanted = PACKAGES | ({"ai_edge_quantizer"} if options.quantize else set())
     missing = sorted(name for name in wanted if importlib.util.find_spec(name) is None)
+    if "tensorflow" in missing and sys.version_info >= NO_TENSORFLOW:
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise utils.UserError(
+            f"an export needs TensorFlow, which has no wheel for Python {version}; run this "
+            "command with Python 3.11, 3.12 or 3.13. Training, test.py, predict.py and demo.py "
+            "need no TensorFlow"
+        )
     if missing:
         raise utils.UserError(
             f"not installed: {', '.join(missing)}; an export needs them: "

@@ -92,7 +92,13 @@ def test_the_tools_of_its_tests_are_pinned_as_here(project):
     there = (project / "requirements-dev.txt").read_text().splitlines()
     pins = [line for line in there if "==" in line]
     assert set(pins) <= set(here)
-    assert [pin.partition("==")[0] for pin in pins] == ["pytest", "ruff", "pyrefly", "pre-commit"]
+    assert [pin.partition("==")[0] for pin in pins] == [
+        "pytest",
+        "ruff",
+        "codespell",
+        "pyrefly",
+        "pre-commit",
+    ]
     assert (project / "requirements.txt").read_text() == (ROOT / "requirements.txt").read_text()
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.helpers.project import ROOT
 
@@ -34,3 +35,33 @@ def test_all_that_is_pinned_can_be_installed_together():
     files = [part for name in (*FILES, "requirements-dev.txt") for part in ("-r", name)]
     done = pip("install", "--dry-run", "--quiet", *files)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+LINUX = [
+    f"manylinux{tag}_x86_64" for tag in ("1", "2014", "_2_17", "_2_27", "_2_28")
+]  # what a machine of the last years can install
+
+
+@pytest.mark.parametrize("python", ["3.14"])  # the others: see the matrix of .github/workflows
+def test_every_supported_python_finds_wheels_of_all_that_is_pinned_for_it(python, tmp_path):
+    if pip("index", "versions", "jax", "--quiet").returncode:
+        pytest.skip("no package index is reached")
+    lines = [line for name in ("requirements.txt", "requirements-dev.txt") for line in pins(name)]
+    marked = tmp_path / "pins.txt"  # pip judges the markers by the Python that it runs on
+    marked.write_text("\n".join(kept for line in lines if (kept := pin_for(line, python))))
+    platforms = [part for tag in LINUX for part in ("--platform", tag)]
+    done = pip(
+        "install", "--dry-run", "--quiet", "--only-binary=:all:", "--implementation", "cp",
+        "--python-version", python, *platforms, "--target", tmp_path / "none", "-r", marked,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def pin_for(line, python):
+    """Returns a line of a requirements file without its marker, or None where that rules it out."""
+    if line.startswith("-r"):
+        return None
+    pin = Requirement(line)
+    if pin.marker and not pin.marker.evaluate({"python_version": python}):
+        return None
+    return f"{pin.name}{pin.specifier}"
