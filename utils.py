@@ -240,6 +240,26 @@ def optional_module(name: str, needed_by: str | None = None) -> Any:
     )
 
 
+def optional_library(name: str, requirement: str, needed_by: str) -> Any:
+    """Imports and returns a library that only some configs need.
+
+    Args:
+        name: what to import ("pandas").
+        requirement: what pip is to install, with versions.
+        needed_by: what cannot do without it, for the message.
+
+    Raises:
+        UserError: it is not installed, or cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"{needed_by}: needs {name}, which cannot be imported ({error}): "
+            f"pip install {requirement}"
+        ) from None
+
+
 # Run folders -----------------------------------------------------------------------------------
 
 

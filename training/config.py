@@ -22,9 +22,15 @@ from utils import UserError, check_name
 # Where a bare name is looked up: first in its home, then in the library that serves it, in those of
 # its modules that define such things.
 OPTIMIZERS = "alias,base,contrib,factorized,lookahead,linesearch,schedules,transform,transforms"
-HOMES = {
+HOMES = {  # homes that are not there are left out
     "model": ("model.model",),
-    "data_loader": ("data_loader.dataloader",),
+    "data_loader": (
+        "data_loader.dataloader",
+        "data_loader.tables",
+        "data_loader.arrays",
+        "data_loader.shards",
+        "data_loader.hugging_face",
+    ),
     "sampler": ("data_loader.samplers",),
     "transform": ("data_loader.transforms",),
     "loss": ("training.loss", "optax:losses"),

@@ -201,6 +201,7 @@ def _metadata(experiment, params, source, preprocess=None):
         if preprocess
         else None,
         "value_range": getattr(dataset, "value_range", None),
+        "fitted": getattr(dataset, "fitted", None),
         "parameters": count_parameters(params),
     }
 

@@ -16,6 +16,7 @@ from training.distributed.sharding import (
 from training.engine.binding import bind, construct, parameters_of
 from training.engine.class_weights import class_weights
 from training.engine.compilation import compile_functions
+from training.engine.fitted import with_fitted
 from training.engine.optimizer_groups import make_group
 from training.engine.scan import device_batches, even_steps, scan_steps, vmap_seeds
 from training.engine.step import make_evaluate, make_forward, make_init, make_step, step_key
@@ -138,7 +139,8 @@ def _loaders(config, mesh, source):
         named = getattr(config.data_loader, split)
         where = f"{source}: data_loader.{split}"
         loader = resolve(named.name, HOMES["data_loader"], f"{where}.name")
-        args = construct(named.args, "data_loader", f"{where}.args")
+        args = with_fitted(named.args, loaders, f"{where}.args")
+        args = construct(args, "data_loader", f"{where}.args")
         if not isinstance(args, dict):
             raise UserError(f"{where}.args: expected an object with argument names, got a list")
         if "seed" in parameters_of(loader) and "seed" not in args:

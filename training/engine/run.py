@@ -18,6 +18,7 @@ from training.distributed.sharding import check_devices
 from training.engine.build import build
 from training.engine.compilation import compile_predict, use_compilation_cache
 from training.engine.evaluation import evaluate, predict, write_report
+from training.engine.fitted import keep_fitted
 from training.engine.initialize import count_parameters, fresh_state, restored_state
 from training.engine.progress import Progress
 from training.engine.step import eval_params
@@ -111,6 +112,7 @@ def new_run(config, source):
         if folder:  # from here on, --resume can start it again
             write_config(config, folder / "config.json")
         experiment = _prepare(config, source, folder)
+        config = keep_fitted(config, experiment)
         run = Run(config, folder, experiment, fresh_state(experiment, config), Progress())
         _write_origin(run)
     return run
