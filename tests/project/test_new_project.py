@@ -30,7 +30,8 @@ def test_a_minimal_project_has_no_optional_folder_and_requires_what_it_imports(m
     assert not [name for name in new_project.OPTIONAL if (minimal / name).exists()]
     lines = (minimal / "requirements.txt").read_text().splitlines()
     pins = {line.partition("==")[0] for line in lines if "==" in line}
-    optional = {"orbax", "yaml", "pytest", "flax"}  # imported where it is asked for, or in tests
+    # Imported where it is asked for, or in tests.
+    optional = {"orbax", "yaml", "pytest", "flax", "pandas", "datasets"}
     outside = imported(minimal) - sys.stdlib_module_names - {*OWN, "tests"} - optional
     assert {PACKAGES.get(name, name) for name in outside} | {"jaxlib"} == pins
     readme = (minimal / "README.md").read_text()
