@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import utils
+from training.common.kept_code import add_options, use_code_of
 from training.config import read_config
 
 # The config is checked before JAX is imported, which takes a second: hence imports in functions.
@@ -34,6 +35,7 @@ def parse_arguments(argv):
     parser.add_argument("-c", "--config", metavar="FILE", help="in place of the run's own config")
     parser.add_argument("--latest", action="store_true", help="the run's latest, not its best")
     parser.add_argument("--predictions", action="store_true", help="write predictions.csv as well")
+    add_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     return parser.parse_intermixed_args(argv)
 
@@ -47,8 +49,8 @@ def test(options):
     path = utils.latest_run("saved") if options.weights == "latest" else Path(options.weights)
     checkpoint = find(path, prefer_best=not options.latest)
     folder = checkpoint.parent
-    utils.use_code_of(folder)
-    config = read_config(options.config or folder / "config.json", options.overrides)
+    use_code_of(folder, options.trust, options.own_code)
+    config = read_config(options.config or folder / "config.json", options.overrides, options.allow)
     arrays = network_params(read(checkpoint)[0])
     log = utils.set_up_logging()
     if options.predictions:

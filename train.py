@@ -9,12 +9,11 @@ python train.py --resume latest                       continue a run
 
 import argparse
 import logging
-import signal
 import sys
 
 import utils
 from training.checkpoint.naming import find_run
-from training.common.files import unlock
+from training.common import files, kept_code
 from training.config import as_overrides, read_config
 from training.distributed import processes
 
@@ -27,10 +26,10 @@ def main(argv=None):
     try:
         if options.check:
             check = utils.optional_module("training.debug.dry_run", needed_by="--check").check
-            return check(options.config, options.overrides)
+            return check(options.config, options.overrides, options.allow)
         processes.initialize(options)
-        chosen = {"resume": options.resume, "profile": options.profile}
-        run = fit(options.config, overrides=options.overrides, **chosen)
+        names = ("overrides", "resume", "profile", "trust", "own_code", "allow")
+        run = fit(options.config, **{name: getattr(options, name) for name in names})
         processes.shutdown()
         return 128 + run.stopped if run.stopped else 0
     except utils.UserError as error:
@@ -38,7 +37,7 @@ def main(argv=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the first update; from then on it saves first
-        return 128 + signal.SIGINT
+        return 130
     except Exception as error:
         if not processes.is_distributed():
             raise
@@ -53,12 +52,14 @@ def parse_arguments(argv):
     parser.add_argument("--resume", metavar="PATH", help="a checkpoint, a run folder, or 'latest'")
     parser.add_argument("--check", action="store_true", help="build and try everything, then stop")
     parser.add_argument("--profile", action="store_true", help="show where the time goes")
+    kept_code.add_options(parser)
     processes.add_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     return parser.parse_intermixed_args(argv)
 
 
-def fit(config="config.json", *, overrides=(), resume=None, profile=False, **values):
+def fit(config="config.json", *, overrides=(), resume=None, profile=False,
+        trust=False, own_code=False, allow=(), **values):  # fmt: skip
     """Trains the network of a config, or continues a run; returns the Run.
 
         run = fit("config.json", training__epochs=3)
@@ -69,12 +70,13 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False, **val
         overrides: "key.path=value" strings, as on the command line.
         resume: a checkpoint, a run folder, or "latest"; then the config is the run's own.
         profile: trace a few updates, and log where the time of each epoch goes.
+        trust, own_code, allow: whose code may run, see `--help`.
         values: overrides as keywords, with __ for the dots.
     """
     folder, checkpoint = find_run(resume) if resume else (None, None)
-    utils.use_code_of(folder)
+    kept_code.use_code_of(folder, trust, own_code)
     source = folder / "config.json" if folder else config
-    config = read_config(source, [*overrides, *as_overrides(values)])
+    config = read_config(source, [*overrides, *as_overrides(values)], allow)
     if profile:
         utils.optional_module("training.debug.profiling", needed_by="--profile")
     # The config is checked before JAX is imported, which takes a second.
@@ -113,7 +115,7 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False, **val
             run.finish(trackers)
         return run
     finally:
-        unlock()
+        files.unlock()
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ import contextlib
 import difflib
 import functools
 import importlib
-import importlib.abc
 import importlib.util
 import inspect
+import itertools
 import json
 import logging.config
 import os
-import secrets
 import shutil
 import sys
 import unicodedata
@@ -26,6 +25,7 @@ USERS_FILES = (  # in the folders of the template, beside model/model.py
     "training.loss", "training.metrics", "training.optimizers",
 )  # fmt: skip
 WRITING_DIRECTION = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+COMMANDS = ("new_project", "test", "train", "utils")  # modules that are not for a config to name
 CALLED_BY_ENGINE = {"training.optimizers": ("gradients", "update")}  # not for a config to name
 
 
@@ -77,7 +77,9 @@ def command(main: Callable[[Any], int | None]) -> Callable[..., int]:
 # Names -----------------------------------------------------------------------------------------
 
 
-def check_name(name: str, kind: str, homes: Sequence[str], where: str) -> list[str]:
+def check_name(
+    name: str, kind: str, homes: Sequence[str], where: str, imports: Iterable[str] = ()
+) -> list[str]:
     """Returns a list of what is wrong with a name, without importing what it names.
 
     Args:
@@ -85,18 +87,41 @@ def check_name(name: str, kind: str, homes: Sequence[str], where: str) -> list[s
         kind: what the name should be, for the message ("model").
         homes: modules a bare name is looked up in.
         where: where it is ("config.json: model.name").
+        imports: packages whose functions may be named, besides this project's and optax.
     """
     if ":" in name:
         module, _, function = name.partition(":")
         if not (module and function and all(part.isidentifier() for part in module.split("."))):
             return [f"{where}: {name!r} is not of the form 'package.module:function'"]
-        return []
+        return _check_module(module, name, where, {*homes, "optax", *imports})
     known = [one for home in homes for one in public_names(home)]
     if name in known:
         return []
     homes = [home.partition(":")[0] for home in homes]
     files = " or ".join(f"{home.replace('.', '/')}.py" if "." in home else home for home in homes)
     return [f"{where}: no {kind} {name!r} in {files}{nearest(name, known)}"]
+
+
+def _check_module(module, name, where, allowed):
+    """What is wrong with a module in a name: its functions are not for a config to call."""
+    parents = itertools.accumulate(module.split("."), "{}.{}".format)
+    package = module.partition(".")[0]
+    if _is_the_users(module) or allowed & set(parents) or _is_missing(package):
+        return []
+    if _is_in_project(package):
+        return [f"{where}: {name!r} is a part of the template, not a function to be named here"]
+    return [
+        f"{where}: {name!r} is not of this project. If this config may run functions of {package}, "
+        f'add "imports": ["{package}"] to it, or --allow {package}'
+    ]
+
+
+def _is_missing(package):
+    """Whether there is no such package; `resolve` says so."""
+    try:
+        return importlib.util.find_spec(package) is None
+    except ValueError:  # "__main__"
+        return False
 
 
 def public_names(home: str) -> list[str]:
@@ -111,7 +136,7 @@ def public_names(home: str) -> list[str]:
     """
     module, _, parts = home.partition(":")
     spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return []
     defined, taken = [], {}  # {name: the module that it is taken from}
     for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
@@ -135,13 +160,26 @@ def public_names(home: str) -> list[str]:
 
 
 def _is_the_users(module):
-    """Whether a module is a file of this project, and not the template's machinery."""
-    if module.partition(".")[0] in ("data_loader", "inference", "training", "utils") or (
+    """Whether a module is a file of this project, and not the template's machinery.
+
+    Runs and data are in the project's folder, but not of the project. A run's own code is if it
+    is used: see training/common/kept_code.py.
+    """
+    top = module.partition(".")[0]
+    if top in ("data_loader", "inference", "training", *COMMANDS) or (
         f"{module}.".startswith("model.modules.")
     ):
         return module in USERS_FILES
-    path = ROOT.joinpath(*module.split("."))
-    return bool(module) and (path.with_name(f"{path.name}.py").is_file() or path.is_dir())
+    return top not in ("data", "saved") and _is_in_project(module)
+
+
+def _is_in_project(module):
+    if any(module in getattr(finder, "kept", ()) for finder in sys.meta_path):
+        return True
+    parts = module.split(".")
+    path = ROOT.joinpath(*parts)
+    files = (path.with_name(f"{path.name}.py"), path / "__init__.py")
+    return all(map(str.isidentifier, parts)) and any(file.is_file() for file in files)
 
 
 def resolve(name: str, homes: Sequence[str], where: str = "config.json") -> Callable:
@@ -152,9 +190,11 @@ def resolve(name: str, homes: Sequence[str], where: str = "config.json") -> Call
         attribute, home = name, next((one for one in homes if name in public_names(one)), homes[0])
         home = home.partition(":")[0]
     try:
-        found = importlib.import_module(home)
+        found = module = importlib.import_module(home)
         for part in attribute.split("."):
             found = getattr(found, part)
+            if ":" in name:
+                _refuse_detour(found, part, module, f"{where}: {name!r}")
     except ModuleNotFoundError as error:
         raise UserError(f"{where}: {name!r}: no module {error.name!r}; is it installed?") from None
     except AttributeError:
@@ -163,6 +203,17 @@ def resolve(name: str, homes: Sequence[str], where: str = "config.json") -> Call
     if not callable(found):
         raise UserError(f"{where}: {name!r} is a {type(found).__name__}, expected a function")
     return found
+
+
+def _refuse_detour(found, part, module, where):
+    """Refuses what only leads through a module, such as "my_network:os.system"."""
+    origin = found.__name__ if inspect.ismodule(found) else getattr(found, "__module__", None)
+    top = str(origin or module.__name__).partition(".")[0]
+    foreign = top != module.__name__.partition(".")[0] and (
+        inspect.ismodule(found) or top in sys.stdlib_module_names
+    )
+    if part.startswith("__") or (foreign and part not in public_names(module.__name__)):
+        raise UserError(f"{where}: leads to {top}; name what {module.__name__} defines itself")
 
 
 def signature_of(function: Callable) -> inspect.Signature | None:
@@ -287,121 +338,6 @@ def latest_run(save_dir: str | Path) -> Path:
     if not runs:
         raise UserError(f"{save_dir}: no run is there yet; name one by its path")
     return max(runs, key=_last_written)
-
-
-def keep_code(run: Path, module_name: str) -> None:
-    """Copies the network's code into the run folder, so that later edits do not change the run.
-
-    Args:
-        run: the run folder; it gets `model/`, and where the network is defined elsewhere in this
-            project its file, with the project's files that this one imports.
-        module_name: the module in which the network is defined.
-    """
-    file = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
-    for path in _imported_files(file) if _is_the_projects(file) else ():
-        (run / path.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, run / path.relative_to(ROOT))
-    unfinished = run / f"model.{secrets.token_hex(4)}.tmp"  # a half copy must never be used
-    shutil.copytree(ROOT / "model", unfinished, ignore=shutil.ignore_patterns("__pycache__"))
-    unfinished.rename(run / "model")
-
-
-class _KeptCode(importlib.abc.MetaPathFinder):
-    """Finds those modules in a run folder of which it has a copy; all others are the project's."""
-
-    def __init__(self, run):
-        self.run = Path(run).resolve()
-
-    def find_spec(self, name, path=None, target=None):
-        """Returns the spec of a module that was kept with the run, else None."""
-        file = _module_file(self.run, name)
-        if file is None:
-            return None
-        folders = None
-        if file.name == "__init__.py":  # what was not kept of a package is in the project
-            folders = [str(file.parent), str(ROOT.joinpath(*name.split(".")))]
-        return importlib.util.spec_from_file_location(
-            name, file, submodule_search_locations=folders
-        )
-
-
-def use_code_of(run: str | Path | None) -> None:
-    """Lets `import model` find the run's own copy; to be called before anything imports it."""
-    if run and (Path(run) / "model").is_dir():
-        sys.meta_path.insert(0, _KeptCode(run))
-        sys.path.append(str(Path(run).resolve()))  # for folders that the project has no more
-        importlib.invalidate_caches()
-
-
-@contextlib.contextmanager
-def code_of(run: str | Path) -> Generator[None, None, None]:
-    """Inside the block, imports find the run's own copy of its network."""
-    path, finders, before = list(sys.path), list(sys.meta_path), _take_modules(Path(run))
-    use_code_of(run)
-    try:
-        yield
-    finally:
-        sys.path[:], sys.meta_path[:] = path, finders
-        _take_modules(Path(run))
-        sys.modules.update(before)
-        importlib.invalidate_caches()
-
-
-def _take_modules(run):
-    """Forgets the imported modules of which a run has a copy, and returns them by name."""
-    copied = [name for name in sys.modules if _module_file(run, name)]
-    return {name: sys.modules.pop(name) for name in copied}
-
-
-def _module_file(run, name):
-    """The file of a module's copy in a run folder, or None."""
-    path = run.joinpath(*name.split("."))
-    files = (path.with_name(f"{path.name}.py"), path / "__init__.py")
-    return next((file for file in files if file.is_file()), None)
-
-
-def _imported_files(file):
-    """A file of this project, those of the project that it imports, and their packages' __init__.
-
-    What belongs to the template's machinery is left out: it is used as it is now.
-    """
-    found, waiting = set(), [file]
-    while waiting:
-        file = waiting.pop()
-        if file in found or not _is_the_projects(file):
-            continue
-        found.add(file)
-        packages = [folder / "__init__.py" for folder in file.parents if folder != ROOT]
-        imported = [ROOT / path for path in _imports(file)]
-        waiting += [path for path in (*packages, *imported) if path.is_file()]
-    return found
-
-
-def _is_the_projects(file):
-    """Whether a file is code of this project that is neither machinery nor kept anyway (model/)."""
-    if not file.is_relative_to(ROOT) or "site-packages" in file.parts:
-        return False
-    return file.relative_to(ROOT).parts[0] not in ("model", "training", "data_loader", "utils.py")
-
-
-def _imports(file):
-    """The paths, from the project's top, of what a file may import: modules and packages."""
-    package = file.relative_to(ROOT).parent.parts
-    try:
-        nodes = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-    except (SyntaxError, UnicodeDecodeError):  # nothing that was imported looks like this
-        return
-    for node in nodes:
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            start = package[: len(package) - node.level + 1] if node.level else ()
-            base = [*start, *(node.module.split(".") if node.module else ())]
-            names = [base, *([*base, alias.name] for alias in node.names)]
-        for parts in filter(None, names):
-            path = Path(*parts)
-            yield from (path.with_suffix(".py"), path / "__init__.py")
 
 
 def _last_written(run):

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `python FILE` lo
 import utils
 from inference.export.quantize import KINDS
 from inference.serving.exports import HOME, is_export
+from training.common.kept_code import add_options
 from training.config import Config
 
 # JAX takes a second to import and TensorFlow fifteen: hence imports in functions, and a process of
@@ -77,6 +78,7 @@ def parse_arguments(argv):
     )  # fmt: skip
     parser.add_argument("--into", metavar="FOLDER", help="its parent, in place of inference/")
     parser.add_argument("--overwrite", action="store_true", help="replace an export of that name")
+    add_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     words = sys.argv[1:] if argv is None else argv
     section = re.compile(rf"({'|'.join(Config.model_fields)})[.=]")
@@ -94,7 +96,8 @@ def export(options):
     from inference.verify.report import console_table
 
     limits = parse_limits(options.limit)
-    source = find_source(options.weights, options.config, options.overrides)
+    code = {"trust": options.trust, "own_code": options.own_code, "allow": options.allow}
+    source = find_source(options.weights, options.config, options.overrides, **code)
     log = target.with_name(f"{target.name}.log")
     log.unlink(missing_ok=True)
     try:

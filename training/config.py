@@ -185,6 +185,7 @@ class Config(Section):
 
     title: str = Field(pattern=NAME)  # names the folder of the runs
     seed: Whole = Field(0, ge=0, lt=2**32)
+    imports: list[str] = []  # packages it may name functions of, besides this project's and optax
     model: NamedOrName
     data_loader: DataLoaders
     training: Training
@@ -215,12 +216,15 @@ class Config(Section):
                 yield f"training{where}.{kind}", kind, getattr(group, kind)
 
 
-def read_config(path: str | Path | dict, overrides: Iterable[str] = ()) -> Config:
+def read_config(
+    path: str | Path | dict, overrides: Iterable[str] = (), allow: Iterable[str] = ()
+) -> Config:
     """Returns the checked config of a file.
 
     Args:
         path: the JSON file, or its content as a dict.
         overrides: "key.path=value" strings laid over it; a value is JSON, else a plain string.
+        allow: packages added to its `imports`.
 
     Raises:
         UserError: with one line for each thing that is wrong.
@@ -235,6 +239,8 @@ def read_config(path: str | Path | dict, overrides: Iterable[str] = ()) -> Confi
     for override in overrides:
         override_key(values, _with_current_key(override), Config)
     rename_old_keys(values)  # those in the values of overrides
+    if allow and isinstance(values.setdefault("imports", []), list):
+        values["imports"] += [one for one in allow if one not in values["imports"]]
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -288,32 +294,22 @@ def _with_current_key(override):
 def _check_names(config, path):
     faults = []
     for where, kind, named in config.named():
-        faults += check_name(named.name, kind, HOMES[kind], f"{path}: {where}.name")
-        faults += _check_nested(named.args, kind, f"{path}: {where}.args")
+        place = f"{path}: {where}"
+        faults += check_name(named.name, kind, HOMES[kind], f"{place}.name", config.imports)
+        faults += _check_nested(named.args, kind, f"{place}.args", config.imports)
     if faults:
         raise UserError("\n".join(faults))
 
 
-def _check_nested(value, kind, where):
+def _check_nested(value, kind, where, imports):
     """Faults of the names inside arguments, such as a learning rate's schedule."""
     faults = []
     if is_named(value):
-        faults += check_name(value["name"], kind, HOMES[kind], f"{where}.name")
+        faults += check_name(value["name"], kind, HOMES[kind], f"{where}.name", imports)
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            faults += _check_nested(*nested(key, inner, kind), f"{where}.{key}")
+            faults += _check_nested(*nested(key, inner, kind), f"{where}.{key}", imports)
     return faults
-
-
-def nested(key: object, value: Any, kind: str) -> tuple[Any, str]:
-    """Returns an argument and its kind, that of what it is for; a sampler is one of its own.
-
-    A bare name of a sampler stands for {"name": ...}; the path of a file of weights for itself.
-    """
-    if key != "sampler":
-        return value, kind
-    is_name = isinstance(value, str) and not value.endswith(".npy")
-    return {"name": value} if is_name else value, "sampler"
 
 
 def is_named(value: object) -> bool:

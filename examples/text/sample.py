@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `python FILE` looks beside FILE only
 
 import utils
+from training.common.kept_code import use_code_of
 from training.config import read_config
 
 # Imports in functions: the path to the run's own code must be set before they import `model`.
@@ -41,6 +42,7 @@ def parse_arguments(argv):
         help="0: always the most likely character; 1: the network's own probabilities",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trust", action="store_true", help="run the code of a run made elsewhere")
     return parser.parse_args(argv)
 
 
@@ -48,7 +50,7 @@ def write(options):
     """Yields the prompt, then the characters that a run's network adds to it, one by one.
 
     Args:
-        options: weights, prompt, characters, temperature and seed, see `parse_arguments`.
+        options: weights, prompt, characters, temperature, seed and trust, see `parse_arguments`.
 
     Raises:
         UserError: there is no such run, its network writes no text, or an option is wrong.
@@ -66,7 +68,7 @@ def write(options):
     weights = options.weights
     checkpoint = find(utils.latest_run("saved") if weights == "latest" else Path(weights), True)
     folder = checkpoint.parent
-    utils.use_code_of(folder)
+    use_code_of(folder, options.trust)
     config = read_config(folder / "config.json")
     arrays = network_params(read(checkpoint)[0])
     import jax

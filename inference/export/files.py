@@ -1,6 +1,5 @@
 """The files of an export: made, checked, and the sources they come from beside them."""
 
-import shutil
 from functools import partial
 
 from inference.export import converter
@@ -8,6 +7,7 @@ from inference.export.network import lower, stablehlo
 from inference.export.quantize import quantize
 from inference.graph.onnx_graph import finish
 from inference.verify.equivalence import check
+from training.common.kept_code import kept_files
 from training.config import write_config
 from utils import UserError
 
@@ -70,12 +70,11 @@ def check_files(path, reference, limits, step):
 
 
 def keep_sources(run, config, folder):
-    """Copies the config and the code of the network from a run folder into an export."""
+    """Copies the config and the kept code of a run into an export."""
     write_config(config, folder / "config.json")
-    for file in sorted(run.rglob("*.py")):
-        copy = folder / file.relative_to(run)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
+    for path, source in kept_files(run).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(source)
 
 
 def with_suffix(path, suffix):

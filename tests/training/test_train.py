@@ -36,7 +36,8 @@ def test_a_run_leaves_what_is_promised(run, config, capsys):
     assert folder.parent.name == "MNIST_Sample"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?", folder.name)
     assert {path.name for path in folder.iterdir()} - {"uncommitted.diff"} == {
-        "config.json", "model", "train.log", "metrics.jsonl", "timing.jsonl", "environment.json",
+        "code.json", "config.json", "model", "train.log", "metrics.jsonl", "timing.jsonl",
+        "environment.json",
         "checkpoint-epoch_2.params", "checkpoint-epoch_3.params", "checkpoint-best.params",
         "report.html",
     }  # fmt: skip

@@ -46,10 +46,10 @@ def chunks(buffer, size=2**20):
         yield view[start : start + size]
 
 
-def atomic_write(path, buffers, pause=lambda: None):
+def atomic_write(path, buffers, pause=lambda: None, private=False):
     """Writes buffers of bytes to a file atomically, by a temporary name until they are on disk.
 
-    Calls `pause` after every chunk.
+    Calls `pause` after every chunk. A private file is readable by its owner alone.
 
     Raises:
         UserError: the file cannot be written; an existing one is unchanged.
@@ -58,7 +58,7 @@ def atomic_write(path, buffers, pause=lambda: None):
     temporary = temporary_name(path)
     try:
         with disk_errors(path):
-            with open(temporary, "xb") as file:
+            with open(temporary, "xb", opener=_open_private if private else None) as file:
                 for buffer in buffers:
                     for chunk in chunks(buffer):
                         file.write(chunk)
@@ -71,9 +71,13 @@ def atomic_write(path, buffers, pause=lambda: None):
             temporary.unlink()
 
 
-def atomic_write_text(path, text):
+def atomic_write_text(path, text, private=False):
     """Writes a text in UTF-8, as `atomic_write` does."""
-    atomic_write(path, [text.encode()])
+    atomic_write(path, [text.encode()], private=private)
+
+
+def _open_private(path, flags):
+    return os.open(path, flags, 0o600)
 
 
 def is_orbax_folder(path):

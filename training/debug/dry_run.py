@@ -16,9 +16,9 @@ from training.tracking.metric_logger import MetricAccumulator
 MIB = 2**20  # bytes
 
 
-def check(source, overrides=()):
+def check(source, overrides=(), allow=()):
     """Prints the network's layers and one batch's results; returns the exit code."""
-    config = read_config(source, overrides)
+    config = read_config(source, overrides, allow)
     with explain_out_of_memory(config):
         return _check(config, source)
 

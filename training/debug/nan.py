@@ -17,6 +17,7 @@ from data_loader.device_cache import gather
 from training.checkpoint.reading import read
 from training.checkpoint.restore import current_name, restore
 from training.checkpoint.single_file import write
+from training.common.kept_code import add_options, use_code_of
 from training.common.measure import measure
 from training.common.trees import merge, pick, split
 from training.config import read_config
@@ -97,13 +98,13 @@ def diagnose(experiment, state, batch, show=None):
     return "computed un-jitted the step is finite: its values are at the limits of the dtype"
 
 
-def replay(path):
+def replay(path, trust=False, own_code=False, allow=()):
     """Repeats a saved step un-jitted and prints the range of each layer's output."""
     folder = Path(path).parent
-    utils.use_code_of(folder)
+    use_code_of(folder, trust, own_code)
     arrays, meta = read(path)
-    seed = read_config(folder / "config.json").seed + meta["copy"]
-    config = read_config(folder / "config.json", [f"seed={seed}", "training.seeds=1"])
+    seed = read_config(folder / "config.json", (), allow).seed + meta["copy"]
+    config = read_config(folder / "config.json", [f"seed={seed}", "training.seeds=1"], allow)
     experiment = build(config, folder / "config.json")
     batch = first_batch(experiment)
     template = {"state": jax.eval_shape(experiment.init, batch), "batch": batch}
@@ -125,7 +126,9 @@ def main(argv=None):
     description = "Replays a step that was not finite, layer by layer."
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("path", help="not-finite-step_<n>.params of a run folder")
-    replay(parser.parse_args(argv).path)
+    add_options(parser)
+    options = parser.parse_args(argv)
+    replay(options.path, options.trust, options.own_code, options.allow)
 
 
 def _run_layers(experiment, state, batch, show):

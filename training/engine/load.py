@@ -7,6 +7,7 @@ import utils
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params, restore
+from training.common.kept_code import code_of
 from training.config import read_config
 from training.engine.binding import bind
 from training.engine.build import prepare_inputs
@@ -14,7 +15,7 @@ from training.engine.compilation import compile_predict
 from training.engine.step import make_forward
 
 
-def load(path):
+def load(path, trust=False, own_code=False):
     """Returns `predict(inputs) -> outputs` of a trained network.
 
         predict = load("saved/MNIST_Sample/<run>")
@@ -25,13 +26,15 @@ def load(path):
     Args:
         path: a checkpoint, or a run folder, which stands for its best checkpoint (its latest where
             no best was saved).
+        trust: run the code of a run that was made elsewhere.
+        own_code: use this project's `model/`, not the run's.
 
     Returns:
         A function of inputs as the run's data set has them, (batch, ...) or a dict of such; it
         returns NumPy arrays. Of several seeds it is the first.
 
     Raises:
-        UserError: there is no such checkpoint, or it does not fit its code.
+        UserError: there is no such checkpoint, it does not fit its code, or that is not trusted.
     """
     try:
         checkpoint = find(path, prefer_best=True)
@@ -39,7 +42,7 @@ def load(path):
         checkpoint = find(path)
     source = checkpoint.parent / "config.json"
     arrays = network_params(read(checkpoint)[0])
-    with utils.code_of(checkpoint.parent):
+    with code_of(checkpoint.parent, trust, own_code):
         config = read_config(source)
         model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
     if config.training.seeds > 1:

@@ -10,6 +10,7 @@ import utils
 from training.checkpoint.naming import file_name, set_aside_after
 from training.checkpoint.reading import read
 from training.common.files import disk_errors, lock
+from training.common.kept_code import keep_code, renew, sign
 from training.common.trees import pick
 from training.config import HOMES, write_config
 from training.distributed import processes
@@ -111,6 +112,7 @@ def new_run(config, source):
     with made as folder:
         if folder:  # from here on, --resume can start it again
             write_config(config, folder / "config.json")
+            sign(folder, {}, config.imports)
         experiment = _prepare(config, source, folder)
         config = keep_fitted(config, experiment)
         run = Run(config, folder, experiment, fresh_state(experiment, config), Progress())
@@ -170,6 +172,8 @@ def _write_origin(run):
         write_config(run.config, run.folder / "config.json")
         if not (run.folder / "model").exists():
             network = utils.resolve(run.config.model.name, HOMES["model"])
-            utils.keep_code(run.folder, network.__module__)
+            keep_code(run.folder, network.__module__, run.config.imports)
+        else:
+            renew(run.folder, run.config.imports)
         if record := utils.optional_module("training.provenance.record"):
             record.record_provenance(run.config, run.folder, run.experiment, run.parameters)

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 import zlib
@@ -19,6 +20,7 @@ import numpy as np
 
 import utils
 from training.common.files import atomic_write_text
+from training.common.kept_code import ignored_by_git, is_secret
 from training.common.records import changes, parse_record
 from training.config import rename_old_keys
 
@@ -27,6 +29,12 @@ PACKAGES = ("data_loader", "training")  # all their files count, whether importe
 LARGEST_DIFF = 2**20  # characters
 LISTED = 20  # changes in the log
 TIMEOUT = 10  # seconds for git
+SECRETS = re.compile(  # in the text of a file: keys and tokens as their issuers write them
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|\b(AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_\w{30}|\bhf_\w{30}"
+    r"|\bgithub_pat_\w{20}|\bglpat-[\w-]{20}|\bxox[abposr]-[\w-]{10}|\bsk-[\w-]{20}|\bAIza[\w-]{35}"
+    r"|\b(api_?key|secret|password|passwd|token)\w*[\"']?\s*[:=]\s*[\"'][^\"'\s]{16}",
+    re.IGNORECASE,
+)
 LOG = logging.getLogger("main")
 
 
@@ -35,7 +43,7 @@ def record_provenance(config, folder, experiment, parameters):
 
     `parameters` is the number of the network's parameters.
     """
-    diff = _git("diff HEAD", utils.ROOT)[:LARGEST_DIFF]  # "" where git fails
+    diff = uncommitted()
     now = environment() | {"parameters": parameters} | fingerprint(config, folder, experiment)
     now["uncommitted"] = _checksum(diff.encode())
     before = read_record(folder)
@@ -49,7 +57,29 @@ def record_provenance(config, folder, experiment, parameters):
         _keep_earlier(folder)
     atomic_write_text(folder / RECORD, json.dumps(now, indent=4) + "\n")
     if diff:
-        atomic_write_text(folder / DIFF, diff)
+        atomic_write_text(folder / DIFF, diff, private=True)
+
+
+def uncommitted(project: Path = utils.ROOT) -> str:
+    """Returns the difference from the last commit, "" where there is none or git fails.
+
+    Files that git ignores or that may hold a secret are left out, and named in its first lines.
+    """
+    options = (
+        "--no-color --no-ext-diff --no-textconv --no-renames --relative --submodule=short HEAD"
+    )
+    names = _git(f"diff --name-only -z {options}", project).split("\0")[:-1]
+    pieces = re.split("^(?=diff --git )", _git(f"diff {options}", project), flags=re.MULTILINE)[1:]
+    if len(names) != len(pieces):  # in the middle of a merge
+        pieces = [f"# {name}\n" for name in names]
+    ignored = ignored_by_git(set(names), project)
+    left_out, shown = [], []
+    for name, piece in zip(names, pieces, strict=True):
+        secret = name in ignored or is_secret(name) or SECRETS.search(piece)
+        (left_out if secret else shown).append(name if secret else piece)
+    reason = "git ignores it, or it may hold a secret"
+    notes = [f"# left out: {name!r} ({reason})\n" for name in left_out]
+    return "".join([*notes, *shown])[:LARGEST_DIFF]
 
 
 def fingerprint(config, folder, experiment):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from training.common.files import disk_errors
 from training.common.json_text import parse_value
+from training.common.kept_code import sign
 from training.common.records import flatten
 from training.config import Config, read_config, write_config
 from training.tracking.trackers import with_wandb_id
@@ -109,6 +110,7 @@ def create_folders(runs):
         with disk_errors(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
         write_config(with_wandb_id(run.config), run.folder / "config.json")
+        sign(run.folder, {}, run.config.imports)
 
 
 def short_names(keys):

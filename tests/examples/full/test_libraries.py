@@ -220,6 +220,9 @@ def test_a_network_of_an_installed_package_is_named_by_package_and_function(
     assert train.main(["-c", path]) == 1
     assert "no module 'our_networks'; is it installed?" in capsys.readouterr().err
     monkeypatch.syspath_prepend(packages)
+    assert train.main(["-c", path]) == 1
+    assert 'add "imports": ["our_networks"] to it, or --allow' in capsys.readouterr().err
+    path = write_config(values | {"imports": ["our_networks"]})
     assert train.main(["-c", path]) == 0
     (run,) = (tmp_path / "saved").glob("*/*")
     assert test_script.main(["-w", str(run)]) == 0

@@ -74,7 +74,7 @@ def test_an_export_imports_the_runs_own_copy_of_the_network(script, small_run, t
     shutil.copytree(small_run, run)
     with open(run / "model" / "modules" / "__init__.py", "a") as file:
         file.write("\nfrom utils import UserError\nraise UserError('this is the copy')\n")
-    command = [ROOT / "inference" / "convert_tflite.py", "--name", "net", "-w", run]
+    command = [ROOT / "inference" / "convert_tflite.py", "--name", "net", "-w", run, "--trust"]
     done = script(*command, "--into", tmp_path / "into")
     assert (done.returncode, done.stderr) == (1, "error: this is the copy\n")
 

@@ -44,7 +44,7 @@ def test_the_fixture_has_the_old_names():
 
 
 def test_an_old_checkpoint_is_evaluated_to_the_metrics_of_its_time(old_run, monkeypatch, capfd):
-    assert evaluation.main(["-w", str(old_run / file_name(1))]) == 0
+    assert evaluation.main(["-w", str(old_run / file_name(1)), "--trust"]) == 0
     printed = dict(
         line.rpartition(" - ")[2].split(" @ ")
         for line in capfd.readouterr().out.splitlines()
@@ -59,7 +59,7 @@ def test_an_old_run_resumes_with_its_own_config_and_network(old_run, script):
     with open(old_run / "model" / "model.py", "a") as file:
         file.write("print('the own network')\n")
     before = (old_run / "metrics.jsonl").read_text().splitlines()
-    done = script(ROOT / "train.py", "--resume", old_run, cwd=old_run.parents[2])
+    done = script(ROOT / "train.py", "--resume", old_run, "--trust", cwd=old_run.parents[2])
     assert done.returncode == 0, done.stderr
     assert "the own network" in done.stdout
     # Other processors than those of the fixture may round differently.

@@ -10,6 +10,7 @@ import model.model
 import train
 import utils
 from tests.helpers.project import TEST_EXAMPLES
+from training.common import kept_code
 from training.engine.load import load
 
 NETWORK = """
@@ -80,13 +81,13 @@ def test_an_edit_of_a_package_of_the_users_does_not_change_old_runs(package, tmp
     run = tmp_path / "run"
     run.mkdir()
     now = importlib.import_module("mine.net")
-    utils.keep_code(run, "mine.net")
+    kept_code.keep_code(run, "mine.net")
     kept = {path.relative_to(run).as_posix() for path in run.rglob("*.py")}
     assert kept == {
         "mine/__init__.py", "mine/net.py", "mine/layers.py", "mine/blocks.py", "model/__init__.py"
     }  # fmt: skip
     (package / "mine" / "layers.py").write_text("FACTOR = 3")
-    with utils.code_of(run):
+    with kept_code.code_of(run):
         old = importlib.import_module("mine.net")
         assert importlib.import_module("mine.data").EXAMPLES == 3  # not kept: the project's
     assert (old.network(10), now.network(10)) == (21, 21)
@@ -97,11 +98,11 @@ def test_a_resumed_run_finds_what_was_kept_and_what_was_not(package, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     importlib.import_module("mine.net")
-    utils.keep_code(run, "mine.net")
+    kept_code.keep_code(run, "mine.net")
     (package / "mine" / "net.py").unlink()
     (package / "mine" / "layers.py").write_text("FACTOR = 3")
     for name in [name for name in sys.modules if name.partition(".")[0] == "mine"]:
         del sys.modules[name]  # as in a new process
-    utils.use_code_of(run)
+    kept_code.use_code_of(run)
     assert importlib.import_module("mine.net").network(10) == 21
     assert importlib.import_module("mine.data").EXAMPLES == 3

@@ -54,7 +54,7 @@ def test_everything_that_changed_since_is_logged_on_resuming(run, config, mnist,
     (folder / "environment.json").write_text(json.dumps(record))
     # in a process of its own, which imports the code again
     done = subprocess.run(
-        [sys.executable, "train.py", "--resume", folder, "training.epochs=2"],
+        [sys.executable, "train.py", "--resume", folder, "--trust", "training.epochs=2"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

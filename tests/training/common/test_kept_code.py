@@ -1,0 +1,171 @@
+"""Whose code runs when a run folder is opened: this project's runs at once, others' if trusted."""
+
+import importlib.util
+import json
+import os
+import py_compile
+import shutil
+import sys
+
+import pytest
+
+import test as evaluation
+import train
+import utils
+from tests.helpers.hostile import plant
+from training.common import kept_code
+from training.engine.load import load
+
+
+@pytest.fixture(scope="module")
+def made_here(config_of, tmp_path_factory):
+    """The folder of a run of this project."""
+    return train.fit(config_of(tmp_path_factory.mktemp("here")), training__epochs=1).folder
+
+
+@pytest.fixture
+def own(made_here, tmp_path):
+    """A copy of a run of this project, in another folder."""
+    return shutil.copytree(made_here, tmp_path / "saved" / "title" / "own")
+
+
+@pytest.fixture
+def theirs(own, tmp_path):
+    """A run with code that leaves `tmp_path / "ran"` behind, signed by the key of another."""
+    plant(own / "model" / "__init__.py", tmp_path / "ran")
+    key = utils.ROOT / kept_code.KEY
+    ours = key.read_bytes()
+    key.write_bytes(bytes(32))
+    code = {path: (own / path).read_bytes() for path in json.loads(
+        (own / kept_code.RECORD).read_text())["files"]}  # fmt: skip
+    kept_code.sign(own, code, [])
+    key.write_bytes(ours)
+    return own
+
+
+def opened(run, *options):
+    """What test.py does with a run, in this process: the exit code."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "model"]
+    modules = {name: sys.modules.pop(name) for name in names}
+    try:
+        return evaluation.main(["-w", str(run), *options])
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "model"]:
+            del sys.modules[name]
+        sys.modules.update(modules)
+
+
+def test_a_run_of_this_project_needs_no_trust_wherever_it_is(own):
+    assert opened(own) == 0
+
+
+def test_the_key_of_the_signatures_is_the_users_alone(made_here):
+    key = utils.ROOT / kept_code.KEY
+    assert os.stat(key).st_mode & 0o777 == 0o600
+    assert len(key.read_bytes()) == 32
+
+
+def test_a_run_made_elsewhere_names_what_would_run_and_runs_nothing(theirs, tmp_path, capsys):
+    assert opened(theirs) == 1
+    error = capsys.readouterr().err
+    for words in ("was made elsewhere", "model/__init__.py", "--trust", "--own-code"):
+        assert words in error
+    assert train.main(["--resume", str(theirs)]) == 1
+    with pytest.raises(utils.UserError, match="was made elsewhere"):
+        load(theirs)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_own_code_evaluates_the_weights_without_the_runs_code(theirs, tmp_path):
+    assert opened(theirs, "--own-code") == 0
+    assert not (tmp_path / "ran").exists()
+    assert opened(theirs) == 1  # it is not trusted by that
+
+
+def test_a_run_is_trusted_once(theirs, tmp_path):
+    assert opened(theirs, "--trust") == 0
+    assert (tmp_path / "ran").exists()
+    assert opened(theirs) == 0
+
+
+def test_a_run_whose_code_has_changed_since_is_asked_for(own, tmp_path, capsys):
+    plant(own / "model" / "model.py", tmp_path / "ran")
+    assert opened(own) == 1
+    error = capsys.readouterr().err
+    assert "has changed since" in error
+    assert "model/model.py" in error
+    assert "model/__init__.py" not in error
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_without_a_signature_but_with_this_projects_code_needs_no_trust(own):
+    (own / kept_code.RECORD).unlink()
+    assert opened(own) == 0
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_nothing_but_the_kept_code_is_imported_from_a_run(own, tmp_path, signed):
+    if not signed:
+        (own / kept_code.RECORD).unlink()
+    for name in ("optax.py", "json.py", "sitecustomize.py", "train.py", "training/loss.py",
+                 "data_loader/dataloader.py", "__init__.py"):  # fmt: skip
+        plant(own / name, tmp_path / "ran")
+    assert opened(own, *([] if signed else ["--trust"])) == 0
+    assert not (tmp_path / "ran").exists()
+    assert str(own) not in sys.path
+
+
+def test_bytecode_beside_the_kept_code_is_not_run(own, tmp_path):
+    """Python would take it for that of the source, whose time and size it has."""
+    source = own / "model" / "model.py"
+    content, times = source.read_bytes(), os.stat(source)
+    evil = (f"open({str(tmp_path / 'ran')!r}, 'a').close()\n".encode() + content)[: len(content)]
+    source.write_bytes(evil[: evil.rindex(b"\n") + 1].ljust(len(content), b"#"))
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    py_compile.compile(source, importlib.util.cache_from_source(str(source)))
+    source.write_bytes(content)
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert opened(own) == 0
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_config_that_imports_a_package_is_asked_for_even_with_this_projects_code(
+    own, tmp_path, capsys
+):
+    path = own / "config.json"
+    config = json.loads(path.read_text())
+    config["imports"] = ["os"]
+    config["data_loader"]["test"]["args"]["dataset"] = {
+        "name": "os:system", "args": [f"touch {tmp_path / 'ran'}"]
+    }  # fmt: skip
+    path.write_text(json.dumps(config))
+    assert opened(own) == 1
+    assert "the package os, which its config imports" in capsys.readouterr().err
+    assert opened(own, "--own-code") == 1
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "record", [b"", b"{", b"[]", b'{"files": 1}', b"\xff", b"[" * 100_000, b'{"files": {}}',
+               b'{"files": {"/etc/passwd": ""}, "imports": [], "signature": 7}'],
+)  # fmt: skip
+def test_a_record_that_says_anything_is_no_signature(theirs, tmp_path, record):
+    (theirs / kept_code.RECORD).write_bytes(record)
+    assert opened(theirs) == 1
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_git_ignores_or_may_be_a_secret_is_not_kept(tmp_path, monkeypatch):
+    project, run = tmp_path / "project", tmp_path / "run"
+    files = ("model/__init__.py", "model/model.py", "model/secrets.py", "model/weights.npz",
+             "model/.env", "model/private/keys.py", "model/token_mixer.py")  # fmt: skip
+    for name in files:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("")
+    (project / ".gitignore").write_text("private/\n")
+    os.system(f"git init -q {project}")
+    monkeypatch.setattr(utils, "ROOT", project)
+    run.mkdir()
+    kept_code.keep_code(run, "model.model")
+    kept = {path.name for path in (run / "model").rglob("*") if path.is_file()}
+    assert kept == {"__init__.py", "model.py", "token_mixer.py"}

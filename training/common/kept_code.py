@@ -1,0 +1,384 @@
+"""The code that a run keeps: copied into its folder, signed, and imported only where it is trusted.
+
+A run folder is a program: its network's code runs when the run is resumed, evaluated or exported.
+A signature in it tells a run of this project from one made elsewhere. The key is a file in the
+project's folder that only its user can read; all machines that share that folder share the key.
+"""
+
+import ast
+import contextlib
+import hashlib
+import hmac
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import re
+import secrets
+import subprocess
+import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+
+import utils
+from training.common.files import atomic_write_text, temporary_name
+from training.common.records import parse_record
+from utils import UserError
+
+RECORD = "code.json"  # in a run folder: {"files": {path: SHA-256}, "imports": [...], "signature"}
+KEY, KEY_BYTES = ".run_key", 32  # in the project's folder
+LARGEST = 2**26  # bytes of code that are read of a run
+LISTED = 20  # files that a message names
+TIMEOUT = 10  # seconds for git
+MACHINERY = ("data_loader", "inference", "model", "test", "train", "training", "utils")
+# Names of files and folders that hold secrets, and of files alone.
+SECRET = re.compile(
+    r"\.env(\..*)?|.*\.env|[._]netrc|\.pypirc|\.npmrc|\.htpasswd|\.git-credentials|\.run_key"
+    r"|id_(rsa|dsa|ecdsa|ed25519).*|.*\.(pem|key|p12|pfx|jks|keystore|kdbx|ppk|tfstate|ovpn)"
+    r"|.*(secret|credential|passw(or)?d|private_?key|api_?key|service_?account).*",
+    re.IGNORECASE,
+)
+TOKEN = re.compile(r"(.*[._-])?tokens?([._-].*)?(?<!\.py)", re.IGNORECASE)  # no tokenizer
+LOG = logging.getLogger("main")
+
+
+def add_options(parser):
+    """Adds the options that say whose code may run."""
+    parser.add_argument("--trust", action="store_true", help="run the code of a run made elsewhere")
+    parser.add_argument("--own-code", action="store_true", help="use this project's model/ instead")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="PACKAGE",
+        help='lets the config name functions of a package, as "imports" in it does',
+    )  # fmt: skip
+
+
+# Keeping and signing ---------------------------------------------------------------------------
+
+
+def keep_code(run: Path, module_name: str, imports: list[str] = ()) -> None:
+    """Copies the network's code into the run folder, so that later edits do not change the run.
+
+    Args:
+        run: the run folder; it gets the Python files of `model/`, and where the network is defined
+            elsewhere in this project its file, with the project's files that this one imports.
+        module_name: the module in which the network is defined.
+        imports: the packages whose functions the config may name.
+    """
+    file = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
+    paths = _kept_paths(utils.ROOT, file)
+    left_out = ignored_by_git(paths, utils.ROOT) | {path for path in paths if is_secret(path)}
+    unfinished = temporary_name(run / "model")  # a half copy must never be used
+    unfinished.mkdir()
+    for path in sorted(paths - left_out):
+        parts = path.split("/")
+        copy = unfinished.joinpath(*parts[1:]) if parts[0] == "model" else run / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((utils.ROOT / path).read_bytes())
+    for path in sorted(left_out):
+        LOG.warning("%s is not kept with the run: git ignores it, or it may hold a secret", path)
+    sign(run, {path: _read(utils.ROOT / path) for path in paths - left_out}, imports)
+    unfinished.rename(run / "model")
+
+
+def sign(run: Path, code: dict[str, bytes], imports: list[str]) -> None:
+    """Records in a run folder that this project made or trusts its code and its config's imports.
+
+    Does nothing where the run folder or the project's folder cannot be written.
+    """
+    record = {"files": _checksums(code), "imports": sorted(imports)}
+    with contextlib.suppress(OSError, UserError):
+        record["signature"] = _signature(record, _key(create=True))
+        atomic_write_text(run / RECORD, json.dumps(record, indent=4) + "\n")
+
+
+def renew(run: Path, imports: list[str]) -> None:
+    """Signs a run folder of this project again, whose config has come to import other packages."""
+    signed = _signed(run)
+    if signed and set(signed["imports"]) != set(imports):
+        sign(run, _read_code(run, None, signed), imports)
+
+
+def _signed(run):
+    """The record of a run folder, if this project signed it; else None."""
+    try:
+        record = parse_record(_read(run / RECORD).decode())
+        signature = _signature(record, _key())
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    same = hmac.compare_digest(str(record.get("signature")).encode(), signature.encode())
+    return record if same else None
+
+
+def _signature(record, key):
+    content = json.dumps([record["files"], record["imports"]], sort_keys=True)
+    return hmac.new(key, content.encode(), hashlib.sha256).hexdigest()
+
+
+def _key(create=False):
+    """The project's key, which appears complete or not at all, also for two processes at once."""
+    path = utils.ROOT / KEY
+    if create and not path.exists():
+        new = temporary_name(path)
+        with open(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(KEY_BYTES))
+        try:
+            os.link(new, path)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            os.replace(new, path)
+        finally:
+            new.unlink(missing_ok=True)
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"{path}: expected {KEY_BYTES} bytes")
+    return key
+
+
+# Importing it again ----------------------------------------------------------------------------
+
+
+def use_code_of(run: str | Path | None, trust: bool = False, own_code: bool = False) -> None:
+    """Lets `import model` find the run's own copy; to be called before anything imports it.
+
+    A run is trusted that this project signed, or whose code is the project's own to the byte.
+
+    Args:
+        run: the run folder; None changes nothing.
+        trust: use its code although it was made elsewhere, and sign it.
+        own_code: leave `import model` as it is.
+
+    Raises:
+        UserError: the run was made elsewhere, or its code has changed since.
+    """
+    if run is None:
+        return
+    run = Path(run).resolve()
+    config, signed = _config(run), _signed(run)
+    kept = (run / "model").is_dir() and not own_code
+    code = _read_code(run, config, signed) if kept else {}
+    imports = config["imports"]
+    known = signed and (not kept or _checksums(code) == signed["files"])
+    if not (known and imports <= set(signed["imports"])):
+        if not trust and (imports or not _is_the_projects_own(code)):
+            raise UserError(_question(run, code, imports, signed))
+        if (trust and not own_code) or not (run / RECORD).exists():
+            sign(run, code, imports)
+    if code:
+        sys.meta_path.insert(0, _KeptCode(run, code))
+        importlib.invalidate_caches()
+
+
+@contextlib.contextmanager
+def code_of(run: str | Path, trust: bool = False, own_code: bool = False):
+    """Inside the block, imports find the run's own copy of its network; see `use_code_of`."""
+    before = list(sys.meta_path)
+    use_code_of(run, trust, own_code)
+    names = {name for one in sys.meta_path if one not in before for name in one.kept}
+    modules = {name: sys.modules.pop(name) for name in names & sys.modules.keys()}
+    try:
+        yield
+    finally:
+        sys.meta_path[:] = before
+        for name in names & sys.modules.keys():
+            del sys.modules[name]
+        sys.modules.update(modules)
+        importlib.invalidate_caches()
+
+
+class _KeptCode:
+    """Finds the modules that a run has kept, and no others; those are the project's or libraries'.
+
+    Only what was checked is run: sources as they were read, neither their cached bytecode nor any
+    other file beside them.
+
+    Attributes:
+        kept: {name of a module: (path of its file, source)}.
+    """
+
+    def __init__(self, run, code):
+        self.kept, self.packages = {}, set()
+        for path, source in code.items():
+            parts = path.removesuffix(".py").removesuffix("/__init__").split("/")
+            self.kept[".".join(parts)] = (run / path, source)
+            self.packages |= {".".join(parts[:end]) for end in range(1, len(parts))}
+
+    def find_spec(self, name, path=None, target=None):
+        """Returns the spec of a module that was kept with the run, else None."""
+        folder = utils.ROOT.joinpath(*name.split("."))
+        if name not in self.kept:
+            if name in self.packages and not folder.is_dir():  # the project has it no more
+                spec = ModuleSpec(name, None, is_package=True)
+                spec.submodule_search_locations = [str(folder)]
+                return spec
+            return None
+        file, source = self.kept[name]
+        # What was not kept of a package is in the project.
+        folders = [str(folder)] if file.name == "__init__.py" else None
+        return importlib.util.spec_from_file_location(
+            name, file, loader=_Loader(name, file, source), submodule_search_locations=folders
+        )
+
+
+class _Loader(SourceFileLoader):
+    def __init__(self, name, file, source):
+        super().__init__(name, str(file))
+        self.source = source
+
+    def get_code(self, fullname):
+        return self.source_to_code(self.source, self.path)
+
+
+def kept_files(run: Path) -> dict[str, bytes]:
+    """Returns {path in the run folder: source} of the code that a run has kept, to be copied."""
+    code = _read_code(run, _config(run), _signed(run))
+    return {path: source for path, source in code.items() if not is_secret(path)}
+
+
+def _config(run):
+    """The config of a run, as far as it says what would run."""
+    try:
+        config = parse_record(_read(run / "config.json").decode())
+    except (OSError, ValueError, RecursionError):
+        config = {}  # `read_config` says what is wrong with it
+    imports = config.get("imports")
+    imports = imports if isinstance(imports, list) else []
+    model = config.get("model")
+    name = model.get("name") if isinstance(model, dict) else model
+    return {"imports": {str(one) for one in imports}, "model": str(name).partition(":")[0]}
+
+
+def _read_code(run, config, signed):
+    """{path: source} of the code that a run has kept, by its signed record or else by its files."""
+    paths = signed["files"] if signed else ()
+    if not signed:
+        file = run.joinpath(*config["model"].split("."))
+        paths = _kept_paths(run, file.with_name(f"{file.name}.py"))
+    code, left = {}, LARGEST
+    for path in sorted(paths):
+        with contextlib.suppress(OSError):
+            code[path] = _read(run / path, left)
+            left -= len(code[path])
+    return code
+
+
+def _read(path, most=LARGEST):
+    """The content of a file; one that is no file, or too large, is an OSError."""
+    if not path.is_file() or path.stat().st_size > most:
+        raise OSError(f"{path}: no file of at most {most} bytes")
+    return path.read_bytes()
+
+
+def _checksums(code):
+    return {path: hashlib.sha256(source).hexdigest() for path, source in code.items()}
+
+
+def _is_the_projects_own(code):
+    try:
+        return all(_read(utils.ROOT / path) == source for path, source in code.items())
+    except OSError:
+        return False
+
+
+def _question(run, code, imports, signed):
+    """What to decide before the code of a run is used."""
+    what, files = "was made elsewhere: by another project, machine or user", list(code)
+    if signed:
+        now = _checksums(code)
+        changed = [path for path, checksum in signed["files"].items() if now.get(path) != checksum]
+        what, files = "has changed since this project recorded it", changed
+    shown = files[:LISTED] + ([f"... ({len(files)} files)"] if files[LISTED:] else [])
+    shown += [f"the package {one}, which its config imports" for one in sorted(imports)]
+    return (
+        f"{run}: {what}. What would run: {', '.join(shown)}. Look at it, then add --trust; or add "
+        "--own-code, to use the weights with this project's model/"
+    )
+
+
+# Which files -----------------------------------------------------------------------------------
+
+
+def is_secret(path: str | Path) -> bool:
+    """Whether a file may hold passwords or keys, by its name or that of a folder it is in."""
+    *_, name = parts = Path(path).parts
+    return bool(TOKEN.fullmatch(name)) or any(SECRET.fullmatch(part) for part in parts)
+
+
+def ignored_by_git(paths: set[str], folder: Path) -> set[str]:
+    """Returns those of the paths, relative to the folder, that git ignores; {} without git."""
+    command = ["git", "check-ignore", "--no-index", "--stdin", "-z"]
+    content = os.fsencode("\0".join([".", *sorted(paths)]))
+    try:
+        done = subprocess.run(
+            command, cwd=folder, input=content, capture_output=True, timeout=TIMEOUT
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return set()
+    found = set(os.fsdecode(done.stdout).split("\0"))
+    return set() if "." in found else found & paths  # the whole project is ignored by another
+
+
+def _kept_paths(base, file):
+    """The paths of `model/` and of a network's file, with what this one imports of the project."""
+    files = {path for path in (base / "model").rglob("*.py") if path.is_file()}
+    return {path.relative_to(base).as_posix() for path in files | _imported_files(base, file)}
+
+
+def _imported_files(base, file):
+    """A file below a folder, those below it that it imports, and their packages' __init__.
+
+    What belongs to the template's machinery is left out: it is used as it is now.
+    """
+    found, waiting = set(), [file]
+    while waiting:
+        file = waiting.pop()
+        if file in found or not _may_be_kept(base, file):
+            continue
+        found.add(file)
+        packages = [folder / "__init__.py" for folder in file.parents if folder != base]
+        imported = [base / path for path in _imports(base, file)]
+        waiting += [path for path in (*packages, *imported) if path.is_file()]
+    return found
+
+
+def _may_be_kept(base, file):
+    """Whether a file is code of a project: no machinery, no library's, and not model/'s."""
+    if not (file.is_relative_to(base) and file.is_file()) or "site-packages" in file.parts:
+        return False
+    top = file.relative_to(base).parts[0].removesuffix(".py")
+    return top not in MACHINERY and not _is_a_librarys(top)
+
+
+def _is_a_librarys(top):
+    """Whether Python finds a module of this name outside of the project."""
+    if top in sys.builtin_module_names or top in sys.stdlib_module_names:
+        return True
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    origin = Path(spec.origin) if spec and spec.has_location else None
+    return origin is not None and (
+        not origin.is_relative_to(utils.ROOT) or "site-packages" in origin.parts
+    )
+
+
+def _imports(base, file):
+    """The paths, from the top of a folder, of what a file may import: modules and packages."""
+    package = file.relative_to(base).parent.parts
+    try:
+        nodes = ast.walk(ast.parse(_read(file)))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in nodes:
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else ()
+            base_parts = [*start, *(node.module.split(".") if node.module else ())]
+            names = [base_parts, *([*base_parts, alias.name] for alias in node.names)]
+        for parts in filter(None, names):
+            path = Path(*parts)
+            yield from (path.with_suffix(".py"), path / "__init__.py")
