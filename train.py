@@ -3,7 +3,6 @@
 python train.py -c config.json                        a new run
 python train.py -c config.json training.epochs=3      with another value
 python train.py -c config.json --check                build everything, train nothing
-python train.py -c config.json --profile              show where the time goes
 python train.py --resume latest                       continue a run
 """
 
@@ -74,8 +73,7 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False,
         values: overrides as keywords, with __ for the dots.
     """
     folder, checkpoint = find_run(resume) if resume else (None, None)
-    kept_code.use_code_of(folder, trust, own_code)
-    source = folder / "config.json" if folder else config
+    source = kept_code.use_code_of(folder, trust, own_code) or config
     config = read_config(source, [*overrides, *as_overrides(values)], allow)
     if profile:
         utils.optional_module("training.debug.profiling", needed_by="--profile")

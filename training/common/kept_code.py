@@ -139,13 +139,15 @@ def _key(create=False):
 # Importing it again ----------------------------------------------------------------------------
 
 
-def use_code_of(run: str | Path | None, trust: bool = False, own_code: bool = False) -> None:
+def use_code_of(run: str | Path | None, trust: bool = False, own_code: bool = False) -> Path | None:
     """Lets `import model` find the run's own copy; to be called before anything imports it.
+
+    Returns the path of the run's config.
 
     A run is trusted that this project signed, or whose code is the project's own to the byte.
 
     Args:
-        run: the run folder; None changes nothing.
+        run: the run folder; None changes nothing, and is returned.
         trust: use its code although it was made elsewhere, and sign it.
         own_code: leave `import model` as it is.
 
@@ -153,7 +155,8 @@ def use_code_of(run: str | Path | None, trust: bool = False, own_code: bool = Fa
         UserError: the run was made elsewhere, or its code has changed since.
     """
     if run is None:
-        return
+        return None
+    path = Path(run, "config.json")
     run = Path(run).resolve()
     config, signed = _config(run), _signed(run)
     kept = (run / "model").is_dir() and not own_code
@@ -168,6 +171,7 @@ def use_code_of(run: str | Path | None, trust: bool = False, own_code: bool = Fa
     if code:
         sys.meta_path.insert(0, _KeptCode(run, code))
         importlib.invalidate_caches()
+    return path
 
 
 @contextlib.contextmanager
@@ -240,7 +244,7 @@ def _config(run):
     """The config of a run, as far as it says what would run."""
     try:
         config = parse_record(_read(run / "config.json").decode())
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError, MemoryError):
         config = {}  # `read_config` says what is wrong with it
     imports = config.get("imports")
     imports = imports if isinstance(imports, list) else []

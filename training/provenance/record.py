@@ -43,7 +43,7 @@ def record_provenance(config, folder, experiment, parameters):
 
     `parameters` is the number of the network's parameters.
     """
-    diff = uncommitted()
+    diff = uncommitted(utils.ROOT)
     now = environment() | {"parameters": parameters} | fingerprint(config, folder, experiment)
     now["uncommitted"] = _checksum(diff.encode())
     before = read_record(folder)
@@ -60,7 +60,7 @@ def record_provenance(config, folder, experiment, parameters):
         atomic_write_text(folder / DIFF, diff, private=True)
 
 
-def uncommitted(project: Path = utils.ROOT) -> str:
+def uncommitted(project: Path) -> str:
     """Returns the difference from the last commit, "" where there is none or git fails.
 
     Files that git ignores or that may hold a secret are left out, and named in its first lines.
