@@ -6,7 +6,7 @@ The keys themselves are in training/config.py.
 import json
 import re
 from types import NoneType
-from typing import get_args
+from typing import get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -171,8 +171,8 @@ def override_key(values, override, config):
 
 def _value(text, override, annotation):
     """The value of an override: of a key that holds a text, the text, were it a number's."""
-    types = get_args(annotation) or (annotation,)
-    if str not in types:
+    types = (annotation,) if get_origin(annotation) is list else get_args(annotation)
+    if annotation is not str and str not in types:
         return parse_value(text, override)
     if text.lower() in ("none", "null") and NoneType in types:
         return None
