@@ -312,6 +312,17 @@ def _check_nested(value, kind, where, imports):
     return faults
 
 
+def nested(key: object, value: Any, kind: str) -> tuple[Any, str]:
+    """Returns an argument and its kind, that of what it is for; a sampler is one of its own.
+
+    A bare name of a sampler stands for {"name": ...}; the path of a file of weights for itself.
+    """
+    if key != "sampler":
+        return value, kind
+    is_name = isinstance(value, str) and not value.endswith(".npy")
+    return {"name": value} if is_name else value, "sampler"
+
+
 def is_named(value: object) -> bool:
     """Whether a value inside arguments stands for a function: {"name": ...[, "args": ...]}."""
     return (
