@@ -2,7 +2,9 @@
 
 import functools
 import io
+import sys
 from collections.abc import Sequence
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -13,6 +15,12 @@ DEEP_GREY = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of more than 
 GREY = ("1", "L", "LA", "La")
 DISPLAY_GAMMA, GAMMA_TOLERANCE = 2.2, 0.05  # of the PNG specification, and of libpng
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # of TIFF
+OTHER_BYTE = {
+    "16B": "16L",
+    "16L": "16B",
+    "16N": "16B" if sys.byteorder == "little" else "16L",
+}  # raw modes; Pillow reads 8 of 16 bits
+STEPS = {"L;2": 85, "L;4": 17}  # by which Pillow scales grey values, but not the transparent one
 LATTICE = 17  # values of each channel on which a profile is tried
 
 
@@ -26,12 +34,14 @@ def to_8_bits(image: Image.Image, value_range: Sequence[float] | None) -> Image.
     Raises:
         UserError: the values cannot be scaled.
     """
-    exponent = _gamma_exponent(image)
-    if image.mode in DEEP_GREY:
-        return _grey_to_8_bits(image, value_range, exponent)
-    if _is_deep(image) and (value_range or exponent != 1 or "transparency" in image.info):
-        return _colour_to_8_bits(image, value_range or (0, 65535), exponent)
+    stored, exponent = _stored(image), _gamma_exponent(image)
     image.load()
+    if image.mode in DEEP_GREY:
+        return _grey_to_8_bits(image, stored, value_range, exponent)
+    if ";16" in stored.raw_mode and (value_range or exponent != 1 or "transparency" in image.info):
+        return _colour_to_8_bits(image, stored, value_range or (0, 65535), exponent)
+    if stored.raw_mode in STEPS and "transparency" in image.info:
+        image.info["transparency"] *= STEPS[stored.raw_mode]
     if exponent == 1:
         return image
     image = image.convert("RGBA") if image.has_transparency_data else _without_palette(image)
@@ -101,69 +111,67 @@ def _gamma_exponent(image):
     return 1 if gamma <= 0 or abs(gamma - 1) <= GAMMA_TOLERANCE else 1 / gamma
 
 
-def _grey_to_8_bits(image, value_range, exponent):
+class _Stored(NamedTuple):
+    """How a file stores its values, which Pillow forgets when they are decoded."""
+
+    raw_mode: str  # Pillow's name for it
+    tiles: list  # Pillow's description of where the values are
+    stream: IO[bytes]
+    maximum: int | None  # of a grey image, as far as the file says so
+
+
+def _stored(image):
+    tiles = list(image.tile)
+    args = tiles[0].args if tiles else None
+    raw_mode = args[0] if isinstance(args, tuple) and args else args
+    maximum = None
+    if image.mode.startswith("I;16"):
+        bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, 16)
+        maximum = 2 ** min(16, bits[0] if isinstance(bits, tuple) else bits) - 1
+    elif image.format == "PPM" and image.mode == "I":
+        maximum = tiles[0].args[-1] if tiles[0].codec_name.startswith("ppm") else 65535
+    return _Stored(raw_mode if isinstance(raw_mode, str) else "", tiles, image.fp, maximum)
+
+
+def _grey_to_8_bits(image, stored, value_range, exponent):
     """A grey image of 16 or 32 bits, or of floats, as "L"; as "LA" if one value is transparent."""
-    maximum = _stated_maximum(image)
-    tags, transparent = getattr(image, "tag_v2", {}), image.info.get("transparency")
-    values = np.asarray(image)
+    values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     if value_range is not None and image.format != "JPEG2000":  # which says its depth itself
         black, white = value_range
         if image.format == "PPM" and image.mode == "I":  # Pillow has scaled it to 16 bits
-            black, white = (65535 * one / maximum for one in value_range)
-    elif image.mode != "F" and maximum is not None:
-        black, white = 0, 65535 if image.format == "PPM" else maximum
+            black, white = (65535 * one / stored.maximum for one in value_range)
+    elif image.mode.startswith("I;16"):
+        black, white = 0, stored.maximum or 65535
+    elif stored.maximum:
+        black, white = 0, 65535
     else:
         raise UserError(
-            f"has values of 32 bits, here from {values.min():g} to {values.max():g}, and does not "
-            "say which of them are black and white; expected value_range=[black, white]"
+            f"its values are stored in 32 bits, here from {values.min():g} to {values.max():g}, "
+            "and nothing says which are black and white; expected value_range=[black, white]"
         )
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         black, white = white, black
     grey = Image.fromarray(_scale(values, black, white, exponent))
+    transparent = image.info.get("transparency")
     if transparent is not None:
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey
 
 
-def _stated_maximum(image):
-    """The largest value that a grey image file says it can hold; None if it does not say."""
-    if image.format == "PPM" and image.mode == "I":
-        tile = image.tile[0]
-        return tile.args[-1] if tile.codec_name.startswith("ppm") else 65535
-    if not image.mode.startswith("I;16"):
-        return None
-    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))
-    return 2 ** min(16, bits[0] if isinstance(bits, tuple) else bits) - 1
-
-
-LOW_BYTES = {"16B": "16L", "16L": "16B", "16N": "16B"}  # raw modes that give Pillow the other byte
-
-
-def _is_deep(image):
-    """Whether a colour image has 16 bits per channel, of which Pillow reads the upper 8."""
-    return bool(image.tile) and ";16" in _raw_mode(image.tile[0])
-
-
-def _raw_mode(tile):
-    args = tile.args
-    raw = args if isinstance(args, str) else args[0] if isinstance(args, tuple) and args else ""
-    return raw if isinstance(raw, str) else ""
-
-
-def _colour_to_8_bits(image, value_range, exponent):
+def _colour_to_8_bits(image, stored, value_range, exponent):
     """A colour image of 16 bits per channel, scaled from both of its bytes."""
-    stream, tiles, transparent = image.fp, image.tile, image.info.get("transparency")
-    depth = _raw_mode(tiles[0]).partition(";")[2]
-    if image.format not in ("PNG", "TIFF") or depth not in LOW_BYTES or image.mode == "LA":
-        raise UserError(f"is a {image.format} of 16 bits; expected PNG or TIFF")
+    depth = stored.raw_mode.partition(";")[2]
+    if image.format not in ("PNG", "TIFF") or depth not in OTHER_BYTE or stored.raw_mode[0] == "L":
+        raise UserError(f"{image.format} of 16 bits, of which Pillow reads the upper 8 alone")
     upper = np.asarray(image).astype(np.uint16)
-    with Image.open(stream, formats=[image.format]) as other:
-        other.tile = [one._replace(args=_other_byte(one.args, depth)) for one in other.tile]
+    with Image.open(stored.stream, formats=[image.format]) as other:
+        other.tile = [one._replace(args=_other_byte(one.args, depth)) for one in stored.tiles]
         values = upper << 8 | np.asarray(other)
     pixels = _scale(values, value_range[0], value_range[1], exponent)
     if image.mode == "RGBA":
         pixels[..., 3] = upper[..., 3]
     scaled = Image.fromarray(pixels, image.mode)
+    transparent = image.info.get("transparency")
     if transparent is not None and scaled.mode == "RGB":
         opaque = (values != np.asarray(transparent)).any(-1)
         scaled.putalpha(Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8)))
@@ -172,13 +180,13 @@ def _colour_to_8_bits(image, value_range, exponent):
 
 def _other_byte(args, depth):
     if isinstance(args, str):
-        return args.replace(depth, LOW_BYTES[depth])
-    return (args[0].replace(depth, LOW_BYTES[depth]), *args[1:])
+        return args.replace(depth, OTHER_BYTE[depth])
+    return (args[0].replace(depth, OTHER_BYTE[depth]), *args[1:])
 
 
 def _scale(values, black, white, exponent):
     """Values as uint8, 0 for black and below, 255 for white and above."""
-    if (black, white, exponent) == (0, 65535, 1) and values.dtype.kind == "u":
+    if (black, white, exponent) == (0, 65535, 1) and values.dtype.kind in "ui":
         return (values >> 8).astype(np.uint8)  # as Pillow does for colour
     with np.errstate(invalid="ignore", over="ignore"):
         share = np.clip((values.astype(np.float32) - black) / (white - black), 0, 1)

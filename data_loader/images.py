@@ -29,7 +29,7 @@ NOT_IMAGES = ("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF")  # which Pil
 RAW_TAGS = (50706, 33421)  # of TIFF: DNGVersion, CFARepeatPatternDim
 REDUCED = 1  # a bit of TIFF's NewSubfileType: a preview of an image elsewhere in the file
 GAP = 2  # a JPEG is decoded at a half, a quarter ... if that is still so much larger than wanted
-LARGE = 2**25  # pixels; more are averaged in blocks before anything else is done with them
+LARGE, BLOCK = 2**25, 8  # from so many pixels on, blocks of so many squared are averaged first
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -168,8 +168,8 @@ def render(
     shown = to_8_bits(image, value_range)
     turn = TURNS.get(_orientation(image))  # not that of a TIFF, which Pillow turns by itself
     if target and shown.width * shown.height > LARGE and shown.mode not in ("1", "P", "PA"):
-        blocks = min(side // (GAP * goal) for side, goal in zip(shown.size, target, strict=True))
-        shown = shown.reduce(blocks) if blocks > 1 else shown
+        most = [side // (GAP * goal) for side, goal in zip(shown.size, target, strict=True)]
+        shown = shown.reduce(max(1, min(*most, BLOCK)))
     shown = to_srgb_over_white(shown, profile)
     shown = shown if turn is None else shown.transpose(turn)
     shown = shown if shown.mode == mode else shown.convert(mode)
