@@ -56,6 +56,7 @@ class BaseDataLoader:
     """
 
     shard = (0, 1)
+    _begun = (None, 0, 0)  # see continue_epoch
 
     def __init__(
         self,
@@ -112,6 +113,11 @@ class BaseDataLoader:
             epoch: number of the epoch, from 1.
             start: number of batches to skip at the beginning, for resuming.
         """
+        if epoch == self._begun[0]:
+            _, batches, examples = self._begun
+            if examples >= self.examples:
+                return iter(())
+            return self._rest(epoch, examples).batches(epoch, start - batches)
         read = functools.partial(self._batch, self._order(epoch))
         numbers = range(start, len(self))
         if self.prefetch:
@@ -136,6 +142,33 @@ class BaseDataLoader:
     def reads_everything(self) -> bool:
         """Whether an epoch is one pass over all examples, each once, as an evaluation must be."""
         return self._sampler is None and self.examples == len(self._indices)
+
+    def continue_epoch(self, epoch: int, batches: int, examples: int) -> Self:
+        """Returns a loader for an epoch that was begun with batches of another size.
+
+        Args:
+            epoch: the epoch; all later ones are as ever.
+            batches: how many batches of it are done.
+            examples: how many examples were in them.
+        """
+        loader = copy.copy(self)
+        loader._begun = (epoch, batches, examples)
+        return loader
+
+    def batches_in(self, epoch: int) -> int:
+        """Returns the number of batches in an epoch, which `continue_epoch` may have changed."""
+        begun, batches, examples = self._begun
+        left = -(-(self.examples - examples) // self.batch_size)
+        return len(self) if epoch != begun else batches + left
+
+    def _rest(self, epoch, done):
+        """Returns a loader over what is left of an epoch behind its first examples."""
+        loader = copy.copy(self)
+        loader._begun = BaseDataLoader._begun
+        loader._indices = self._order(epoch).ravel()[done : self.examples]
+        loader.shuffle, loader._sampler = False, None
+        loader.examples = loader._per_epoch = loader._pass_length = len(loader._indices)
+        return loader
 
     @property
     def _name(self):

@@ -48,6 +48,7 @@ BESIDE = {  # also called in an epoch, but no batch passes through
     "training/common/files.py": "turns errors of the disk into messages",
     "training/debug/recompilation.py": "warns of recompilations",
     "training/distributed/preemption.py": "looks for a signal to stop",
+    "training/engine/progress.py": "says where in the epoch the bar begins",
     "training/tracking/progress_bar.py": "shows how far the epoch is",
 }
 

@@ -18,6 +18,7 @@ from training.engine.class_weights import class_weights
 from training.engine.compilation import compile_functions
 from training.engine.fitted import with_fitted
 from training.engine.optimizer_groups import make_group
+from training.engine.progress import Progress
 from training.engine.scan import device_batches, even_steps, scan_steps, vmap_seeds
 from training.engine.step import make_evaluate, make_forward, make_init, make_step, step_key
 from utils import UserError, call, nearest, resolve
@@ -42,8 +43,13 @@ class Experiment(NamedTuple):
     class_weights: Any = None  # (classes,) weights of training; None: all classes count alike
 
 
-def build(config, source="config.json"):
-    """Returns the Experiment of a checked Config; `source` is its name, for messages.
+def build(config, source="config.json", progress=None):
+    """Returns the Experiment of a checked Config.
+
+    Args:
+        config: the Config.
+        source: its name, for messages.
+        progress: of the run that is resumed: its schedules and its epoch go on from there.
 
     Raises:
         UserError: a name or an argument does not fit, or the data cannot be read.
@@ -66,7 +72,9 @@ def build(config, source="config.json"):
             f"{source}: training.accumulate: {pieces} pieces do not divide a batch of {batch_size}"
         )
     loaders = shard_loaders(loaders, mesh)
-    total_steps = len(loaders["train"]) * settings.epochs
+    progress = progress or Progress()
+    loaders["train"] = progress.continue_with(loaders["train"])
+    total_steps = progress.total_steps(loaders["train"], settings.epochs)
     groups = {
         name: make_group(
             one,

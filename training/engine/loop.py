@@ -22,7 +22,7 @@ def train_epoch(run, logger, stop):
     experiment, progress = run.experiment, run.progress
     epoch, loader = progress.epochs + 1, experiment.loaders["train"]
     try:
-        with progress_bar(loader, epoch, progress.batch) as advance:
+        with progress_bar(loader, epoch, progress.examples()) as advance:
             for batch, count in experiment.batches(epoch, progress.batch):
                 logger.limit_in_flight()
                 if stop.due():

@@ -18,6 +18,11 @@ class Progress:
     interval: MetricAccumulator = field(default_factory=MetricAccumulator)
     epoch: MetricAccumulator = field(default_factory=MetricAccumulator)
     files: dict = field(default_factory=dict)  # {name: bytes} of the logs, cut back to on resuming
+    steps: int = 0  # updates done
+    batch_size: int = 0  # of the last of them; 0: none is done
+    batches_before: int = 0  # of this epoch, done before the batch size was changed
+    examples_before: int = 0  # that were in them
+    rates: dict = field(default_factory=dict)  # {group: learning rate of the last update, the next}
 
     @classmethod
     def from_meta(cls, meta, where="the checkpoint"):
@@ -25,10 +30,14 @@ class Progress:
         try:
             sums = {name: MetricAccumulator(meta[name]) for name in ("interval", "epoch")}
             progress = cls(**meta | sums)
-            counts = [progress.epochs, progress.batch, progress.since_best]
+            counts = [progress.epochs, progress.batch, progress.since_best, progress.steps]
+            counts += [progress.batch_size, progress.batches_before, progress.examples_before]
             counts += progress.files.values()
-            best = 0 if progress.best is None else progress.best
-            if all(type(one) is int and one >= 0 for one in counts) and type(best) in (int, float):
+            numbers = [0 if progress.best is None else progress.best]
+            for last, following in progress.rates.values():
+                numbers += [last, following]
+            whole = all(type(one) is int and one >= 0 for one in counts)
+            if whole and all(type(one) in (int, float) for one in numbers):
                 return progress
         except (AttributeError, KeyError, TypeError, ValueError):
             pass
@@ -43,9 +52,48 @@ class Progress:
         """Returns (epochs finished,), or (epoch, its batches done) within one."""
         return (self.epochs + 1, self.batch) if self.batch else (self.epochs,)
 
+    def examples(self):
+        """Returns how many examples of this epoch are done."""
+        return self.examples_before + (self.batch - self.batches_before) * self.batch_size
+
+    def continue_with(self, loader):
+        """Returns the training data's loader for what is left, if its batch size has changed too.
+
+        Raises:
+            UserError: the loader cannot begin an epoch behind its first examples.
+        """
+        if self.batch and self.batch_size not in (0, loader.batch_size):
+            if not hasattr(loader, "continue_epoch"):
+                raise UserError(
+                    f"data_loader.train: batches of {loader.batch_size}, but this epoch was begun "
+                    f"with {self.batch_size}, and {type(loader).__name__} cannot change that in "
+                    "its middle; resume with that, or from a checkpoint at the end of an epoch"
+                )
+            self.examples_before = min(self.examples(), loader.examples)
+            self.batches_before = self.batch
+        self.batch_size = loader.batch_size
+        if not self.batches_before:
+            return loader
+        return loader.continue_epoch(self.epochs + 1, self.batches_before, self.examples_before)
+
+    def total_steps(self, loader, epochs):
+        """Returns the updates of the whole training: those done and those left.
+
+        `loader` is what `continue_with` returned, `epochs` how many the config wants.
+        """
+        left = epochs - self.epochs
+        if left < 1:
+            return max(self.steps, 1)
+        return self.steps + self.batches(loader) - self.batch + (left - 1) * len(loader)
+
+    def batches(self, loader):
+        """Returns the number of batches in this epoch."""
+        return loader.batches_in(self.epochs + 1) if self.batches_before else len(loader)
+
     def end_epoch(self, results, monitor):
         """Counts a finished epoch with its results; returns whether it is the best so far."""
         self.epochs, self.batch = self.epochs + 1, 0
+        self.batches_before, self.examples_before = 0, 0
         self.interval, self.epoch = MetricAccumulator(), MetricAccumulator()
         sense, _, name = monitor.partition(" ")
         value = results[name]

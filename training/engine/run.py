@@ -1,6 +1,7 @@
 """A run: its config and folder, the experiment it trains, and how far it has come."""
 
 import contextlib
+import copy
 import logging
 
 import jax
@@ -22,6 +23,13 @@ from training.engine.evaluation import evaluate, predict, write_report
 from training.engine.fitted import keep_fitted
 from training.engine.initialize import count_parameters, fresh_state, restored_state
 from training.engine.progress import Progress
+from training.engine.resume import (
+    check_resumable,
+    complete_progress,
+    last_config,
+    learning_rates,
+    report_changes,
+)
 from training.engine.step import eval_params
 from training.tracking.trackers import check_trackers, with_wandb_id
 
@@ -59,6 +67,7 @@ class Run:
     def save(self, saver, trackers, numbered=True, best=False):
         """Starts to save a checkpoint in the background: the numbered one, the best one or both."""
         self.progress.files = trackers.sizes()
+        self.progress.rates = learning_rates(self.experiment, self.progress.steps)
         name = file_name(*self.progress.position()) if numbered else None
         saver.save(self.state, self.progress.meta(), name, best)
 
@@ -113,9 +122,10 @@ def new_run(config, source):
         if folder:  # from here on, --resume can start it again
             write_config(config, folder / "config.json")
             sign(folder, {}, config.imports)
-        experiment = _prepare(config, source, folder)
+        progress = Progress()
+        experiment = _prepare(config, source, folder, progress)
         config = keep_fitted(config, experiment)
-        run = Run(config, folder, experiment, fresh_state(experiment, config), Progress())
+        run = Run(config, folder, experiment, fresh_state(experiment, config), progress)
         _write_origin(run)
     return run
 
@@ -127,8 +137,12 @@ def resumed_run(config, folder, checkpoint):
     """
     arrays, meta = read(checkpoint, for_devices=True) if checkpoint else (None, None)
     progress = Progress.from_meta(meta, checkpoint) if checkpoint else Progress()
-    writes = processes.is_main()
-    experiment = _prepare(config, folder / "config.json", folder if writes else None)
+    writes, source = processes.is_main(), folder / "config.json"
+    before = last_config(source, config)
+    check_resumable(config, before, checkpoint, source)
+    complete_progress(progress, arrays, before)
+    was = copy.copy(progress)
+    experiment = _prepare(config, source, folder if writes else None, progress)
     if checkpoint:
         state = restored_state(experiment, arrays, checkpoint)
     else:
@@ -136,13 +150,15 @@ def resumed_run(config, folder, checkpoint):
     run = Run(config, folder if writes else None, experiment, state, progress)
     _write_origin(run)
     LOG.info("Resuming from %s", checkpoint or "the beginning: nothing had been saved yet")
+    if checkpoint:
+        report_changes(was, before, run)
     if writes and (aside := set_aside_after(folder, *progress.position())):
         LOG.warning("The checkpoints that were further in training are now in %s", aside)
     return run
 
 
-def _prepare(config, source, folder):
-    """Sets up logging and JAX, and builds the Experiment of a run."""
+def _prepare(config, source, folder, progress):
+    """Sets up logging and JAX, and builds the Experiment of a run; see `build` for `progress`."""
     if folder:
         lock(folder)
     utils.set_up_logging(folder, quiet=not processes.is_main())
@@ -151,7 +167,7 @@ def _prepare(config, source, folder):
     if config.training.compilation_cache:
         use_compilation_cache()
     check_trackers(config, source)
-    experiment = build(config, source)
+    experiment = build(config, source, progress)
     check_devices(config, experiment.loaders["train"].batch_size, source)
     if processes.is_distributed():
         record = utils.optional_module("training.provenance.record")

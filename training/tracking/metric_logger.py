@@ -36,8 +36,7 @@ class MetricLogger:
 
     def __init__(self, progress, trackers, experiment, log_interval):
         self._progress, self._trackers, self._compute = progress, trackers, experiment.aggregates
-        self._batches, self._log_interval = len(experiment.loaders["train"]), log_interval
-        self._batch_size = experiment.loaders["train"].batch_size
+        self._loader, self._log_interval = experiment.loaders["train"], log_interval
         self._steps_per_call = experiment.steps_per_call
         # [(batches, measured)] of the previous interval and of the current one
         self._previous, self._current = [], []
@@ -46,6 +45,7 @@ class MetricLogger:
     def start_epoch(self):
         """Logs the start of an epoch, or of the rest of one."""
         LOG.info("---- STARTING EPOCH %d ----", self._progress.epochs + 1)
+        self._batches = self._progress.batches(self._loader)
         self._first, self._began = self._progress.batch, time.perf_counter()
 
     @timed("device")
@@ -72,6 +72,7 @@ class MetricLogger:
         """
         first = self._progress.batch
         self._progress.batch += batches
+        self._progress.steps += batches
         done = range(first, self._progress.batch)
         self._current.append((done, measured))
         self._running.append(measured["finite"])
@@ -106,9 +107,9 @@ class MetricLogger:
                 LOG.info("Epoch %d [%s] %s @ %s", epoch, split, metric, value)
             elif split != "train":
                 LOG.info("Epoch %d [%s] avg %s: %s", epoch, split, _title(metric), value)
-        self._trackers.log({"step": epoch * self._batches, "epoch": epoch} | results)
+        self._trackers.log({"step": self._progress.steps, "epoch": epoch} | results)
         seconds, trained = time.perf_counter() - self._began, self._trained - self._began
-        speed = (self._progress.batch - self._first) * self._batch_size / trained
+        speed = (self._progress.batch - self._first) * self._loader.batch_size / trained
         self._trackers.time({"epoch": epoch, "seconds": seconds, "images_per_second": speed})
         LOG.info("---- Epoch %d took %.2f seconds to complete! ----", epoch, seconds)
         return results
@@ -139,7 +140,7 @@ class MetricLogger:
             if name.endswith("loss")
         )
         LOG.info("Epoch %d [%d/%d (%.0f%%)] -- %s", epoch, batch, self._batches, percent, losses)
-        step = (epoch - 1) * self._batches + batch + 1
+        step = self._progress.steps - self._progress.batch + batch + 1
         metrics = {
             name if _is_rate(name) else f"train_{name}": value for name, value in results.items()
         }

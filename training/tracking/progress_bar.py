@@ -8,10 +8,10 @@ LOG = logging.getLogger("main")
 
 
 @contextlib.contextmanager
-def progress_bar(loader, epoch, start):
+def progress_bar(loader, epoch, done):
     """Yields a function that advances the bar by a number of batches, if there is a terminal.
 
-    `start` batches of the epoch are already done.
+    `done` examples of the epoch are already done.
     """
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
@@ -19,7 +19,9 @@ def progress_bar(loader, epoch, start):
     if not (sys.stdout.isatty() and LOG.isEnabledFor(logging.INFO)):
         yield lambda batches: None
         return
-    total, done = loader.examples, start * loader.batch_size
-    bar = tqdm(desc=f"Epoch {epoch}", total=total, initial=done, unit=" images", leave=False)
+    total = loader.examples
+    bar = tqdm(
+        desc=f"Epoch {epoch}", total=total, initial=min(done, total), unit=" images", leave=False
+    )
     with bar, logging_redirect_tqdm([LOG]):
         yield lambda batches: bar.update(min(batches * loader.batch_size, total - bar.n))

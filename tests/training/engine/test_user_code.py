@@ -83,7 +83,7 @@ TEXTS = [
     ("'data'", ["not valid JSON", "double quotes around every text"]),
     ('"data", // here', ["not valid JSON", "no comments"]),
     ("None", ["not valid JSON", "true, false and null"]),
-    ("Infinity", ["config.json: Infinity is no number to train with"]),
+    ("Infinity", ["Infinity is no number to train with"]),
 ]  # fmt: skip
 
 

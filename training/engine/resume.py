@@ -1,0 +1,123 @@
+"""What a resumed run goes on with, and what of it is otherwise than when it was last started."""
+
+import contextlib
+import logging
+
+import numpy as np
+
+from training.config import read_config
+from utils import UserError
+
+# Arguments of a loader that change neither which examples an epoch has nor their order.
+SPEED = ("batch_size", "workers", "worker_kind", "prefetch")
+LOG = logging.getLogger("main")
+
+
+def last_config(source, config):
+    """Returns the Config that a run was last started with, `config` where that cannot be read."""
+    with contextlib.suppress(UserError):
+        return read_config(source)
+    return config
+
+
+def check_resumable(config, before, checkpoint, source):
+    """Refuses what has no effect on a run that goes on with a state of its own."""
+    wanted = config.training.checkpoint
+    if checkpoint and wanted and wanted != before.training.checkpoint:
+        raise UserError(
+            f"{source}: training.checkpoint={wanted.path}: this is for a new run; a resumed one "
+            "has weights of its own. Leave out --resume to begin with these"
+        )
+
+
+def complete_progress(progress, arrays, before):
+    """Adds to the Progress of an older version's checkpoint what that did not hold."""
+    if arrays and not progress.steps and (progress.epochs or progress.batch):
+        if isinstance(arrays.get("step"), np.ndarray):
+            progress.steps = int(arrays["step"].max())
+        args = before.data_loader.train.args
+        if isinstance(args, dict) and isinstance(args.get("batch_size"), int):
+            progress.batch_size = args["batch_size"]
+
+
+def learning_rates(experiment, step):
+    """Returns {optimizer group: [learning rate of the last update, of the next]}."""
+    return {
+        name: [_rate(group, max(step - 1, 0)), _rate(group, step)]
+        for name, group in experiment.groups.items()
+        if group.learning_rate is not None
+    }
+
+
+def report_changes(was, before, run):
+    """Logs where a resumed run goes on, and whatever of it does not go on as it was.
+
+    Args:
+        was: the Progress as it was saved.
+        before: the Config that the run was last started with.
+        run: the Run.
+    """
+    progress, settings = run.progress, run.config.training
+    loader, done = run.experiment.loaders["train"], run.progress.epochs
+    if progress.finished(settings):
+        LOG.warning("Nothing is left to train: %s", (
+            f"{done} of {settings.epochs} epochs are done; training.epochs={done + 1} adds one"
+            if done >= settings.epochs else f"{progress.since_best} epochs were no better than the "
+            "best; a larger training.early_stop goes on"
+        ))  # fmt: skip
+        return
+    _report_position(was, before, run.config, loader, progress)
+    for name, rates in learning_rates(run.experiment, progress.steps).items():
+        _report_rate(name, was.rates.get(name), rates, run)
+
+
+def _report_position(was, before, config, loader, progress):
+    if was.batch_size not in (0, loader.batch_size):
+        LOG.warning(
+            "Batches have %d examples from here on, they had %d: an epoch has %d updates",
+            loader.batch_size, was.batch_size, len(loader),
+        )  # fmt: skip
+    if not progress.batch:
+        return
+    LOG.info(
+        "Epoch %d goes on behind %d of its %d examples",
+        progress.epochs + 1, min(progress.examples(), loader.examples), loader.examples,
+    )  # fmt: skip
+    if _order_of(before) != _order_of(config):
+        LOG.warning(
+            "The data or their order have changed within epoch %d: some examples come twice in it, "
+            "others not at all. Resume from the end of an epoch to have each once",
+            progress.epochs + 1,
+        )
+
+
+def _order_of(config):
+    """The settings that say which examples an epoch has, in which order."""
+    args = config.data_loader.train.args
+    named = {key: value for key, value in args.items() if key not in SPEED}
+    return named | {"seed": named.get("seed", config.seed)}
+
+
+def _report_rate(name, was, rates, run):
+    """Warns of a learning rate that jumps, or is 0 from here on."""
+    rate = run.experiment.groups[name].learning_rate
+    (last, planned), (_, following) = was or (None, None), rates
+    group = "" if len(run.experiment.groups) == 1 else f" of {name}"
+    loader, step = run.experiment.loaders["train"], run.progress.steps
+    steps = run.progress.total_steps(loader, run.config.training.epochs)
+    if was and not np.isclose(planned, following, rtol=1e-6, atol=0):
+        LOG.warning(
+            "Learning rate%s %.3g -> %.3g from the last update to the next (as planned before: "
+            "%.3g)%s", group, last, following, planned,
+            f"; total_steps is {steps} now" if callable(rate) else "",
+        )  # fmt: skip
+    if callable(rate) and following == 0 == _rate(run.experiment.groups[name], steps - 1):
+        LOG.warning(
+            "Learning rate%s 0 from here on: nothing more will be learned. Its schedule ends "
+            "before update %d; give it more steps, or total_steps", group, step + 1,
+        )  # fmt: skip
+
+
+def _rate(group, step):
+    rate = group.learning_rate
+    return float(rate(step) if callable(rate) else rate)
