@@ -56,7 +56,7 @@ class BaseDataLoader:
     """
 
     shard = (0, 1)
-    _begun = (None, 0, 0)  # see continue_epoch
+    _begun: tuple[int | None, int, int] = (None, 0, 0)  # see continue_epoch
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class BaseDataLoader:
         if epoch == self._begun[0]:
             _, batches, examples = self._begun
             if examples >= self.examples:
-                return iter(())
+                return (batch for batch in ())
             return self._rest(epoch, examples).batches(epoch, start - batches)
         read = functools.partial(self._batch, self._order(epoch))
         numbers = range(start, len(self))

@@ -107,11 +107,14 @@ def count_parameters(params, seeds=1):
 
 def _stored_batch(experiment):
     """The first batch of the training data, as the loader has it: it may hold TableViews."""
-    batches = experiment.loaders["train"].batches(epoch=1)
-    try:
-        batch = next(batches)
-    finally:
-        batches.close()
+    for epoch in (1, 2):  # of an epoch that is resumed nothing may be left
+        batches = experiment.loaders["train"].batches(epoch)
+        try:
+            batch = next(batches, None)
+        finally:
+            batches.close()
+        if batch is not None:
+            break
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if dtype.kind not in "biufcV":  # V: bfloat16 and its like

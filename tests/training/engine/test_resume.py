@@ -85,3 +85,10 @@ def test_an_epoch_goes_on_with_the_examples_it_has_not_seen_at_another_batch_siz
 def test_a_position_that_cannot_be_is_refused(wrong):
     with pytest.raises(UserError, match="does not say how far a run has come"):
         Progress.from_meta(Progress().meta() | wrong)
+
+
+def test_of_an_epoch_of_which_nothing_is_left_no_batch_is_read():
+    loader = Numbers(np.arange(10), 4).continue_epoch(1, 2, 10)
+    assert list(loader.batches(1, 2)) == []
+    assert loader.batches_in(1) == 2
+    assert len(list(loader.batches(2))) == loader.batches_in(2) == 3
