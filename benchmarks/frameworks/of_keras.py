@@ -1,16 +1,10 @@
 """The networks of benchmarks/peers.py in Keras 3 on JAX, trained by `fit`.
 
-python of_keras.py NETWORK
+python of_keras.py NETWORK [--device cpu] [--dtype float32]
 """
 
-import os
-import sys
-import time
-
-os.environ["KERAS_BACKEND"] = "jax"
-
+import common
 import keras
-from common import BATCH, LEARNING_RATE, WEIGHT_DECAY, serve, training_set
 from keras import layers
 
 
@@ -74,28 +68,67 @@ def mlp(x):
     return layers.Dense(10)(layers.Dense(64, activation=gelu)(x))
 
 
-def main():
+def batch_norm(x):
+    """BatchNorm as in PyTorch."""
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+
+
+def resnet18(x):
+    """ResNet-18 for pictures of 32 x 32."""
+
+    def conv(x, features, size=3, stride=1):
+        return layers.Conv2D(features, size, stride, padding="same", use_bias=False)(x)
+
+    x = layers.ReLU()(batch_norm(conv(x, 64)))
+    for features in (64, 128, 256, 512):
+        for block in range(2):
+            stride = 2 if features > 64 and not block else 1
+            y = layers.ReLU()(batch_norm(conv(x, features, stride=stride)))
+            y = batch_norm(conv(y, features))
+            if stride > 1:
+                x = batch_norm(conv(x, features, 1, stride))
+            x = layers.ReLU()(layers.Add()([x, y]))
+    return layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
+
+
+def gpt(x, features=384, heads=6, depth=6):
+    """The network of examples/text, of an ordinary size."""
+    x = Position()(layers.Embedding(common.CODES, features)(x))
+    for _ in range(depth):
+        attention = layers.MultiHeadAttention(heads, features // heads)
+        y = norm(x)
+        x = layers.Add()([x, attention(y, y, use_causal_mask=True)])
+        y = layers.Dense(4 * features, activation=gelu)(norm(x))
+        x = layers.Add()([x, layers.Dense(features)(y)])
+    return layers.Dense(common.CODES)(norm(x))
+
+
+NETWORKS = {
+    "sample": sample, "lenet": lenet, "vit": vit, "mlp": mlp, "resnet18": resnet18, "gpt": gpt,
+}  # fmt: skip
+
+
+def main(options):
     """Serves epochs of a network."""
-    (name,) = sys.argv[1:]
     keras.utils.set_random_seed(0)
-    inputs = keras.Input((28, 28, 1))
-    network = {"sample": sample, "lenet": lenet, "vit": vit, "mlp": mlp}[name]
-    model = keras.Model(inputs, network(inputs))
+    if options.dtype == "bfloat16":
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    stored, targets = common.training_set(options)
+    inputs = keras.Input(stored.shape[1:], dtype=str(stored.dtype))
+    outputs = layers.Activation("linear", dtype="float32")(NETWORKS[options.network](inputs))
+    model = keras.Model(inputs, outputs)
     model.compile(
-        optimizer=keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY),
+        optimizer=keras.optimizers.AdamW(common.LEARNING_RATE, weight_decay=common.WEIGHT_DECAY),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    images, labels = training_set()
-    images = images[..., None]
 
     def epoch():
-        began = time.perf_counter()
-        history = model.fit(images, labels, batch_size=BATCH, epochs=1, verbose=0)
-        return time.perf_counter() - began, history.history["loss"][-1]
+        history = model.fit(stored, targets, batch_size=options.batch, epochs=1, verbose=0)
+        return history.history["loss"][-1]
 
-    serve(model.count_params(), epoch)
+    common.serve(sum(weight.value.size for weight in model.trainable_weights), epoch)
 
 
 if __name__ == "__main__":
-    main()
+    main(common.parse_options())

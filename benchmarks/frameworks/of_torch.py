@@ -1,18 +1,20 @@
 """The networks of benchmarks/peers.py in PyTorch, trained the way its users do.
 
-    python of_torch.py NETWORK dataloader|byhand
+    python of_torch.py NETWORK dataloader|compiled [--device cpu] [--dtype float32]
 
 dataloader: eager, with a DataLoader and the loss read at each step, as pytorch-template does;
-the pictures are normalised before, not one by one. byhand: torch.compile, batches indexed out of
-tensors, the loss read at the end of the epoch.
+the pictures are normalised before, not one by one. compiled: torch.compile, batches indexed out of
+tensors on the device, the loss read at the end of the epoch. On a GPU as PyTorch's tuning guide
+advises: CUDA graphs (mode "reduce-overhead"), a fused optimizer, TF32, autocast, channels last for
+convolutions, pinned memory.
 """
 
-import sys
-import time
+import os
+from functools import partial
 from itertools import pairwise
 
+import common
 import torch
-from common import BATCH, LEARNING_RATE, WEIGHT_DECAY, serve, training_set
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -51,7 +53,7 @@ def sample(features=(8, 16, 32)):
         layers.append(ConvNextBlock(after))
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LayerNorm(features[-1])]
     layers += [nn.Linear(features[-1], 64), nn.GELU("tanh"), nn.Linear(64, 10)]
-    return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # faster here by a tenth
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # faster by a tenth
 
 
 def lenet():
@@ -66,18 +68,18 @@ def lenet():
 class TransformerBlock(nn.Module):
     """The block of the ViT; attention by PyTorch's fused function."""
 
-    def __init__(self, features, heads):
+    def __init__(self, features, heads, causal=False):
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.attention_norm, self.norm = nn.LayerNorm(features), nn.LayerNorm(features)
         self.inputs, self.outputs = nn.Linear(features, 3 * features), nn.Linear(features, features)
         self.expand = nn.Linear(features, 4 * features)
         self.project = nn.Linear(4 * features, features)
 
     def forward(self, x):
-        experiment = self.inputs(self.attention_norm(x)).chunk(3, -1)
-        experiment = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in experiment)
-        mixed = functional.scaled_dot_product_attention(*experiment)
+        parts = self.inputs(self.attention_norm(x)).chunk(3, -1)
+        parts = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        mixed = functional.scaled_dot_product_attention(*parts, is_causal=self.causal)
         x = x + self.outputs(mixed.transpose(1, 2).flatten(2))
         return x + self.project(functional.gelu(self.expand(self.norm(x)), approximate="tanh"))
 
@@ -105,44 +107,115 @@ def mlp():
     )  # fmt: skip
 
 
-def main():
+class BasicBlock(nn.Module):
+    """The block of ResNet-18, as in torchvision."""
+
+    def __init__(self, before, features, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, features, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(features, features, 3, 1, 1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(features), nn.BatchNorm2d(features)
+        self.shortcut = nn.Identity()
+        if stride > 1:
+            cut = nn.Conv2d(before, features, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(cut, nn.BatchNorm2d(features))
+
+    def forward(self, x):
+        y = functional.relu(self.norm1(self.conv1(x)))
+        return functional.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+def resnet18():
+    """ResNet-18 for pictures of 32 x 32."""
+    layers = [nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
+    for before, features, stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)):
+        layers += [BasicBlock(before, features, stride), BasicBlock(features, features, 1)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
+class Gpt(nn.Module):
+    """The network of examples/text, of an ordinary size."""
+
+    def __init__(self, features=384, heads=6, depth=6):
+        super().__init__()
+        self.characters = nn.Embedding(common.CODES, features)
+        self.position = nn.Parameter(0.02 * torch.randn(common.CONTEXT, features))
+        blocks = (TransformerBlock(features, heads, causal=True) for _ in range(depth))
+        self.blocks = nn.Sequential(*blocks)
+        self.norm, self.head = nn.LayerNorm(features), nn.Linear(features, common.CODES)
+
+    def forward(self, x):
+        x = self.characters(x) + self.position
+        return self.head(self.norm(self.blocks(x)))
+
+
+NETWORKS = {
+    "sample": sample, "lenet": lenet, "vit": Vit, "mlp": mlp, "resnet18": resnet18, "gpt": Gpt,
+}  # fmt: skip
+
+
+def main(options):
     """Serves epochs of a network in one of the two ways."""
-    name, way = sys.argv[1:]
     torch.manual_seed(0)
-    network = {"sample": sample, "lenet": lenet, "vit": Vit, "mlp": mlp}[name]()
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    images, labels = (torch.from_numpy(array) for array in training_set())
-    images = images[:, None]
-    loader = DataLoader(TensorDataset(images, labels), batch_size=BATCH, shuffle=True)
-    compiled = torch.compile(network)
-    network.train()
+    torch.set_float32_matmul_precision("high")  # TF32, which is JAX's default
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    on_gpu, half = options.device == "cuda", options.dtype == "bfloat16"
+    network = NETWORKS[options.network]().to(options.device).train()
+    settings = {"weight_decay": common.WEIGHT_DECAY, "fused": on_gpu}
+    optimizer = torch.optim.AdamW(network.parameters(), common.LEARNING_RATE, **settings)
+    inputs, targets = map(torch.from_numpy, common.training_set(options))
+    if inputs.is_floating_point():
+        inputs = inputs.movedim(-1, 1)
+
+    def loss_of(inputs, targets):
+        with torch.autocast(options.device, torch.bfloat16, enabled=half):
+            logits = network(inputs)
+        return functional.cross_entropy(logits.float().flatten(0, -2), targets.flatten())
 
     def step(function, inputs, targets):
         optimizer.zero_grad()
-        loss = functional.cross_entropy(function(inputs), targets)
+        loss = function(inputs, targets)
         loss.backward()
         optimizer.step()
-        return loss.detach()
+        return loss.detach() * len(targets)
 
-    def dataloader():
-        total = sum(step(network, *batch).item() * len(batch[0]) for batch in loader)
-        return total / len(labels)
+    if options.way == "dataloader":
+        epoch = by_dataloader(partial(step, loss_of), inputs, targets, options)
+    else:
+        mode = "reduce-overhead" if on_gpu else None
+        compiled = torch.compile(loss_of, mode=mode, dynamic=False)
+        inputs, targets = inputs.to(options.device), targets.to(options.device)
+        epoch = by_hand(partial(step, compiled), inputs, targets, options)
+    common.serve(sum(parameter.numel() for parameter in network.parameters()), epoch)
 
-    def byhand():
-        total = torch.zeros(())
-        for taken in torch.randperm(len(labels)).split(BATCH):
-            total += step(compiled, images[taken], labels[taken]) * len(taken)
-        return total.item() / len(labels)
 
-    run = {"dataloader": dataloader, "byhand": byhand}[way]
+def by_dataloader(step, inputs, targets, options):
+    """Returns an epoch as in pytorch-template."""
+    data = TensorDataset(inputs, targets)
+    on_gpu = options.device == "cuda"
+    loader = DataLoader(data, options.batch, shuffle=True, pin_memory=on_gpu)
 
     def epoch():
-        began = time.perf_counter()
-        loss = run()
-        return time.perf_counter() - began, loss
+        total = 0.0
+        for batch in loader:
+            total += step(*(one.to(options.device, non_blocking=True) for one in batch)).item()
+        return total / len(targets)
 
-    serve(sum(parameter.numel() for parameter in network.parameters()), epoch)
+    return epoch
+
+
+def by_hand(step, inputs, targets, options):
+    """Returns an epoch that reads the loss only at its end."""
+
+    def epoch():
+        total = torch.zeros((), device=options.device)
+        for taken in torch.randperm(len(targets), device=options.device).split(options.batch):
+            total += step(inputs[taken], targets[taken])
+        return total.item() / len(targets)
+
+    return epoch
 
 
 if __name__ == "__main__":
-    main()
+    main(common.parse_options(("dataloader", "compiled")))

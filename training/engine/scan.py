@@ -43,7 +43,7 @@ def group_batches(batches, steps):
     filled up, so that it has the shape of every other.
     """
     while taken := _take(batches, steps):
-        yield (taken[0] if steps == 1 else _stack(taken, steps)), len(taken)
+        yield (taken[0] if steps == 1 else stack(taken, steps)), len(taken)
 
 
 def scan_steps(update, steps):
@@ -92,11 +92,13 @@ def _take(batches, count):
     return list(islice(batches, count))
 
 
-def _stack(batches, steps):
-    def stack(*leaves):
+def stack(batches, steps):
+    """Returns what the update of `scan_steps` takes: up to `steps` batches, filled up to these."""
+
+    def stack_leaves(*leaves):
         if isinstance(leaves[0], TableView):
             return TableView(leaves[0].table, np.stack([leaf.indices for leaf in leaves]))
         return np.stack(leaves)
 
     filled = batches + [batches[-1]] * (steps - len(batches))
-    return {"batches": map_views(stack, *filled), "real": np.int32(len(batches))}
+    return {"batches": map_views(stack_leaves, *filled), "real": np.int32(len(batches))}
