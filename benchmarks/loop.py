@@ -25,6 +25,7 @@ import utils
 from training.config import read_config
 from training.distributed.preemption import StopSignal
 from training.engine.build import build
+from training.engine.compilation import FAST
 from training.engine.initialize import first_batch
 from training.engine.loop import train_epoch
 from training.engine.progress import Progress
@@ -90,7 +91,9 @@ def whole_epoch(experiment, batches):
     """Returns `state -> (state, seconds)` of an epoch in one call; None if calls have several."""
     if experiment.steps_per_call > 1:
         return None
-    scan = jax.jit(scan_steps(experiment.update, len(batches)), donate_argnums=0)
+    update = experiment.update.__wrapped__  # a jitted function in another has no options of its own
+    options = FAST.get(jax.default_backend())
+    scan = jax.jit(scan_steps(update, len(batches)), donate_argnums=0, compiler_options=options)
     call = jax.device_put(stack(batches, len(batches)))
 
     def epoch(state):
