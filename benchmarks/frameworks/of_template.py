@@ -35,10 +35,10 @@ SETTINGS = [
 ]
 NETWORKS = {
     "sample": [],
-    "lenet": ["model=frameworks.of_template:lenet"],
+    "lenet": ["model=benchmarks.frameworks.of_template:lenet"],
     "vit": ["model=vit"],
     "mlp": ["model=mlp"],
-    "resnet18": ["model=frameworks.of_template:resnet18"],
+    "resnet18": ["model=benchmarks.frameworks.of_template:resnet18"],
     "gpt": [
         "model.name=examples.text.characters:writer",
         'model.args={"features": 384, "depth": 6, "heads": 6}',
@@ -131,7 +131,7 @@ def overrides(options):
         kind, args = "Digits", {"examples": options.examples}
     else:
         return settings
-    named = json.dumps({"name": f"frameworks.of_template:{kind}", "args": args})
+    named = json.dumps({"name": f"benchmarks.frameworks.of_template:{kind}", "args": args})
     size = f"data_loader.test.args.batch_size={options.batch}"
     return [*settings, size, *(f"data_loader.{s}.args.dataset={named}" for s in ("train", "test"))]
 
