@@ -23,12 +23,12 @@ def main(argv=None):
     """Runs the command line; returns the exit code."""
     options = parse_arguments(argv)
     try:
+        chosen = {one: vars(options)[one] for one in ("overrides", "resume", *kept_code.OPTIONS)}
         if options.check:
             check = utils.optional_module("training.debug.dry_run", needed_by="--check").check
-            return check(options.config, options.overrides, options.allow)
+            return check(options.config, **chosen)
         processes.initialize(options)
-        names = ("overrides", "resume", "profile", "trust", "own_code", "allow")
-        run = fit(options.config, **{name: getattr(options, name) for name in names})
+        run = fit(options.config, profile=options.profile, **chosen)
         processes.shutdown()
         return 128 + run.stopped if run.stopped else 0
     except utils.UserError as error:

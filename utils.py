@@ -13,6 +13,7 @@ import logging.config
 import os
 import shutil
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import datetime
@@ -349,6 +350,27 @@ def _last_written(run):
     return max(times, default=0)
 
 
+def check_can_write(folder: str | Path) -> None:
+    """Checks that a folder can be made and written to, and leaves nothing behind.
+
+    Raises:
+        UserError: why not, and what to do.
+    """
+    try:
+        there = next(one for one in (Path(folder), *Path(folder).parents) if one.exists())
+        with tempfile.TemporaryDirectory(dir=there):
+            pass
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+
+
+def _cannot_write(folder, error):
+    return UserError(
+        f"{folder}: cannot write a run there: {error.strerror}. "
+        "Free some space, fix its permissions, or choose another folder: training.save_dir=..."
+    )
+
+
 def _make_run_folder(parent, name):
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -359,10 +381,7 @@ def _make_run_folder(parent, name):
                     (parent / candidate / "train.log").write_bytes(content)
                 return parent / candidate
     except OSError as error:
-        raise UserError(
-            f"{parent}: cannot write a run there: {error.strerror}. "
-            "Free some space, fix its permissions, or choose another folder: training.save_dir=..."
-        ) from None
+        raise _cannot_write(parent, error) from None
     raise UserError(f"{parent}: {name} and 998 folders like it exist; remove some")
 
 

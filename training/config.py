@@ -106,7 +106,9 @@ class Pretrained(Section):
     """A checkpoint to take parameters from."""
 
     path: str
-    partial: list[str] | None = None  # paths to take ("stem"); null: all, and they must all fit
+    # Paths to take ("stem"); true: all that fits; null: all, and they must all fit.
+    partial: list[str] | Literal[True] | None = None
+    rename: dict[str, str] = {}  # parts that have another name now: {"old": "new"}
 
 
 class Training(Section):

@@ -13,6 +13,7 @@ from utils import UserError
 
 # Modules that import JAX are imported in functions: a network's parameters are read without it.
 
+ADVICE = "Use the config and the model code it was saved with, or take only parts that fit."
 # How names of arrays begin in checkpoints of older versions, and how they begin now.
 OLD_NAMES = {"average/": "ema_params/", "state/average/": "state/ema_params/"}
 
@@ -27,7 +28,8 @@ def restore_state(template: Any, arrays: dict[str, Any], path: Path, mesh: Any) 
     from training.common.trees import named_leaves
 
     given = {current_name(name): name for name in arrays}
-    state = restore(template, {name: arrays[old] for name, old in given.items()}, where=path)
+    renamed = {name: arrays[old] for name, old in given.items()}
+    state = restore(template, renamed, where=path, advice=_resume_advice(template, renamed, path))
     leaves = {given[name]: leaf for name, leaf in named_leaves(state).items()}
     try:
         placed = format_of(path).put_on_devices(path, leaves, mesh)
@@ -42,6 +44,7 @@ def restore(
     prefix: str = "",
     partial: list[str] | None = None,
     where: object = "the checkpoint",
+    advice: str = ADVICE,
 ) -> Any:
     """Fills a tree like the template with a checkpoint's arrays, which must fit it exactly.
 
@@ -52,6 +55,7 @@ def restore(
         partial: paths of the only parts to take, such as ["stem", "stage1/norm"]; the rest keeps
             the template's values. None takes everything.
         where: how an error names the checkpoint, such as its path.
+        advice: what an error says at its end.
 
     Raises:
         UserError: with a list of what is missing, not expected, or of another shape or dtype.
@@ -65,10 +69,18 @@ def restore(
     given = {name: array for name, array in arrays.items() if name.startswith(start)}
     names = list(wanted)
     if partial is not None:
-        parts = [start + part.strip("/") for part in partial or [""]]  # [] is a mistake too
+        if not partial:
+            raise UserError(
+                f'{where}: "partial": [] takes nothing; expected the paths of parts, as in '
+                '["stem"], true for all that fits, or null for all, which must fit'
+            )
+        parts = [start + part.strip("/") for part in partial]
         _check_parts(parts, [*wanted, *given], where)
+        hint = _renamed(wanted, given)
         wanted, given = _within(parts, wanted), _within(parts, given)
-    _check_fit(wanted, given, where)
+    else:
+        hint = _renamed(wanted, given)
+    _check_fit(wanted, given, where, hint + advice)
 
     def value(name, leaf):
         if name not in given:
@@ -79,6 +91,23 @@ def restore(
 
     leaves, structure = jax.tree.flatten(template)
     return jax.tree.unflatten(structure, map(value, names, leaves))
+
+
+def fitting(template: Any, arrays: dict[str, Any], where: object) -> tuple[list[str], list[str]]:
+    """Returns the names of the template's arrays that a checkpoint has alike, and of the others.
+
+    Raises:
+        UserError: none of them fits; see `restore` for the arguments.
+    """
+    from training.common.trees import named_leaves
+
+    wanted = {name: _kind(leaf) for name, leaf in named_leaves(template).items()}
+    given = {name: _kind(array) for name, array in arrays.items()}
+    fit = [name for name, kind in wanted.items() if given.get(name) == kind]
+    if not fit:
+        advice = _renamed(wanted, given) + "Nothing of it fits this network."
+        _check_fit(wanted, given, where, advice)
+    return fit, [name for name in wanted if name not in fit]
 
 
 def network_params(arrays: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +155,53 @@ def _check_parts(parts, names, where):
             raise UserError(f"{where}: no part is named {part!r}; {hint}")
 
 
-def _check_fit(wanted, given, where):
+def _resume_advice(template, arrays, path):
+    """What to do about a run's checkpoint that does not fit what the run is now."""
+    from training.common.trees import named_leaves
+
+    wanted, given = (
+        {name: _kind(leaf) for name, leaf in leaves.items() if name.startswith("params/")}
+        for leaves in (named_leaves(template), arrays)
+    )
+    if wanted == given:
+        return (
+            "The weights fit, the state of the optimizer (or their moving average) does not. To "
+            "keep the weights and start the optimizer anew, begin a new run, without --resume, "
+            f"with training.checkpoint={path}"
+        )
+    return (
+        "Use the config and the model code it was saved with; or, for all that fits of it, begin a "
+        f'new run, without --resume, with \'training.checkpoint={{"path": "{path}", '
+        '"partial": true}\''
+    )
+
+
+def _renamed(wanted, given):
+    """A hint at parts that are there under another name, with the same shapes, or ""."""
+    missing, extra = (
+        _parts_of({name: _kind(leaf) for name, leaf in one.items() if name not in other})
+        for one, other in ((wanted, given), (given, wanted))
+    )
+    found = {}
+    for path, kinds in missing.items():
+        alike = [other for other, known in extra.items() if known == kinds]
+        inner = any(path.startswith(f"{outer}/") for outer in found)
+        if alike and not inner:
+            found[path] = (difflib.get_close_matches(path, alike, 1, 0) or alike)[0]
+    pairs = [f'"{old}": "{new}"' for new, old in list(found.items())[:LISTED]]
+    return f'By its shapes, a part was renamed: "rename": {{{", ".join(pairs)}}}. ' if pairs else ""
+
+
+def _parts_of(kinds):
+    """{path of a part: {name of an array within it: its kind}}."""
+    parts = {}
+    for name, kind in kinds.items():
+        for slash in re.finditer("/", name):
+            parts.setdefault(name[: slash.start()], {})[name[slash.end() :]] = kind
+    return parts
+
+
+def _check_fit(wanted, given, where, advice):
     """Raises UserError with a list of all that differs."""
     wanted = {name: _kind(leaf) for name, leaf in wanted.items()}
     given = {name: _kind(array) for name, array in given.items()}
@@ -143,10 +218,11 @@ def _check_fit(wanted, given, where):
         lines += [f"  {len(names)} {title}:"] * bool(names)
         lines += [f"    {name}" for name in names[:LISTED]] + ["    ..."] * (len(names) > LISTED)
     if lines:
-        advice = "Use the config and the model code it was saved with, or take only parts that fit."
         raise UserError("\n".join([f"{where} does not fit.", *lines, advice]))
 
 
 def _kind(leaf):
+    if isinstance(leaf, str):
+        return leaf
     dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
     return f"{dtype} {np.shape(leaf)}"

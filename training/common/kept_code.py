@@ -43,6 +43,9 @@ TOKEN = re.compile(r"(.*[._-])?tokens?([._-].*)?(?<!\.py)", re.IGNORECASE)  # no
 LOG = logging.getLogger("main")
 
 
+OPTIONS = ("trust", "own_code", "allow")  # of add_options
+
+
 def add_options(parser):
     """Adds the options that say whose code may run."""
     parser.add_argument("--trust", action="store_true", help="run the code of a run made elsewhere")

@@ -1,33 +1,57 @@
 """`python train.py --check`: builds everything, runs one batch, and leaves nothing behind."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 
+from training.checkpoint.naming import find_run
+from training.common import kept_code
 from training.common.tables import text_table
 from training.common.trees import pick, split
 from training.config import read_config
 from training.distributed.sharding import check_devices, put_batch
 from training.engine.build import build
-from training.engine.initialize import count_parameters, first_batch, initial_state
+from training.engine.initialize import (
+    count_parameters,
+    first_batch,
+    initial_state,
+    pretrained_state,
+    restored_state,
+)
 from training.engine.out_of_memory import explain_out_of_memory
+from training.engine.resume import read_run
+from training.engine.run import check_settings
 from training.engine.step import eval_params
 from training.tracking.metric_logger import MetricAccumulator
+from utils import check_can_write
 
 MIB = 2**20  # bytes
 
 
-def check(source, overrides=(), allow=()):
-    """Prints the network's layers and one batch's results; returns the exit code."""
+def check(source, overrides=(), resume=None, trust=False, own_code=False, allow=()):
+    """Prints the network's layers and one batch's results; returns the exit code.
+
+    The arguments are those of `train.fit`.
+    """
+    folder, checkpoint = find_run(resume) if resume else (None, None)
+    source = kept_code.use_code_of(folder, trust, own_code) or source
     config = read_config(source, overrides, allow)
     with explain_out_of_memory(config):
-        return _check(config, source)
+        return _check(config, source, folder, checkpoint)
 
 
-def _check(config, source):
-    experiment = build(config, source)
+def _check(config, source, folder=None, checkpoint=None):
+    check_can_write(folder or Path(config.training.save_dir) / config.title)
+    check_settings(config, source)
+    arrays, progress, _ = read_run(config, folder, checkpoint)
+    experiment = build(config, source, progress)
     check_devices(config, experiment.loaders["train"].batch_size, source)
     batch = first_batch(experiment)
-    state = initial_state(experiment, batch, config)
+    if checkpoint:
+        state = restored_state(experiment, arrays, checkpoint)
+    else:
+        state = pretrained_state(experiment, initial_state(experiment, batch, config), config)
     batch = put_batch(batch, experiment.mesh)
     params = state.params if experiment.seeds == 1 else pick(state.params, 0)
     print(layer_table(experiment, params, batch["inputs"]))
@@ -36,7 +60,7 @@ def _check(config, source):
     print(f"parameters   {count_parameters(params):>12,}   {_bytes(state.params) / MIB:10.3f} MiB")
     print(f"optimizer    {'':12}   {optimizer / MIB:10.3f} MiB")
     print(f"one batch    {len(batch['weight']):>12,}   {_bytes(batch) / MIB:10.3f} MiB")
-    call, _ = next(experiment.batches(epoch=1))
+    call, _ = next(experiment.batches(epoch=progress.epochs + 2))  # of a whole epoch
     compiled = experiment.update.lower(state, call).compile()
     memory = compiled.memory_analysis()
     if memory is not None:

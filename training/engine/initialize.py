@@ -8,19 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_loader.device_cache import gather
-from training.checkpoint.naming import find
+from training.checkpoint.naming import find, listed
 from training.checkpoint.reading import read
-from training.checkpoint.restore import network_params, restore, restore_state
-from training.common.trees import pick, split
+from training.checkpoint.restore import fitting, network_params, restore, restore_state
+from training.common.trees import named_leaves, pick, split
 from training.distributed.sharding import put_batch
 from training.engine.class_weights import check_class_weights
 from training.engine.out_of_memory import explain_out_of_memory
 from training.engine.scan import group_batches
 from training.engine.step import eval_params
-from utils import UserError
+from utils import UserError, nearest
 
 LOG = logging.getLogger("main")
 LINES = 4  # of a traceback that a message shows
+FLOAT16 = (
+    "float16 takes gradients below 6e-8 for 0 unless the loss is scaled, which is not done here; "
+    "expected bfloat16, which is as small and has the range of float32, or float32"
+)
+PRETRAINED_ADVICE = (
+    'Take all that fits by "partial": true, or the parts that you name: "partial": ["stem"].'
+)
 CLASSES = 5  # whose names a message shows
 
 
@@ -37,6 +44,7 @@ def dry_run(experiment, batch):
     """
     try:
         state = jax.eval_shape(experiment.init, gather(batch))
+        _refuse_float16(state.params)
         call, _ = next(group_batches(iter([batch]), experiment.steps_per_call))
         jax.eval_shape(experiment.update, state, call)
         _, outputs = jax.eval_shape(experiment.evaluate, eval_params(state), batch)
@@ -68,15 +76,27 @@ def initial_state(experiment, batch, config):
 def fresh_state(experiment, config):
     """Returns the TrainState a new run begins with, pre-trained if the config says so."""
     batch = _stored_batch(experiment)
-    state = initial_state(experiment, batch, config)
+    return pretrained_state(experiment, initial_state(experiment, batch, config), config)
+
+
+def pretrained_state(experiment, state, config):
+    """Returns a TrainState with the weights of the config's training.checkpoint, if it names one.
+
+    Raises:
+        UserError: there is no such checkpoint, or it does not fit the network.
+    """
     wanted = config.training.checkpoint
     if not wanted:
         return state
     path = find(wanted.path, prefer_best=True)
-    arrays = network_params(read(path)[0])
+    arrays = _rename(network_params(read(path)[0]), wanted.rename, path)
+    partial, left = wanted.partial, []
+    if partial is True:
+        params = state.params if experiment.seeds == 1 else pick(state.params, 0)
+        partial, left = fitting(params, arrays, path)
 
     def pretrained(params):
-        return restore(params, arrays, partial=wanted.partial, where=path)
+        return restore(params, arrays, partial=partial, where=path, advice=PRETRAINED_ADVICE)
 
     if experiment.seeds == 1:
         params = pretrained(state.params)
@@ -84,8 +104,26 @@ def fresh_state(experiment, config):
         each = [pretrained(pick(state.params, seed)) for seed in range(experiment.seeds)]
         params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     LOG.info("Pre-trained parameters from %s", path)
+    if left:
+        LOG.warning("Not in it, or of another shape, so trained from the start: %s", listed(left))
     ema_params = None if state.ema_params is None else split(params)[0]
     return state._replace(params=params, ema_params=ema_params)
+
+
+def _rename(arrays, names, where):
+    """Returns a checkpoint's arrays with other names for some of its parts, {"old": "new"}."""
+    renamed = {}
+    for old in names:
+        if not any(f"{name}/".startswith(f"{old}/") for name in arrays):
+            parts = dict.fromkeys(name.partition("/")[0] for name in arrays)
+            raise UserError(
+                f'{where}: "rename": no part is named {old!r}{nearest(old, parts)}; there are '
+                f"{listed(parts)}"
+            )
+    for name, array in arrays.items():
+        old = next((old for old in names if f"{name}/".startswith(f"{old}/")), "")
+        renamed[(names[old] + name.removeprefix(old)) if old else name] = array
+    return renamed
 
 
 def restored_state(experiment, arrays, checkpoint):
@@ -124,6 +162,12 @@ def _stored_batch(experiment):
                 "data set, or name a `collate` that makes numbers of them"
             )
     return batch
+
+
+def _refuse_float16(params):
+    names = [name for name, leaf in named_leaves(params).items() if leaf.dtype == jnp.float16]
+    if names:
+        raise UserError(f"the network's parameters {listed(names)}: {FLOAT16}")
 
 
 def _compare_with_classes(experiment, outputs, targets):

@@ -5,7 +5,9 @@ import logging
 
 import numpy as np
 
+from training.checkpoint.reading import read
 from training.config import read_config
+from training.engine.progress import Progress
 from utils import UserError
 
 # Arguments of a loader that change neither which examples an epoch has nor their order.
@@ -13,26 +15,42 @@ SPEED = ("batch_size", "workers", "worker_kind", "prefetch")
 LOG = logging.getLogger("main")
 
 
-def last_config(source, config):
-    """Returns the Config that a run was last started with, `config` where that cannot be read."""
+def read_run(config, folder, checkpoint):
+    """Reads what a run goes on with.
+
+    Args:
+        config: its Config.
+        folder: its folder; None of a new run.
+        checkpoint: the checkpoint to go on from; None where there is none.
+
+    Returns:
+        The arrays for `restored_state`, or None; its Progress; and the Config that it was last
+        started with.
+    """
+    if not checkpoint:
+        return None, Progress(), config
+    arrays, meta = read(checkpoint, for_devices=True)
+    progress, before = Progress.from_meta(meta, checkpoint), config
     with contextlib.suppress(UserError):
-        return read_config(source)
-    return config
+        before = read_config(folder / "config.json")
+    _check_resumable(config, before, folder)
+    _complete(progress, arrays, before)
+    return arrays, progress, before
 
 
-def check_resumable(config, before, checkpoint, source):
+def _check_resumable(config, before, folder):
     """Refuses what has no effect on a run that goes on with a state of its own."""
     wanted = config.training.checkpoint
-    if checkpoint and wanted and wanted != before.training.checkpoint:
+    if wanted and wanted != before.training.checkpoint:
         raise UserError(
-            f"{source}: training.checkpoint={wanted.path}: this is for a new run; a resumed one "
+            f"{folder}: training.checkpoint={wanted.path}: this is for a new run; a resumed one "
             "has weights of its own. Leave out --resume to begin with these"
         )
 
 
-def complete_progress(progress, arrays, before):
+def _complete(progress, arrays, before):
     """Adds to the Progress of an older version's checkpoint what that did not hold."""
-    if arrays and not progress.steps and (progress.epochs or progress.batch):
+    if not progress.steps and (progress.epochs or progress.batch):
         if isinstance(arrays.get("step"), np.ndarray):
             progress.steps = int(arrays["step"].max())
         args = before.data_loader.train.args

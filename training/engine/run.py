@@ -9,7 +9,6 @@ import numpy as np
 
 import utils
 from training.checkpoint.naming import file_name, set_aside_after
-from training.checkpoint.reading import read
 from training.common.files import disk_errors, lock
 from training.common.kept_code import keep_code, renew, sign
 from training.common.trees import pick
@@ -21,17 +20,17 @@ from training.engine.build import build
 from training.engine.compilation import compile_predict, use_compilation_cache
 from training.engine.evaluation import evaluate, predict, write_report
 from training.engine.fitted import keep_fitted
-from training.engine.initialize import count_parameters, fresh_state, restored_state
-from training.engine.progress import Progress
-from training.engine.resume import (
-    check_resumable,
-    complete_progress,
-    last_config,
-    learning_rates,
-    report_changes,
+from training.engine.initialize import (
+    FLOAT16,
+    count_parameters,
+    fresh_state,
+    restored_state,
 )
+from training.engine.progress import Progress
+from training.engine.resume import learning_rates, read_run, report_changes
 from training.engine.step import eval_params
 from training.tracking.trackers import check_trackers, with_wandb_id
+from utils import UserError
 
 LOG = logging.getLogger("main")
 
@@ -135,13 +134,8 @@ def resumed_run(config, folder, checkpoint):
 
     Without a checkpoint it was killed before it saved anything, and begins again.
     """
-    arrays, meta = read(checkpoint, for_devices=True) if checkpoint else (None, None)
-    progress = Progress.from_meta(meta, checkpoint) if checkpoint else Progress()
-    writes, source = processes.is_main(), folder / "config.json"
-    before = last_config(source, config)
-    check_resumable(config, before, checkpoint, source)
-    complete_progress(progress, arrays, before)
-    was = copy.copy(progress)
+    arrays, progress, before = read_run(config, folder, checkpoint)
+    writes, source, was = processes.is_main(), folder / "config.json", copy.copy(progress)
     experiment = _prepare(config, source, folder if writes else None, progress)
     if checkpoint:
         state = restored_state(experiment, arrays, checkpoint)
@@ -166,7 +160,7 @@ def _prepare(config, source, folder, progress):
     log_devices(config.devices.count)
     if config.training.compilation_cache:
         use_compilation_cache()
-    check_trackers(config, source)
+    check_settings(config, source)
     experiment = build(config, source, progress)
     check_devices(config, experiment.loaders["train"].batch_size, source)
     if processes.is_distributed():
@@ -175,6 +169,13 @@ def _prepare(config, source, folder, progress):
         processes.assert_same(**{"config": config.model_dump(mode="json")} | same)
     LOG.info("Dataloader, Model, Optimizer, Loss function loaded!")
     return experiment
+
+
+def check_settings(config, source):
+    """Checks what a start of training needs besides data and functions, before these are read."""
+    if config.training.compute_dtype == "float16":
+        raise UserError(f"{source}: training.compute_dtype: {FLOAT16}")
+    check_trackers(config, source)
 
 
 def _write_origin(run):

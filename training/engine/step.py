@@ -60,6 +60,7 @@ def make_forward(model, prepare, compute_dtype="float32"):
     def forward(params, inputs, key, train):
         prepare_key, model_key = (None, None) if key is None else jax.random.split(key)
         inputs = prepare(inputs, prepare_key, train)
+        inputs = jax.tree.map(_without_float16, inputs)
         if compute_dtype != "float32":
             trained, stats = split(params)
             params = merge(cast(trained, compute_dtype), stats)
@@ -68,6 +69,11 @@ def make_forward(model, prepare, compute_dtype="float32"):
         return cast(outputs, jnp.float32), params
 
     return forward
+
+
+def _without_float16(leaf):
+    """Data kept in float16 are computed with in float32: gradients in float16 would vanish."""
+    return leaf.astype(jnp.float32) if getattr(leaf, "dtype", None) == jnp.float16 else leaf
 
 
 def make_init(forward, groups, seed=0, ema=None):
@@ -156,7 +162,8 @@ def moving_average(state, params, decay):
     """Returns the moving average of the trained params after an update; it starts quickly."""
     trained, _ = split(params)
     decay = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-    return jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.ema_params, trained)
+    # In this form the average of what does not change, as of frozen parts, is the same to the bit.
+    return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), state.ema_params, trained)
 
 
 def accumulated(gradients, count):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.util
 import logging
 import secrets
 import traceback
@@ -14,6 +15,7 @@ from training.distributed.processes import broadcast
 from training.tracking.jsonl import JsonLines, LinesFile
 from utils import UserError, check_arguments, resolve
 
+LIBRARIES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 METRICS, TIMING = JsonLines.FILE, "timing.jsonl"
 METHODS = ("scalars", "image", "artifact", "close")
 LOG = logging.getLogger("main")
@@ -115,6 +117,10 @@ def check_trackers(config, source):
     """Checks that the trackers exist and take their arguments, without starting them."""
     for where, named in named_trackers(config).items():
         _bind(named, f"{source}: {where}", None, config)
+        library = LIBRARIES.get(named.name)
+        spec = importlib.util.find_spec(library) if library else None
+        if library and (spec is None or spec.origin is None):  # a folder of that name has no origin
+            raise UserError(f"{source}: {where}: needs {library}: pip install {library}")
 
 
 def with_wandb_id(config):

@@ -119,7 +119,7 @@ def test_partial_takes_the_named_parts_and_keeps_the_rest(tmp_path, state):
             "no part is named 'params/stage1/nrm'; did you mean 'params/stage1/norm",
         ),
         (["ste"], "no part is named 'params/ste'; did you mean 'params/stem"),
-        ([], "no part is named 'params/'"),
+        ([], '"partial": [] takes nothing; expected the paths of parts'),
         (["stem2"], "1 missing:\n    params/stem2"),
         (
             ["stage1"],
