@@ -35,7 +35,7 @@ def test_a_checkpoint_of_which_nothing_fits_is_refused():
 
 @pytest.mark.parametrize("partial", [None, ["patches"]])
 def test_a_renamed_part_is_recognised_by_its_shapes(partial):
-    with pytest.raises(UserError, match='"rename": {"stem": "patches"}'):
+    with pytest.raises(UserError, match=r'"rename": \{"stem": "patches"\}'):
         restore(network("patches"), ARRAYS, partial=partial)
 
 
