@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from data_loader.sampling import make_sampler, read_labels
+from data_loader.streams import Stream, as_rows, is_stream, stream_batches
 from data_loader.workers import read_ahead
 from utils import UserError
 
@@ -48,6 +49,7 @@ class BaseDataLoader:
         examples_per_epoch: length of an epoch, shorter or longer than the data set; None for one
             pass over it.
         drop_last: whether to leave out the last batch of an epoch where it would be padded.
+        shuffle_window: records of a stream (see `data_loader.streams`) that are shuffled together.
 
     Attributes:
         examples: number of examples in an epoch, without those held out.
@@ -69,6 +71,7 @@ class BaseDataLoader:
         sampler: str | Sequence[float] | Callable[..., np.ndarray] | None = None,
         examples_per_epoch: int | None = None,
         drop_last: bool = False,
+        shuffle_window: int = 1000,
     ) -> None:
         if prefetch is None:
             prefetch = 0 if hasattr(dataset, "__getitems__") else 2
@@ -76,24 +79,37 @@ class BaseDataLoader:
         self.batch_size = self._whole_number("batch_size", batch_size, 1)
         self.seed = self._whole_number("seed", seed, 0)
         self.prefetch = self._whole_number("prefetch", prefetch, 0)
-        self._indices, self._held_out = self._split(self._length(), validation_split)
-        self._sampler = None
-        if sampler is not None and len(self._indices):
-            self._sampler = make_sampler(sampler, dataset, self._indices, self.seed, self._name)
-        self._pass_length = len(self._pass(1)) if self._sampler else len(self._indices)
         if examples_per_epoch is not None:
             self._whole_number("examples_per_epoch", examples_per_epoch, 1)
         if not isinstance(drop_last, bool):
             raise UserError(f"{self._name}: drop_last is {drop_last!r}; expected true or false.")
-        self._per_epoch = self.examples = examples_per_epoch or self._pass_length
+        self._sampler: Any = None
+        self.stream: Any = None
+        self._pass_length: Any = None
+        if is_stream(dataset):
+            self._whole_number("shuffle_window", shuffle_window, 1)
+            self._open_stream(sampler, validation_split, shuffle_window, examples_per_epoch)
+        else:
+            self._indices, self._held_out = self._split(self._length(), validation_split)
+            if sampler is not None and len(self._indices):
+                self._sampler = make_sampler(sampler, dataset, self._indices, self.seed, self._name)
+            self._pass_length = len(self._pass(1)) if self._sampler else len(self._indices)
+        self.per_epoch: Any = examples_per_epoch or self._pass_length
+        self.examples: Any = self.per_epoch
+        whole = drop_last if self.stream else self.examples != len(self._indices)
+        # Whether an epoch is all examples, each once, as an evaluation must be.
+        self.reads_everything = self._sampler is None and not whole
+        if self.examples is None:
+            return
         if self.batch_size > self.examples:
             raise UserError(
                 f"{self._name}: batch_size is {self.batch_size}, but there are only "
                 f"{self.examples} examples to read; expected at most as many. "
                 "Lower batch_size or bring more data."
             )
-        if drop_last:
+        if drop_last and self.examples % self.batch_size:
             self.examples -= self.examples % self.batch_size
+            self.reads_everything = False
 
     def read(self, indices: np.ndarray) -> dict[str, Any]:
         """Reads the examples `indices`, (batch,) int64, as {"inputs": ..., "targets": ...}.
@@ -104,6 +120,11 @@ class BaseDataLoader:
 
     def __len__(self) -> int:
         """Returns the number of batches in an epoch; the last one may be padded."""
+        if self.examples is None:
+            raise UserError(
+                f"{self._name}: the data set is a stream without a length; say how many examples "
+                "are an epoch, with examples_per_epoch, or give it `__len__`"
+            )
         return -(-self.examples // self.batch_size)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[dict[str, Any]]:
@@ -113,6 +134,8 @@ class BaseDataLoader:
             epoch: number of the epoch, from 1.
             start: number of batches to skip at the beginning, for resuming.
         """
+        if self.stream:
+            return stream_batches(self, epoch, start)
         if epoch == self._begun[0]:
             _, batches, examples = self._begun
             if examples >= self.examples:
@@ -130,18 +153,15 @@ class BaseDataLoader:
             return None
         loader = copy.copy(self)
         loader._indices, loader._held_out = self._held_out, None
-        loader.shuffle, loader._sampler = False, None
-        loader.examples = loader._per_epoch = loader._pass_length = len(self._held_out)
+        loader.shuffle, loader._sampler, loader.reads_everything = False, None, True
+        loader.examples = loader.per_epoch = loader._pass_length = len(self._held_out)
         return loader
 
     def labels(self) -> np.ndarray:
         """Returns the targets of the examples, without those held out, in the data set's order."""
+        if self.stream:
+            raise UserError(f"{self._name}: the labels of a stream are not known beforehand")
         return read_labels(self.dataset)[self._indices]
-
-    @property
-    def reads_everything(self) -> bool:
-        """Whether an epoch is one pass over all examples, each once, as an evaluation must be."""
-        return self._sampler is None and self.examples == len(self._indices)
 
     def continue_epoch(self, epoch: int, batches: int, examples: int) -> Self:
         """Returns a loader for an epoch that was begun with batches of another size.
@@ -161,13 +181,18 @@ class BaseDataLoader:
         left = -(-(self.examples - examples) // self.batch_size)
         return len(self) if epoch != begun else batches + left
 
+    def done(self, epoch: int, batch: int) -> int:
+        """Returns the number of examples of an epoch before one of its batches."""
+        _, batches, examples = self._begun if self._begun[0] == epoch else (epoch, 0, 0)
+        return examples + (batch - batches) * self.batch_size
+
     def _rest(self, epoch, done):
         """Returns a loader over what is left of an epoch behind its first examples."""
         loader = copy.copy(self)
         loader._begun = BaseDataLoader._begun
         loader._indices = self._order(epoch).ravel()[done : self.examples]
         loader.shuffle, loader._sampler = False, None
-        loader.examples = loader._per_epoch = loader._pass_length = len(loader._indices)
+        loader.examples = loader.per_epoch = loader._pass_length = len(loader._indices)
         return loader
 
     @property
@@ -176,8 +201,8 @@ class BaseDataLoader:
 
     def _order(self, epoch):
         """Returns an epoch's indices, (batches, batch_size), padded from the epoch's beginning."""
-        first, length = (epoch - 1) * self._per_epoch, self._pass_length
-        passes = range(first // length, (first + self._per_epoch - 1) // length + 1)
+        first, length = (epoch - 1) * self.per_epoch, self._pass_length
+        passes = range(first // length, (first + self.per_epoch - 1) // length + 1)
         indices = np.concatenate([self._pass(number + 1) for number in passes])
         indices = indices[first % length :][: self.examples]
         missing = len(self) * self.batch_size - len(indices)
@@ -192,7 +217,32 @@ class BaseDataLoader:
     def _batch(self, order, number):
         index, count = self.shard
         rows = slice(*(part * self.batch_size // count for part in (index, index + 1)))
-        batch = self.read(order[number, rows])
+        position = np.arange(number * self.batch_size, (number + 1) * self.batch_size)
+        real = (position[rows] < self.examples).astype(np.float32)
+        return self._weighted_batch(order[number, rows], real)
+
+    def batch_of_records(self, records: list) -> dict[str, Any]:
+        """Returns the batch of at most `batch_size` records of a stream: this loader's part."""
+        index, count = self.shard
+        rows = slice(*(part * self.batch_size // count for part in (index, index + 1)))
+        filled = records + records[:1] * (self.batch_size - len(records))
+        real = (np.arange(self.batch_size) < len(records)).astype(np.float32)
+        return self._weighted_batch(as_rows(filled[rows]), real[rows])
+
+    def position(self, epoch: int, batch: int) -> list | None:
+        """Returns what a checkpoint has to hold for `restore`, after a batch of an epoch."""
+        if self.stream is None:
+            return None
+        return self.stream.position((epoch - 1) * self.per_epoch + self.done(epoch, batch))
+
+    def restore(self, position: list | None) -> None:
+        """Takes over the position of a checkpoint; without, a stream is read from its beginning."""
+        if self.stream and position:
+            self.stream.restore(position)
+
+    def _weighted_batch(self, rows, real):
+        """Returns the batch of some indices, or records; the weight is 0 where `real` is."""
+        batch = self.read(rows)
         is_dict = isinstance(batch, dict)
         if not (is_dict and {"inputs", "targets"} <= batch.keys()):
             got = f"has the keys {sorted(batch)}" if is_dict else f"is a {type(batch).__name__}"
@@ -200,8 +250,6 @@ class BaseDataLoader:
                 f"{self._name}: a batch {got}; expected a dict with the keys 'inputs' "
                 "and 'targets' (and optionally 'weight'). Fix `collate` or `read`."
             )
-        position = np.arange(number * self.batch_size, (number + 1) * self.batch_size)
-        real = (position[rows] < self.examples).astype(np.float32)
         return {**batch, "weight": self._combine_weights(batch.get("weight"), real)}
 
     def _combine_weights(self, weight, real):
@@ -216,6 +264,20 @@ class BaseDataLoader:
             )
         return weight * real.reshape((-1,) + (1,) * (weight.ndim - 1))
 
+    def _open_stream(self, sampler, validation_split, shuffle_window, examples_per_epoch):
+        if sampler is not None or validation_split:
+            name = "sampler" if sampler is not None else "validation_split"
+            raise UserError(
+                f"{self._name}: {name} needs a data set that is read by index, but this is a "
+                "stream; give training and validation streams of their own"
+            )
+        window = shuffle_window if self.shuffle else self.batch_size
+        counted = examples_per_epoch is None and hasattr(self.dataset, "__len__")
+        length = len(self.dataset) if counted else None  # it may take long to count
+        self.stream = Stream(self.dataset, self.shuffle, self.seed, window, length, self._name)
+        self._indices, self._held_out = np.arange(0), None
+        self._pass_length = self.stream.length
+
     def _length(self):
         if isinstance(self.dataset, type):
             raise UserError(
@@ -225,7 +287,7 @@ class BaseDataLoader:
         if not hasattr(self.dataset, "__len__"):
             raise UserError(
                 f"{self._name}: the data set has no length; expected `__len__`, which returns the "
-                "number of examples, beside `__getitem__`"
+                "number of examples, beside `__getitem__`; or `__iter__` for a stream"
             )
         return len(self.dataset)
 

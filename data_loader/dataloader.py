@@ -2,7 +2,7 @@
 
 A data set has `__len__` and `__getitem__(i) -> (input, target)`. One that also has
 `__getitems__(indices) -> (inputs, targets)` is read a whole batch at a time. It may name its
-`classes`.
+`classes`. One that has `__iter__` alone is a stream, see `data_loader.streams`.
 """
 
 import logging
@@ -19,6 +19,7 @@ from data_loader.base import BaseDataLoader
 from data_loader.idx import MIRRORS, SPLITS, find_idx_pair, read_idx
 from data_loader.image_folders import find_classes, refuse, summary
 from data_loader.images import read_image
+from data_loader.streams import Records, is_stream
 from data_loader.workers import Workers, read_samples
 from utils import UserError, printable
 
@@ -179,7 +180,7 @@ class DataLoader(BaseDataLoader):
     Args:
         dataset: data set, see above.
         batch_size, shuffle, seed, validation_split, prefetch, sampler, examples_per_epoch,
-            drop_last: see `BaseDataLoader`.
+            drop_last, shuffle_window: see `BaseDataLoader`.
         workers: number of workers that read the samples of a batch in parallel, 0 for none.
         worker_kind: "thread" for reading that waits or releases the GIL (files, images, NumPy),
             "process" for slow Python. Processes start with the first batch and end with the
@@ -205,16 +206,19 @@ class DataLoader(BaseDataLoader):
         sampler: str | Sequence[float] | Callable[..., np.ndarray] | None = None,
         examples_per_epoch: int | None = None,
         drop_last: bool = False,
+        shuffle_window: int = 1000,
     ) -> None:
         if collate is not None and not callable(collate):
             raise UserError(
                 f"DataLoader: collate is {collate!r}, expected a function; "
                 'in a config {"name": "package.module:function"}.'
             )
-        self.whole_batches = collate is None and hasattr(dataset, "__getitems__")
+        self.whole_batches = (
+            collate is None and hasattr(dataset, "__getitems__") and not is_stream(dataset)
+        )
         if prefetch is None:
             prefetch = 0 if self.whole_batches else 2
-        order = (sampler, examples_per_epoch, drop_last)
+        order = (sampler, examples_per_epoch, drop_last, shuffle_window)
         super().__init__(dataset, batch_size, shuffle, seed, validation_split, prefetch, *order)
         self.collate = collate or base.collate
         self.workers = self._whole_number("workers", workers, 0)
@@ -223,17 +227,23 @@ class DataLoader(BaseDataLoader):
                 f"{self._name}: workers is {workers}, but the data set reads whole batches with "
                 "`__getitems__`, so they would be idle. Set workers to 0; prefetch reads ahead."
             )
+        if workers and self.stream and not hasattr(dataset, "decode"):
+            raise UserError(
+                f"{self._name}: workers is {workers}, but the data set is a stream that yields "
+                "samples as they are, so they would be idle. Set workers to 0."
+            )
         _expect(f"{self._name}: worker_kind", worker_kind, ["thread", "process"])
-        self._workers = Workers(workers, worker_kind, dataset, self._name) if workers else None
+        self._source = Records(dataset) if self.stream else dataset
+        self._workers = Workers(workers, worker_kind, self._source, self._name) if workers else None
 
     def read(self, indices: np.ndarray) -> dict[str, Any]:
-        """Reads the examples `indices`, (batch,) int64, as a batch."""
+        """Reads the examples `indices`, (batch,) int64, or records of a stream, as a batch."""
         if self.whole_batches:
             inputs, targets = self.dataset.__getitems__(indices)
             return {"inputs": inputs, "targets": targets}
         if self._workers:
             return self.collate(self._workers.read(indices))
-        return self.collate(read_samples(self.dataset, indices))
+        return self.collate(read_samples(self._source, indices))
 
 
 def _expect(where, value, choices):

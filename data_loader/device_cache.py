@@ -58,6 +58,8 @@ def cache_on_device(
     """
     if not wanted or (wanted == "auto" and jax.default_backend() == "cpu"):
         return loaders
+    if wanted is True and any(loader.stream for loader in loaders.values()):
+        raise UserError(f'{where}: true, but a stream is not kept; expected false or "auto"')
     if jax.process_count() > 1:  # each reads only its own rows
         if wanted is True:
             raise UserError(f'{where}: true is for a single process; expected false or "auto"')

@@ -7,7 +7,7 @@ import pickle
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -21,7 +21,9 @@ CHUNKS_PER_WORKER = 4  # small chunks, so that no worker waits long for the slow
 _dataset = None  # in a worker process: its copy of the data set
 
 
-def read_ahead(read: Callable[[int], Any], numbers: Iterable[int], count: int) -> Iterator[Any]:
+def read_ahead(
+    read: Callable[[int], Any], numbers: Iterable[int], count: int
+) -> Generator[Any, None, None]:
     """Yields read(number) in order, while a thread reads up to `count` ahead.
 
     The thread ends with the loop over this generator.

@@ -169,7 +169,9 @@ def test_a_config_can_name_what_one_would_name_in_one_and_nothing_else():
         "accuracy", "binary_accuracy", "confusion_matrix", "macro_f1", "one_hot_accuracy",
         "top_k_accuracy",
     }  # fmt: skip
-    assert names["data_loader"] == {"Arrays", "DataLoader", "IdxImages", "ImageFolder", "Table"}
+    assert names["data_loader"] == {
+        "Arrays", "DataLoader", "IdxImages", "ImageFolder", "Table", "TarShards"
+    }  # fmt: skip
     assert names["sampler"] == {"balanced"}
     assert names["transform"] == {"normalize", "random_shift"}
     assert {"cross_entropy", "huber_loss"} <= names["loss"]

@@ -9,6 +9,7 @@ import numpy as np
 
 import utils
 from data_loader.device_cache import gather
+from data_loader.streams import is_stream
 from training.common.timing import timed
 from training.distributed.sharding import put_batch, replicate
 from training.tracking.metric_logger import IN_FLIGHT, MetricAccumulator
@@ -82,7 +83,8 @@ def predict(experiment, params):
     source = "the test set" + (
         f", by the first of {experiment.seeds} seeds" * (experiment.seeds > 1)
     )
-    return results, Predictions(outputs, targets, lambda index: dataset[index][0], classes, source)
+    images = None if is_stream(dataset) else lambda index: dataset[index][0]
+    return results, Predictions(outputs, targets, images, classes, source)
 
 
 def write_report(config, folder, experiment, params, predictions):

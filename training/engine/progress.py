@@ -23,6 +23,7 @@ class Progress:
     batches_before: int = 0  # of this epoch, done before the batch size was changed
     examples_before: int = 0  # that were in them
     rates: dict = field(default_factory=dict)  # {group: learning rate of the last update, the next}
+    data: list | None = None  # the loader's position in a stream
 
     @classmethod
     def from_meta(cls, meta, where="the checkpoint"):

@@ -67,6 +67,8 @@ class Run:
         """Starts to save a checkpoint in the background: the numbered one, the best one or both."""
         self.progress.files = trackers.sizes()
         self.progress.rates = learning_rates(self.experiment, self.progress.steps)
+        loader, progress = self.experiment.loaders["train"], self.progress
+        progress.data = loader.position(progress.epochs + 1, progress.batch)
         name = file_name(*self.progress.position()) if numbered else None
         saver.save(self.state, self.progress.meta(), name, best)
 
@@ -141,6 +143,7 @@ def resumed_run(config, folder, checkpoint):
         state = restored_state(experiment, arrays, checkpoint)
     else:
         state = fresh_state(experiment, config)
+    experiment.loaders["train"].restore(progress.data)
     run = Run(config, folder if writes else None, experiment, state, progress)
     _write_origin(run)
     LOG.info("Resuming from %s", checkpoint or "the beginning: nothing had been saved yet")

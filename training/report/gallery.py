@@ -1,5 +1,6 @@
 """The images that a report shows beside the predictions: augmentation and first-layer filters."""
 
+import contextlib
 import logging
 from typing import NamedTuple
 
@@ -35,8 +36,7 @@ class Gallery(NamedTuple):
 def collect_gallery(config, experiment, params):
     """Returns the Gallery of a run; without filters if params is None."""
     loader = experiment.loaders["train"]
-    indices = np.unique(np.linspace(0, len(loader.dataset) - 1, EXAMPLES).astype(int))
-    inputs = gather(loader.read(indices)["inputs"])
+    indices, inputs = _some_inputs(loader)
     if not hasattr(inputs, "dtype") or image_of(inputs[0]) is None:
         return Gallery([], None)
     inputs = np.asarray(inputs)
@@ -54,6 +54,16 @@ def collect_gallery(config, experiment, params):
     if params is None:
         return Gallery(augmented, None)
     return Gallery(augmented, _or_warn("filters", first_layer_filters, network, params, batch))
+
+
+def _some_inputs(loader):
+    """Returns the indices and the inputs of some examples; of a stream, the first ones."""
+    if loader.stream is None:
+        indices = np.unique(np.linspace(0, len(loader.dataset) - 1, EXAMPLES).astype(int))
+        return indices, gather(loader.read(indices)["inputs"])
+    with contextlib.closing(loader.batches(epoch=1)) as batches:
+        inputs = jax.tree.map(lambda leaf: leaf[:EXAMPLES], next(batches)["inputs"])
+    return np.arange(EXAMPLES), inputs
 
 
 def _or_warn(what, function, *args):
@@ -76,7 +86,7 @@ def _augmented(named, indices, inputs):
     variations = [np.asarray(augment(inputs, seed)) for seed in range(VARIATIONS)]
     variations = _to_uint8(np.stack(variations, axis=1))
     shown = []
-    for index, before, after in zip(indices.tolist(), inputs, variations, strict=True):
+    for index, before, after in zip(indices.tolist(), inputs, variations, strict=False):
         images = [image_of(one) for one in after]
         if None in images:
             return []
