@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import io
 import itertools
 import json
 import logging.config
@@ -424,6 +425,8 @@ def set_up_logging(run: str | Path | None = None, quiet: bool = False) -> loggin
             del handlers[name]
             for logger in (config.get("root", {}), *config.get("loggers", {}).values()):
                 logger["handlers"] = [one for one in logger.get("handlers", []) if one != name]
+        if isinstance(sys.stdout, io.TextIOWrapper):  # the names of folders may be no text
+            sys.stdout.reconfigure(errors="backslashreplace")
         logging.config.dictConfig(config)
     except (AttributeError, ImportError, KeyError, OSError, TypeError, ValueError) as error:
         reason = f"{error}: {error.__cause__}" if error.__cause__ else error

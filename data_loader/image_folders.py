@@ -133,7 +133,7 @@ def examine(path: str) -> tuple[str, str]:
             with open_image(path):
                 return "image", ""
         except UserError as error:
-            reason = str(error).removeprefix(f"{printable(path)}: ")
+            reason = str(error).rpartition(": cannot be read as a picture: ")[2]
     else:
         reason = explain(head)
     kind = describe(head)

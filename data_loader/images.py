@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from data_loader.colour import to_8_bits, to_srgb_over_white
 from data_loader.file_kinds import HEAD, describe
@@ -108,7 +108,8 @@ def open_image(file: File, max_pixels: int | None = None) -> Iterator[ImageFile.
     except Exception as error:  # the decoders raise OSError, SyntaxError, ValueError and more
         if isinstance(error, OSError) and error.strerror:
             raise UserError(f"{name}: cannot be read: {error.strerror}") from error
-        reason = f"{describe(head)}, cut off or damaged ({error})"
+        detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+        reason = f"{describe(head)}, cut off or damaged{detail}"
         raise UserError(f"{name}: cannot be read as a picture: {reason}") from error
 
 

@@ -18,7 +18,7 @@ from training.engine.build import build
 from training.engine.evaluation import is_classification, real_examples
 from training.engine.initialize import count_parameters, first_batch, restored_params
 from training.engine.step import make_forward
-from utils import UserError
+from utils import UserError, printable
 
 
 class Trained(NamedTuple):
@@ -196,7 +196,7 @@ def _metadata(experiment, params, source, preprocess=None):
         "run": run.name,
         "checkpoint": source.checkpoint.name,
         "git_revision": _revision(run),
-        "classes": None if classes is None else [str(one) for one in classes],
+        "classes": None if classes is None else [printable(one) for one in classes],
         "preprocess": {"where": preprocess, "name": named.name, "args": named.args}
         if preprocess
         else None,

@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(404, f"{self.path}: not found; the demo is at /")
             return
         nonce = secrets.token_urlsafe()
-        page = self.demo.page(nonce).encode()
+        page = self.demo.page(nonce).encode(errors="backslashreplace")
         self._send(200, "text/html; charset=utf-8", page, POLICY.format(nonce))
 
     def do_POST(self):

@@ -40,7 +40,8 @@ def write_report(folder, report):
         nodes=_nodes,
         numbers=_numbers,
     )
-    (folder / "report.html").write_text(html, encoding="utf-8")
+    page = html.encode(errors="backslashreplace")  # as of names that are no text
+    (folder / "report.html").write_bytes(page)
 
 
 def _row(result):

@@ -73,7 +73,8 @@ def atomic_write(path, buffers, pause=lambda: None, private=False):
 
 def atomic_write_text(path, text, private=False):
     """Writes a text in UTF-8, as `atomic_write` does."""
-    atomic_write(path, [text.encode()], private=private)
+    content = text.encode(errors="backslashreplace")  # names of files may be bytes that are no text
+    atomic_write(path, [content], private=private)
 
 
 def _open_private(path, flags):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from training.report.images import data_uri, image_grid, image_of
+from utils import printable
 
 MISTAKES = 25  # shown, the most confident ones
 MATRIX_CLASSES = 50  # with more classes the most common confusions are listed instead
@@ -35,7 +36,7 @@ def classify(predictions):
         probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities /= probabilities.sum(axis=1, keepdims=True)
     names = range(count) if predictions.classes is None else predictions.classes
-    return probabilities, logits.argmax(axis=1), [str(name) for name in names]
+    return probabilities, logits.argmax(axis=1), [printable(name) for name in names]
 
 
 def summarize(predictions):
