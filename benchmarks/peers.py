@@ -52,7 +52,8 @@ def main():
                     program.answer()
             if not cpu:
                 for program in programs:
-                    program.answer()
+                    first = program.answer()
+                    print(f"{program.command}: {first}", file=sys.stderr, flush=True)
             for case, programs in started.items():
                 compare(case, programs, options)
 
@@ -67,7 +68,7 @@ def parse_arguments():
     parser.add_argument("--device", choices=["cpu", "cuda", "tpu"], default="cpu")
     dtypes = ["float32", "bfloat16"]
     parser.add_argument("--dtypes", nargs="+", choices=dtypes, default=["float32"])
-    parser.add_argument("--examples", type=int, help="of an epoch; default: all there are")
+    parser.add_argument("--examples", type=int, help="of an epoch")
     return parser.parse_args()
 
 
@@ -148,7 +149,7 @@ class Program:
         self._process = subprocess.Popen(
             list(map(str, command)), env=environment, text=True, **pipes
         )
-        self.parameters, self._command = None, " ".join(map(str, command[1:]))
+        self.parameters, self.command = None, " ".join(map(str, command[1:]))
 
     def request(self):
         """Asks for an epoch."""
@@ -173,7 +174,7 @@ class Program:
     def _read(self):
         line = self._process.stdout.readline()
         if not line:
-            print(f"{self._command}: {self.error()}", file=sys.stderr, flush=True)
+            print(f"{self.command}: {self.error()}", file=sys.stderr, flush=True)
         return json.loads(line) if line else None
 
     def error(self):

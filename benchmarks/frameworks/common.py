@@ -15,7 +15,7 @@ MEAN, DEVIATION = 0.1307, 0.3081  # of MNIST's pixels, scaled to 0 ... 1
 LEARNING_RATE, WEIGHT_DECAY = 1e-3, 1e-4
 NETWORKS = ("sample", "lenet", "vit", "mlp", "resnet18", "gpt")
 BATCH = {"resnet18": 256, "gpt": 64}  # else 512
-PICTURES = 50_000  # for resnet18, of 32 x 32 x 3 random pixels
+EXAMPLES = {"resnet18": 25_600, "gpt": 12_800}  # of an epoch, else 59,904: whole batches
 CONTEXT, STRIDE, CODES = 128, 32, 128  # of the text for gpt: ASCII codes
 
 
@@ -26,17 +26,18 @@ def parse_options(ways=(), arguments=None):
     parser.add_argument("way", nargs="?", choices=ways or None)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or tpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--examples", type=int, help="of an epoch; default: all there are")
+    parser.add_argument("--examples", type=int, help="of an epoch")
     options, options.rest = parser.parse_known_args(arguments)
-    options.batch = min(BATCH.get(options.network, 512), options.examples or 512)
+    options.examples = options.examples or EXAMPLES.get(options.network, 59_904)
+    options.batch = min(BATCH.get(options.network, 512), options.examples)
     return options
 
 
 def training_set(options):
     """Returns the inputs and the int64 targets of an epoch.
 
-    Pictures are normalised, in float32: (60000, 28, 28, 1) of MNIST, (50000, 32, 32, 3) of noise.
-    The text is (13609, 128) integers, the targets the characters that follow.
+    Pictures are normalised, in float32: (examples, 28, 28, 1) of MNIST, (examples, 32, 32, 3) of
+    noise. The text is (examples, 128) integers, the targets the characters that follow.
     """
     if options.network == "gpt":
         inputs, targets = windows()
@@ -57,7 +58,7 @@ def mnist():
     return normalized(images.reshape(-1, 28, 28, 1)), labels
 
 
-def noise(count=PICTURES):
+def noise(count=EXAMPLES["resnet18"]):
     """Returns pictures of random pixels, (count, 32, 32, 3) uint8, and random labels."""
     rng = np.random.default_rng(0)
     return rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, 10, count)
@@ -77,7 +78,7 @@ def normalized(images):
 
 
 def batches(inputs, targets, batch, rng):
-    """Yields the batches of an epoch in a new order; the last is smaller."""
+    """Yields the batches of an epoch in a new order."""
     order = rng.permutation(len(targets))
     for first in range(0, len(order), batch):
         taken = order[first : first + batch]

@@ -19,6 +19,7 @@ from jax.nn import relu
 from loop import loop_epoch
 
 import utils
+from data_loader.dataloader import IdxImages
 from model.modules import Layers, batch_norm, conv2d, dropout, global_average_pool, linear, max_pool
 from training.config import read_config
 from training.distributed.preemption import StopSignal
@@ -28,8 +29,6 @@ from training.engine.progress import Progress
 
 SETTINGS = [
     "data_loader.augment=null",
-    f"data_loader.train.args.dataset.args.root={common.ROOT / 'data'}",
-    f"data_loader.test.args.dataset.args.root={common.ROOT / 'data'}",
     f'training.optimizer={{"name": "adamw", "args": {{"learning_rate": {common.LEARNING_RATE}, '
     f'"weight_decay": {common.WEIGHT_DECAY}}}}}',
 ]
@@ -73,8 +72,6 @@ class Digits(Arrays):
     """The first digits of MNIST."""
 
     def __init__(self, examples):
-        from data_loader.dataloader import IdxImages
-
         whole = IdxImages(common.ROOT / "data", "train")
         self.inputs, self.targets = whole.images[:examples], whole.labels[:examples]
 
@@ -127,10 +124,8 @@ def overrides(options):
     settings = [*SETTINGS, batch, *NETWORKS[name], f"training.compute_dtype={options.dtype}"]
     if name in ("resnet18", "gpt"):
         kind, args = "Arrays", {"network": name, "examples": options.examples}
-    elif options.examples:
-        kind, args = "Digits", {"examples": options.examples}
     else:
-        return settings
+        kind, args = "Digits", {"examples": options.examples}
     named = json.dumps({"name": f"benchmarks.frameworks.of_template:{kind}", "args": args})
     size = f"data_loader.test.args.batch_size={options.batch}"
     return [*settings, size, *(f"data_loader.{s}.args.dataset={named}" for s in ("train", "test"))]

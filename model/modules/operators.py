@@ -5,8 +5,8 @@ where channels are convolved separately. There `convolve` chooses another form:
 
     patches    stride = kernel: windows do not overlap, so the image is split into patches and
                multiplied by the kernel as a matrix. This includes 1x1 convolutions.
-    dense      depthwise on a CPU, small images: per channel, the flattened image times the kernel
-               expanded to one (pixels in, pixels out) matrix.
+    dense      depthwise, small images: per channel, the flattened image times the kernel expanded
+               to one (pixels in, pixels out) matrix. On an NVIDIA GPU, too.
     shifted    depthwise on a CPU, larger images: the sum over the kernel's elements of the image,
                shifted, times that element. XLA compiles it to one loop that reads the image once.
     expanded   groups of channels on a CPU: as a convolution of all channels with a kernel that is
@@ -27,7 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-DENSE_PIXELS = 2.5  # largest ratio of image pixels to kernel pixels; above, too many zeros
+GPU_DENSE_PIXELS = 256  # largest image of the dense form there
+DENSE_PIXELS = (
+    2.5  # on a CPU: largest ratio of image pixels to kernel pixels; above, too many zeros
+)
 SHIFTED_TERMS = 128  # largest number of kernel pixels and of pixels in a row: each is compiled
 
 _plain = jax.make_user_context(False)  # unlike a global, part of the key of jit's caches
@@ -62,8 +65,10 @@ def convolve(x, kernel, stride, padding, groups):
     if groups == 1 and kernel.shape[:2] == stride:
         return _patches_convolve(x, kernel, padding)
     form = _form_on_cpu(x.shape, kernel.shape, groups)
-    on_cpu = functools.partial(form, stride=stride, padding=padding)
-    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+    forms = {"cpu": functools.partial(form, stride=stride, padding=padding)}
+    if kernel.shape[2] == 1 and kernel.shape[3] == groups and _pixels(x) <= GPU_DENSE_PIXELS:
+        forms["cuda"] = functools.partial(_dense_convolve, stride=stride, padding=padding)
+    return lax.platform_dependent(x, kernel, **forms, default=plain)
 
 
 def window_maximum(x, window, stride, padding):
@@ -85,6 +90,10 @@ def window_maximum(x, window, stride, padding):
         views = [lax.slice_in_dim(x, first, first + last + 1, step, axis) for first in range(size)]
         x = functools.reduce(jnp.maximum, views)
     return x
+
+
+def _pixels(images):
+    return images.shape[1] * images.shape[2]
 
 
 def _form_on_cpu(image, kernel, groups):
