@@ -170,7 +170,8 @@ def test_a_config_can_name_what_one_would_name_in_one_and_nothing_else():
         "top_k_accuracy",
     }  # fmt: skip
     assert names["data_loader"] == {
-        "Arrays", "DataLoader", "IdxImages", "ImageFolder", "Table", "TarShards"
+        "Arrays", "DataLoader", "HuggingFace", "HuggingFaceStream", "IdxImages", "ImageFolder",
+        "Table", "TarShards",
     }  # fmt: skip
     assert names["sampler"] == {"balanced"}
     assert names["transform"] == {"normalize", "random_shift"}
