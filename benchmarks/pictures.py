@@ -10,6 +10,7 @@ process; the first round, which fills the system's cache of files, is not counte
 """
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -71,18 +72,20 @@ def compare(folder, size, kind, options):
     }
     times = {name: [] for name in commands}
     with ExitStack() as stack:
-        programs = {name: stack.enter_context(Program(*line)) for name, line in commands.items()}
-        counts = {name: program.answer()["parameters"] for name, program in programs.items()}
-        if set(counts.values()) != {options.count}:
-            raise SystemExit(f"they do not find the same pictures: {counts}")
+        programs = {
+            name: stack.enter_context(Program(os.environ, *line)) for name, line in commands.items()
+        }
         for number in range(options.rounds + 1):
             for name, program in programs.items():
                 answer = program.epoch()
                 print(f"{size} {kind} {number} {name}: {answer}", file=sys.stderr, flush=True)
+                if answer is None or program.parameters != options.count:
+                    raise SystemExit(f"{name} finds {program.parameters} pictures")
                 if number > 0:
                     times[name].append(answer["seconds"])
     ours, theirs = (statistics.median(times[name]) for name in ("template", "torchvision"))
-    shown = ratios(times["torchvision"], times["template"])
+    pairs = zip(times["torchvision"], times["template"], strict=True)
+    shown = ratios([one / other for one, other in pairs])
     workers = f"{options.workers} ({kind})"
     print(f"| {size} | {workers} | {ours:.2f} | {theirs:.2f} | {shown} |", flush=True)
 
