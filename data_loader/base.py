@@ -16,11 +16,19 @@ from typing import Any, Self
 
 import numpy as np
 
+from data_loader.labels import (
+    ClassNumbers,
+    as_numbers,
+    labels_in_memory,
+    refuse_labels,
+    without_ignored,
+)
 from data_loader.sampling import make_sampler, read_labels
 from data_loader.streams import Stream, as_rows, is_stream, stream_batches
 from data_loader.workers import read_ahead
 from utils import UserError
 
+NUMBERS = "biufcV"  # kinds of dtypes that JAX takes; V: bfloat16 and its like
 SPLIT_EPOCH = 0  # epochs count from 1, so the shuffle of epoch 0 is free for the split
 
 
@@ -59,6 +67,10 @@ class BaseDataLoader:
 
     shard = (0, 1)
     _begun: tuple[int | None, int, int] = (None, 0, 0)  # see continue_epoch
+    class_count: int | None = None  # see expect_classes
+    split = "train"  # of the data, for messages
+    in_memory: np.ndarray | None = None  # targets of all examples, where the data are cached
+    numbers: ClassNumbers | None = None  # of labels that are no classes yet
 
     def __init__(
         self,
@@ -147,6 +159,25 @@ class BaseDataLoader:
             return read_ahead(read, numbers, self.prefetch)
         return (read(number) for number in numbers)
 
+    @property
+    def classes(self) -> Any:
+        """The names of the classes, or None."""
+        return self.numbers.names if self.numbers else getattr(self.dataset, "classes", None)
+
+    def expect_classes(self, count: int) -> None:
+        """From now on refuses targets other than 0, 1, ..., count - 1.
+
+        Those in memory are looked at now; of others, unless they are a stream, the first batch.
+        """
+        self.class_count = count
+        if self.stream:
+            return
+        targets = labels_in_memory(self, self._indices)
+        if targets is None:
+            self._batch(self._order(1), 0)
+        else:
+            self._checked(targets, self._indices)
+
     def validation(self) -> Self | None:
         """Returns a loader over the examples held out, never shuffled, or None."""
         if self._held_out is None:
@@ -161,7 +192,8 @@ class BaseDataLoader:
         """Returns the targets of the examples, without those held out, in the data set's order."""
         if self.stream:
             raise UserError(f"{self._name}: the labels of a stream are not known beforehand")
-        return read_labels(self.dataset)[self._indices]
+        labels = read_labels(self.dataset)[self._indices]
+        return self.numbers(labels, self._indices) if self.numbers else labels
 
     def continue_epoch(self, epoch: int, batches: int, examples: int) -> Self:
         """Returns a loader for an epoch that was begun with batches of another size.
@@ -250,7 +282,37 @@ class BaseDataLoader:
                 f"{self._name}: a batch {got}; expected a dict with the keys 'inputs' "
                 "and 'targets' (and optionally 'weight'). Fix `collate` or `read`."
             )
-        return {**batch, "weight": self._combine_weights(batch.get("weight"), real)}
+        weight = self._combine_weights(batch.get("weight"), real)
+        targets = self._checked(batch["targets"], self._examples(rows), batch.get("weight"))
+        return {**batch, "targets": targets, "weight": weight}
+
+    def _examples(self, rows):
+        """What messages call the examples of a batch: their indices, or places in the batch."""
+        return np.arange(len(rows)) if self.stream else rows
+
+    def _checked(self, targets, indices, weight=None):
+        """Returns targets that are numbers and, where labels are expected, classes.
+
+        Args:
+            targets: (batch, ...), or a tree of such.
+            indices: (batch,) of their examples in the data set.
+            weight: (batch, ...); where it is 0, the target may be anything.
+        """
+        if type(targets) is not np.ndarray or targets.dtype.kind not in NUMBERS:
+            targets = as_numbers(targets, indices, self.split)
+        if weight is not None:
+            targets = without_ignored(targets, np.asarray(weight))
+        if not isinstance(targets, np.ndarray):
+            return targets
+        if targets.shape[:1] != indices.shape:
+            raise UserError(
+                f"{self._name}: the targets of a batch have shape {targets.shape}; expected "
+                f"({len(indices)}, ...): one for each example."
+            )
+        count = self.class_count
+        if count is not None and targets.size and not are_classes(targets, count):
+            refuse_labels(targets, indices, count, self.split)
+        return targets
 
     def _combine_weights(self, weight, real):
         """Returns the batch's own weight, (batch, ...), set to 0 where an example is padding."""
@@ -261,6 +323,11 @@ class BaseDataLoader:
             raise UserError(
                 f"{self._name}: the weight of a batch has shape {weight.shape}; expected "
                 f"({len(real)},) or ({len(real)}, ...): one or more per example."
+            )
+        if not (weight >= 0).all():
+            raise UserError(
+                f"{self._name}: a weight of a batch is {weight[~(weight >= 0)][0]}; expected 0 for "
+                "what is left out, or a positive number."
             )
         return weight * real.reshape((-1,) + (1,) * (weight.ndim - 1))
 
@@ -342,6 +409,11 @@ def collate(samples: list) -> dict[str, Any]:
     return {"inputs": _stack("inputs", inputs), "targets": _stack("targets", targets)}
 
 
+def are_classes(targets: np.ndarray, count: int) -> bool:
+    """Whether targets, of which there are some, are whole numbers from 0 to count - 1."""
+    return targets.dtype.kind in "biu" and 0 <= targets.min() <= targets.max() < count
+
+
 def _is_whole(value):
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -349,6 +421,11 @@ def _is_whole(value):
 def _stack(name, values):
     if isinstance(values[0], dict):
         return {key: _stack(f"{name}.{key}", [value[key] for value in values]) for key in values[0]}
+    if any(isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value) for value in values):
+        raise UserError(
+            f"collate: the {name} of an example are masked; expected numbers. Leave the example "
+            "out, or name a `collate` that gives it the weight 0."
+        )
     arrays = [np.asarray(value) for value in values]
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:

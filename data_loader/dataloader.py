@@ -19,6 +19,7 @@ from data_loader.base import BaseDataLoader
 from data_loader.idx import MIRRORS, SPLITS, find_idx_pair, read_idx
 from data_loader.image_folders import find_classes, refuse, summary
 from data_loader.images import read_image
+from data_loader.labels import ClassNumbers
 from data_loader.streams import Records, is_stream
 from data_loader.workers import Workers, read_samples
 from utils import UserError, printable
@@ -187,6 +188,9 @@ class DataLoader(BaseDataLoader):
             loader; each has its own copy of the data set.
         collate: function of a list of samples that returns a batch, see `base.collate`. If given,
             samples are always read one by one.
+        classes: the values that the data set has as labels, in the order of their classes: texts,
+            or whole numbers that do not count from 0; or a dict from value to name. None: its
+            labels are classes as they are.
 
     Attributes:
         whole_batches: whether batches are read by the data set's `__getitems__`.
@@ -207,6 +211,7 @@ class DataLoader(BaseDataLoader):
         examples_per_epoch: int | None = None,
         drop_last: bool = False,
         shuffle_window: int = 1000,
+        classes: Sequence[str | int] | dict[str, str] | None = None,
     ) -> None:
         if collate is not None and not callable(collate):
             raise UserError(
@@ -221,6 +226,7 @@ class DataLoader(BaseDataLoader):
         order = (sampler, examples_per_epoch, drop_last, shuffle_window)
         super().__init__(dataset, batch_size, shuffle, seed, validation_split, prefetch, *order)
         self.collate = collate or base.collate
+        self.numbers = None if classes is None else ClassNumbers(classes)
         self.workers = self._whole_number("workers", workers, 0)
         if workers and self.whole_batches:
             raise UserError(
@@ -240,10 +246,16 @@ class DataLoader(BaseDataLoader):
         """Reads the examples `indices`, (batch,) int64, or records of a stream, as a batch."""
         if self.whole_batches:
             inputs, targets = self.dataset.__getitems__(indices)
-            return {"inputs": inputs, "targets": targets}
-        if self._workers:
-            return self.collate(self._workers.read(indices))
-        return self.collate(read_samples(self._source, indices))
+            batch = {"inputs": inputs, "targets": targets}
+        elif self._workers:
+            batch = self.collate(self._workers.read(indices))
+        else:
+            batch = self.collate(read_samples(self._source, indices))
+        if self.numbers:
+            batch["targets"] = self.numbers(
+                batch["targets"], self._examples(indices), batch.get("weight")
+            )
+        return batch
 
 
 def _expect(where, value, choices):

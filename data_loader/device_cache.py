@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from data_loader.labels import without_ignored
 from utils import UserError
 
 SHARE = 0.5  # of the device's free memory that "auto" may use
@@ -89,9 +90,11 @@ def _cached(loader, tables, mesh):
     if key not in tables:
         whole = dict(loader.read(np.arange(len(loader.dataset))))
         weight = whole.pop("weight", None)  # stays on the host, where it is combined with padding
+        if weight is not None:
+            whole["targets"] = without_ignored(whole["targets"], np.asarray(weight))
         everywhere = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-        tables[key] = jax.device_put(whole, everywhere), weight
-    table, weight = tables[key]
+        tables[key] = jax.device_put(whole, everywhere), weight, whole["targets"]
+    table, weight, targets = tables[key]
 
     def read(indices):
         rows = jax.tree.map(lambda leaf: TableView(leaf, indices.astype(np.int32)), table)
@@ -99,6 +102,7 @@ def _cached(loader, tables, mesh):
 
     cached = copy.copy(loader)
     cached.read, cached.prefetch = read, 0
+    cached.in_memory = targets if isinstance(targets, np.ndarray) else None
     return cached
 
 

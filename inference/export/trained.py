@@ -168,7 +168,7 @@ def _test_set(experiment, network):
     """The test set in batches of inputs; labels and output names of a classifier, else None."""
     batches, targets = map(list, zip(*_batches(experiment.loaders["test"]), strict=True))
     outputs = jax.device_get(jax.jit(network)(*batches[0]))
-    if isinstance(targets[0], np.ndarray):
+    if isinstance(targets[0], np.ndarray) and targets[0].ndim == 1:
         labels = np.concatenate(targets)
         if isinstance(outputs, np.ndarray) and is_classification(outputs, labels):
             return batches, labels, ["logits"]
@@ -190,7 +190,7 @@ def _metadata(experiment, params, source, preprocess=None):
     """The metadata of the files; `describe` adds the shapes."""
     run, named = source.checkpoint.parent, source.config.data_loader.preprocess
     dataset = experiment.loaders["test"].dataset
-    classes = getattr(dataset, "classes", None)
+    classes = getattr(experiment.loaders["test"], "classes", None)
     return {
         "title": source.config.title,
         "run": run.name,

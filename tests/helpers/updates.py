@@ -14,7 +14,7 @@ from training.metrics import accuracy
 
 def same_bits(first, second):
     return all(
-        np.array_equal(np.asarray(a).view(np.uint32), np.asarray(b).view(np.uint32))
+        np.asarray(a).tobytes() == np.asarray(b).tobytes()
         for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
     )
 
@@ -58,3 +58,16 @@ def make(model=network, optimizer=None, dtype="float32", groups=None, **settings
 
 def copy(state):
     return jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), state)
+
+
+def without_weight(value=0.0):
+    batch = batch_of(12, seed=1)
+    batch["inputs"] += value
+    return batch | {"weight": np.zeros(12, np.float32)}
+
+
+def assert_nothing_was_measured(measured):
+    assert np.asarray(measured.pop("finite")).all()
+    for total, weight in measured.values():
+        np.testing.assert_array_equal(total, np.zeros_like(total))
+        np.testing.assert_array_equal(weight, np.zeros_like(weight))

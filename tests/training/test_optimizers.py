@@ -159,11 +159,11 @@ def test_accumulation_refuses_a_batch_it_does_not_divide():
 
 
 def test_a_group_that_trains_nothing_is_refused():
-    groups = {"head": OptimizerGroup(cross_entropy, optimizers.sgd(0.1), ("haed",))}
-    with pytest.raises(
-        UserError, match=r"optimizer_groups.head.params: \['haed'\].*\['hidden', 'out'\]"
-    ):
-        make(groups=groups)
+    for paths in [("hiden",), ("out", "hiden"), ("hidden/kernl",), ("hidden", "")]:
+        groups = {"head": OptimizerGroup(cross_entropy, optimizers.sgd(0.1), paths)}
+        said = f"optimizer_groups.head.params: no part '{paths[-1]}' .*parts are hidden, out"
+        with pytest.raises(UserError, match=said):
+            make(groups=groups)
 
 
 def test_a_step_that_is_not_finite_is_not_taken_nor_any_after_it():

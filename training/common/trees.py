@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from utils import UserError
+from utils import UserError, nearest
 
 
 def split(tree, paths=()):
@@ -36,6 +36,19 @@ def merge(first, second):
     """Merges what `split` returned: the first tree's leaves, the second's where it has None."""
     none = {"is_leaf": lambda leaf: leaf is None}
     return jax.tree.map(lambda a, b: b if a is None else a, first, second, **none)
+
+
+def check_part(tree, path, where):
+    """Refuses a path ("generator", "stage1/norm") under which a tree has nothing to train."""
+    if jax.tree.leaves(split(tree, (path,))[0]):
+        return
+    leaves, _ = jax.tree_util.tree_flatten_with_path(split(tree)[0])
+    names = [jax.tree_util.keystr(one, simple=True, separator="/") for one, _ in leaves]
+    parts = {name[:end] for name in names for end in _ends(name)}
+    raise UserError(
+        f"{where}: no part {path!r} that can be trained{nearest(path, sorted(parts))}; the "
+        f"network's parts are {', '.join(sorted({name.partition('/')[0] for name in names}))}"
+    )
 
 
 def subtree(tree, path, where):
@@ -80,3 +93,8 @@ def named_leaves(tree: Any) -> dict[str, Any]:
             raise ValueError(f"{name} is a typed key, keep jax.random.key_data of it in the state")
         named[name] = leaf
     return named
+
+
+def _ends(name):
+    """Where the parts of a path end: after each of its names."""
+    return [index for index, letter in enumerate(name + "/") if letter == "/"]

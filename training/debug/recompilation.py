@@ -1,4 +1,4 @@
-"""Warns when update or evaluate is compiled again, which takes as long as the first time."""
+"""Reports when update or evaluate is compiled again, which takes as long as the first time."""
 
 import logging
 
@@ -10,7 +10,8 @@ LOG = logging.getLogger("main")
 def watch_compilations(experiment):
     """Returns the Experiment with its update and evaluate watched, and a function `mark_warm`.
 
-    Call `mark_warm()` after the first epoch: from then on a compilation is warned of.
+    Call `mark_warm()` after the first epoch: from then on a compilation is warned of. Until then
+    those for another shape of batches are reported.
     """
     update = WatchedFunction("update", experiment.update)
     evaluate = WatchedFunction("evaluate", experiment.evaluate)
@@ -24,7 +25,8 @@ def watch_compilations(experiment):
 class WatchedFunction:
     """Calls a jitted function, and warns of what changed in its arguments if it is compiled again.
 
-    It warns only once it is `warm`: called with every shape that it should meet.
+    It warns only once it is `warm`: called with every shape that it should meet. Before, it reports
+    batches of another shape, such as of sequences padded to the longest of each batch.
     """
 
     def __init__(self, name, function):
@@ -40,10 +42,17 @@ class WatchedFunction:
         return result
 
     def _note_compilation(self, types):
-        if self.warm and self._compiled_for:
+        if self._compiled_for:
             changed = min((_changes(types, earlier) for earlier in self._compiled_for), key=len)
-            reason = "; ".join(changed) or "its arguments are the same, but JAX's settings are not"
-            LOG.warning("%s was compiled once more: %s", self._name, reason)
+            if self.warm:
+                same = "its arguments are the same, but JAX's settings are not"
+                LOG.warning("%s was compiled once more: %s", self._name, "; ".join(changed) or same)
+            elif changed and all(one.startswith("batch") for one in changed):
+                LOG.info(
+                    "%s was compiled for another shape of batches, now for %d: %s. Lengths rounded "
+                    "up, as to multiples of 8, are fewer: docs/data.md",
+                    self._name, len(self._compiled_for) + 1, changed[0],
+                )  # fmt: skip
         self._compiled_for.append(types)
 
 

@@ -162,6 +162,8 @@ def _loaders(config, mesh, source):
     validation = loaders["train"].validation()
     held_out = {} if validation is None else {"validation": validation}
     loaders = {"train": loaders["train"], **held_out, "test": loaders["test"]}
+    for split, loader in loaders.items():
+        loader.split = split  # for messages about its data
     where = f"{source}: data_loader.cache_on_device"
     return cache_on_device(loaders, config.data_loader.cache_on_device, mesh, where)
 

@@ -27,7 +27,7 @@ def class_weights(wanted, loader, where):
     """
     if wanted is None:
         return None
-    names = getattr(loader.dataset, "classes", None)
+    names = getattr(loader, "classes", None)
     if wanted == "auto":
         return _balancing(loader.labels(), names, where)
     weights = np.asarray(wanted, np.float32)

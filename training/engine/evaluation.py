@@ -10,6 +10,7 @@ import numpy as np
 import utils
 from data_loader.device_cache import gather
 from data_loader.streams import is_stream
+from training.common.labels import are_labels
 from training.common.timing import timed
 from training.distributed.sharding import put_batch, replicate
 from training.tracking.metric_logger import IN_FLIGHT, MetricAccumulator
@@ -51,7 +52,8 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
 
     Returns:
         The results {"test_loss": ...}, empty once `stop` is due; with `keep_outputs` the outputs
-        and targets of every example in the data set's order, else None.
+        and targets of every example in the loader's order, if these are one label for each, else
+        None.
     """
     measured, kept = [], []
     for batch in experiment.loaders[split].batches(epoch=1):
@@ -62,22 +64,24 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
         measured.append(sums)
         if len(measured) > IN_FLIGHT:  # more batches in flight only take up memory
             jax.block_until_ready(measured[-IN_FLIGHT])
-        if keep_outputs:
-            kept.append(real_examples((outputs, gather(batch["targets"])), batch["weight"]))
+        targets = gather(batch["targets"]) if keep_outputs else None
+        if are_labels(outputs, targets) and targets.ndim == 1:
+            kept.append(real_examples((outputs, targets), batch["weight"]))
     total = MetricAccumulator()
     for sums in jax.device_get(measured):  # only now, so that the device never waits for the host
         total.add(sums)
-    outputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *kept) if kept else None
+    outputs = tuple(map(np.concatenate, zip(*kept, strict=True))) if kept else None
     return total.results(experiment.aggregates, f"{split}_"), outputs
 
 
 def predict(experiment, params):
     """Returns the test results, and the Predictions where the network is a classifier."""
-    results, (outputs, targets) = evaluate(experiment, params, "test", keep_outputs=True)
-    if not is_classification(outputs, targets):
+    results, kept = evaluate(experiment, params, "test", keep_outputs=True)
+    if kept is None or not is_classification(*kept):
         return results, None
+    outputs, targets = kept[0], kept[1].astype(np.int64)
     dataset = experiment.loaders["test"].dataset
-    classes = getattr(dataset, "classes", None)
+    classes = getattr(experiment.loaders["test"], "classes", None)
     if classes is None or len(classes) != outputs.shape[1]:
         classes = [str(index) for index in range(outputs.shape[1])]
     source = "the test set" + (
@@ -112,6 +116,7 @@ def is_classification(outputs, targets):
         and isinstance(targets, np.ndarray)
         and (outputs.ndim, targets.ndim) == (2, 1)
         and outputs.shape[1] > 1
-        and np.issubdtype(targets.dtype, np.integer)
+        and targets.dtype.kind in "biu"
+        and targets.size > 0
         and 0 <= targets.min() <= targets.max() < outputs.shape[1]
     )

@@ -11,6 +11,7 @@ from data_loader.device_cache import gather
 from training.checkpoint.naming import find, listed
 from training.checkpoint.reading import read
 from training.checkpoint.restore import fitting, network_params, restore, restore_state
+from training.common.labels import are_labels
 from training.common.trees import named_leaves, pick, split
 from training.distributed.sharding import put_batch
 from training.engine.class_weights import check_class_weights
@@ -48,9 +49,9 @@ def dry_run(experiment, batch):
         call, _ = next(group_batches(iter([batch]), experiment.steps_per_call))
         jax.eval_shape(experiment.update, state, call)
         _, outputs = jax.eval_shape(experiment.evaluate, eval_params(state), batch)
-        _compare_with_classes(experiment, outputs, gather(batch["targets"]))
         if hasattr(outputs, "shape"):
             check_class_weights(experiment.class_weights, outputs.shape[-1], "outputs")
+        _expect_labels(experiment, outputs, gather(batch["targets"]))
         return state
     except UserError:
         raise
@@ -134,8 +135,11 @@ def restored_state(experiment, arrays, checkpoint):
 
 def restored_params(experiment, arrays, checkpoint):
     """Returns the network's parameters from `network_params` of a checkpoint."""
-    template = jax.eval_shape(experiment.init, first_batch(experiment)).params
-    return restore(template, arrays, where=checkpoint)
+    batch = first_batch(experiment)
+    template = jax.eval_shape(experiment.init, batch)
+    _, outputs = jax.eval_shape(experiment.evaluate, eval_params(template), batch)
+    _expect_labels(experiment, outputs, batch["targets"])
+    return restore(template.params, arrays, where=checkpoint)
 
 
 def count_parameters(params, seeds=1):
@@ -170,15 +174,21 @@ def _refuse_float16(params):
         raise UserError(f"the network's parameters {listed(names)}: {FLOAT16}")
 
 
-def _compare_with_classes(experiment, outputs, targets):
-    """Warns of a network with more or fewer outputs than the data set has names of classes."""
-    classes = getattr(experiment.loaders["train"].dataset, "classes", None)
-    rank = np.ndim(outputs) - (experiment.seeds > 1) if hasattr(outputs, "shape") else 0
-    if classes is None or rank != 2 or np.ndim(targets) != 1 or targets.dtype.kind not in "iu":
+def _expect_labels(experiment, outputs, targets):
+    """Has the loaders refuse targets that are no class, where the outputs say what the classes are.
+
+    Warns of a network with more or fewer outputs than there are names of classes.
+    """
+    if not are_labels(outputs, targets):
         return
-    count, wanted = outputs.shape[-1], len(classes)
-    names = ", ".join(str(one) for one in classes[:CLASSES]) + ", ..." * (wanted > CLASSES)
-    if count != wanted:
+    count = outputs.shape[-1]
+    for loader in experiment.loaders.values():
+        if hasattr(loader, "expect_classes"):
+            loader.expect_classes(count)
+    classes = getattr(experiment.loaders["train"], "classes", None)
+    if classes is not None and len(classes) != count and targets.ndim == 1:
+        wanted = len(classes)
+        names = ", ".join(str(one) for one in classes[:CLASSES]) + ", ..." * (wanted > CLASSES)
         LOG.warning(
             f"The network has {count} outputs, but the data set {wanted} classes ({names}). The "
             f"networks of model/model.py have one for each with model.args.classes={wanted}"

@@ -39,11 +39,14 @@ def device_batches(loader, steps, mesh):
 def group_batches(batches, steps):
     """Yields what the update takes, call by call, with the number of batches in it.
 
-    A single batch is passed on as it is. Several are stacked, and the last call of the epoch is
-    filled up, so that it has the shape of every other.
+    A single batch is passed on as it is. Several of one shape are stacked, and the last call of the
+    epoch, or the last before another shape, is filled up, so that it has the shape of every other.
     """
-    while taken := _take(batches, steps):
-        yield (taken[0] if steps == 1 else stack(taken, steps)), len(taken)
+    taken = []
+    while taken := taken + _take(batches, steps - len(taken)):
+        count = _of_one_shape(taken) if steps > 1 else 1
+        yield (taken[0] if steps == 1 else stack(taken[:count], steps)), count
+        taken = taken[count:]
 
 
 def scan_steps(update, steps):
@@ -90,6 +93,14 @@ def vmap_seeds(init_of, step_of, evaluate, seeds):
 @timed("data")
 def _take(batches, count):
     return list(islice(batches, count))
+
+
+def _of_one_shape(batches):
+    """How many of the first batches have the shapes and types of the very first."""
+    types = [[(np.shape(leaf), getattr(leaf, "dtype", None)) for leaf in jax.tree.leaves(batch)]
+             for batch in batches]  # fmt: skip
+    others = (number for number, one in enumerate(types) if one != types[0])
+    return next(others, len(batches))
 
 
 def stack(batches, steps):

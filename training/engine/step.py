@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from data_loader.device_cache import gather
 from training.common.measure import loss_name, measure, prefixed
-from training.common.trees import cast, merge, split
+from training.common.trees import cast, check_part, merge, split
 from training.engine.class_weights import weigh_classes
 from training.optimizers import gradients, update
 from utils import UserError
@@ -84,12 +84,9 @@ def make_init(forward, groups, seed=0, ema=None):
         _, params = forward(None, batch["inputs"], key, False)
         optimizers = {}
         for name, group in groups.items():
+            for path in group.params:
+                check_part(params, path, f"training.optimizer_groups.{name}.params")
             part, _ = split(params, group.params)
-            if not jax.tree.leaves(part):
-                raise UserError(
-                    f"training.optimizer_groups.{name}.params: {list(group.params)}, but there are "
-                    f"no such parameters; the network's parts are {sorted(params)}"
-                )
             optimizers[name] = group.optimizer.init(part)
         ema_params = split(params)[0] if ema else None
         return TrainState(
@@ -147,14 +144,19 @@ def make_evaluate(forward, groups, metrics):
 def unless_finite_keep(state, new, measured, groups):
     """Returns the new state, or the old one where a loss or gradient is not finite; and measured.
 
-    The step that is not taken can then be saved and examined.
+    The step that is not taken can then be saved and examined. Of a batch in which everything has
+    the weight 0, nothing is learned and nothing measured.
     """
-    finite = state.finite
+    finite, empty = state.finite, jnp.ones((), bool)
+    for name in groups:
+        empty &= measured[loss_name(name)][1] == 0
     for name in groups:
         total, _ = measured[loss_name(name)]
         norm, _ = measured[prefixed(name, "gradient_norm")]
-        finite &= jnp.isfinite(total) & jnp.isfinite(norm)
-    new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        finite &= empty | (jnp.isfinite(total) & jnp.isfinite(norm))
+    taken = finite & ~empty
+    new = jax.tree.map(lambda after, before: jnp.where(taken, after, before), new, state)
+    measured = jax.tree.map(lambda one: jnp.where(empty, jnp.zeros_like(one), one), measured)
     return new._replace(finite=finite), measured | {"finite": finite}
 
 

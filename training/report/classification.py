@@ -21,6 +21,8 @@ def classify(predictions):
         ValueError: the shapes do not match, or a target is not a class.
     """
     logits, targets = np.asarray(predictions.logits, np.float64), np.asarray(predictions.targets)
+    if targets.dtype.kind not in "biu":
+        raise ValueError(f"predictions: got targets of {targets.dtype}, expected whole numbers.")
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(
             f"predictions: got logits of shape {logits.shape} and targets of shape "
@@ -42,7 +44,8 @@ def classify(predictions):
 def summarize(predictions):
     """Returns what the template shows of the Predictions, as a dict."""
     probabilities, predicted, classes = classify(predictions)
-    targets, images = np.asarray(predictions.targets), predictions.images
+    # Of a small type, the products below would overflow.
+    targets, images = np.asarray(predictions.targets).astype(np.int64), predictions.images
     image_at = images if callable(images) or images is None else images.__getitem__
     pairs, counts = np.unique(targets * len(classes) + predicted, return_counts=True)
     confidence = probabilities[np.arange(len(targets)), predicted]

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.project import examples
+from tests.helpers.project import by_set
 from training import loss, metrics
 from training.common.measure import FunctionError
 from training.engine.user_code import wrap_user_function
@@ -83,7 +83,7 @@ def test_labels_stand_beside_a_vector_of_outputs_for_each(function, batch):
 
 
 @given(function=st.sampled_from(EQUAL), outputs=SHAPES, targets=SHAPES, batch=st.integers(1, 6))
-@examples(200)
+@settings(max_examples=by_set(20, 300))
 def test_outputs_and_targets_of_other_shapes_are_refused(function, outputs, targets, batch):
     shapes = (batch, *outputs), (batch, *targets)
     vectors = optax.cosine_distance, optax.softmax_cross_entropy, optax.kl_divergence

@@ -45,10 +45,10 @@ NETWORKS = [
 ]  # fmt: skip
 DATA = [
     ("FromOne",
-     ["the targets go from 1 to 10, while the network has 10 outputs", "Count classes from 0"]),
+     ["has the label 10 (int32), expected a whole number from 0 to 9", "Count classes from 0"]),
     ("InputsAlone", ["a sample is ndarray; expected (input, target)", "__getitem__"]),
     ("NoLength", ["DataLoader(NoLength): the data set has no length; expected `__len__`"]),
-    ("Words", ["targets of a batch are <U1; expected numbers"]),
+    ("Words", ["targets of a batch are <U1; expected numbers", "`classes`, the texts in their"]),
     ("FloatLabels", ["accuracy of outputs float32 (128, 10), targets float32",
                      "labels are float32, expected integers"]),
     ("WithNan", ["batch 6 (update 7): the inputs of the batch are not finite"]),
