@@ -260,6 +260,21 @@ def check_arguments(
             signature.bind(*args)
     except TypeError as error:
         raise UserError(f"{where}: {name}{signature}: {error}") from None
+    _check_numbers(signature, args, f"{where}: {name}")
+
+
+def _check_numbers(signature, args, where):
+    """Refuses a text where the default is a number and no annotation speaks of texts."""
+    for name, value in args.items() if isinstance(args, dict) else ():
+        parameter = signature.parameters.get(name)
+        if parameter is None or not isinstance(value, str) or "str" in str(parameter.annotation):
+            continue
+        default = parameter.default
+        if isinstance(default, int | float):
+            kind = "true or false" if isinstance(default, bool) else f"a number such as {default}"
+            raise UserError(
+                f"{where}: {name} is {value!r}; expected {kind}, without quotes in a config"
+            )
 
 
 def call(function: Callable, args: dict | list, where: str) -> Any:
@@ -267,8 +282,9 @@ def call(function: Callable, args: dict | list, where: str) -> Any:
     check_arguments(function, args, where)
     try:
         return function(**args) if isinstance(args, dict) else function(*args)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {function.__name__} refused its arguments: {error}") from error
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        words = str(error) if isinstance(error, TypeError | ValueError) else repr(error)
+        raise UserError(f"{where}: {function.__name__} refused its arguments: {words}") from error
 
 
 def optional_module(name: str, needed_by: str | None = None) -> Any:

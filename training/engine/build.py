@@ -23,6 +23,8 @@ from training.engine.scan import device_batches, even_steps, scan_steps, vmap_se
 from training.engine.step import make_evaluate, make_forward, make_init, make_step, step_key
 from utils import UserError, call, nearest, resolve
 
+MOST_STEPS = 2**31
+
 
 class Experiment(NamedTuple):
     """Everything a run is made of: data, functions, and how they are computed."""
@@ -75,6 +77,11 @@ def build(config, source="config.json", progress=None):
     progress = progress or Progress()
     loaders["train"] = progress.continue_with(loaders["train"])
     total_steps = progress.total_steps(loaders["train"], settings.epochs)
+    if total_steps >= MOST_STEPS:
+        raise UserError(
+            f"{source}: training.epochs: {settings.epochs} are {total_steps} updates; expected "
+            "fewer than 2**31, as they are counted in 32 bits"
+        )
     groups = {
         name: make_group(
             one,

@@ -1,12 +1,17 @@
 """The optimizer groups of a config: each with its loss, its optimizer and what it trains."""
 
+import json
 import math
 
+import jax
+import jax.numpy as jnp
 import optax
 
+from training.common.json_text import shorten
 from training.config import HOMES, is_named
 from training.engine.binding import construct, parameters_of
 from training.engine.step import OptimizerGroup
+from training.engine.user_code import FAULTS, reason_of
 from utils import UserError, call, resolve
 
 
@@ -25,6 +30,11 @@ def make_group(group, loss, clip_norm, total_steps, where):
         )
     if clip_norm:
         optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    given = shorten(json.dumps(group.optimizer.args))
+    what = f"{where}.args: {group.optimizer.name.rpartition(':')[2]} with {given}"
+    optimizer = optax.GradientTransformation(
+        _explained(optimizer.init, what), _explained(optimizer.update, what)
+    )
     rates = _learning_rates(function, args, where)
     for spot, rate in rates:
         number = isinstance(rate, int | float) and math.isfinite(rate)
@@ -33,8 +43,25 @@ def make_group(group, loss, clip_norm, total_steps, where):
                 f"{spot}: expected a number, or a schedule as "
                 f'{{"name": ..., "args": ...}}, got {rate!r}'
             )
+        if callable(rate):
+            jax.eval_shape(_explained(rate, f"{spot}: the schedule"), jnp.zeros((), jnp.int32))
     rate = rates[0][1] if len(rates) == 1 else None  # of several, none is the learning rate
     return OptimizerGroup(loss, optimizer, tuple(group.params), rate)
+
+
+def _explained(function, what):
+    """Returns the function, its errors as one line: what is in the config made them."""
+
+    def call(*args):
+        try:
+            return function(*args)
+        except FAULTS as error:
+            raise UserError(
+                f"{what} does not work: {reason_of(error)}. Expected a number where it takes one, "
+                'or a schedule, {"name": ..., "args": ...}'
+            ) from error
+
+    return call
 
 
 def _learning_rates(function, args, where):

@@ -46,7 +46,7 @@ def wrap_user_function(function, name, kind, where):
             raise
         except FAULTS as error:
             got = _described(args, kind)
-            raise FunctionError(f"{where}: {name} of {got}: {_reason(error)}") from error
+            raise FunctionError(f"{where}: {name} of {got}: {reason_of(error)}") from error
 
     def call(*args, **named):
         with errors(args):
@@ -112,8 +112,8 @@ def _check_values(result, args, where, kind):
         )
 
 
-def _reason(error):
-    """The message of an error, and the user's line that raised it."""
+def reason_of(error):
+    """Returns the message of an error, and the user's line that raised it."""
     hint = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), None)
     words = hint or str(error).partition("\n")[0].rstrip(".")
     if not isinstance(error, TypeError | ValueError):
