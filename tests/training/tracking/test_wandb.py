@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.tracking import json_lines, of_kind, wandb_history
 from training.config import read_config
 from training.tracking.trackers import Trackers, with_wandb_id
+from utils import set_up_logging
 
 
 def test_wandb_gets_config_metrics_and_the_last_checkpoint(run, offline):
@@ -47,7 +48,9 @@ def trackers(offline, write_config, tmp_path):
     offline["training"]["trackers"] = [{"name": "wandb", "args": {"tags": ["a tag"]}}]
     folder = tmp_path / "run"
     folder.mkdir()
-    return lambda: Trackers(read_config(write_config(offline)), folder, {}), folder
+    return lambda sizes=None: Trackers(
+        read_config(write_config(offline)), folder, sizes or {}
+    ), folder
 
 
 def test_wandb_as_a_tracker_takes_arguments_of_its_init_and_images(trackers):
@@ -92,3 +95,24 @@ def test_only_a_run_tracked_by_wandb_gets_an_id(config, write_config, key):
     file = write_config(config)
     assert with_wandb_id(read_config(file)) == read_config(file)
     assert len(with_wandb_id(read_config(file, [key])).wandb.id) == 8
+
+
+def test_figures_that_wandb_keeps_of_a_run_that_goes_on_earlier_are_told(
+    trackers, monkeypatch, capsys
+):
+    """No server is here: the answers of one that has the run up to step 24 stand for it."""
+    import wandb
+    from wandb.sdk.wandb_run import Run
+
+    start, folder = trackers
+    (folder / "metrics.jsonl").write_text('{"step": 12, "epoch": 2}\n')
+    monkeypatch.setattr(Run, "resumed", True)
+    monkeypatch.setattr(Run, "starting_step", 25)
+    set_up_logging()
+    with start({"metrics.jsonl": 25}):
+        assert wandb.run is not None
+    said = capsys.readouterr().out
+    assert (
+        "has figures of this run up to step 24 and keeps them, but it goes on from step 12" in said
+    )
+    assert f"--resume {folder} wandb.id=NEW" in said

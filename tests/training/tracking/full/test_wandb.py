@@ -35,6 +35,40 @@ def test_wandb_has_every_metric_once_after_an_interrupt(run, offline, mnist, mon
     assert code == 130
     monkeypatch.delenv("SIGNAL_AT")
     assert run("--resume", str(folder)) == (0, folder)
-    expected = [(line["step"], line["epoch"]) for line in json_lines(folder / "metrics.jsonl")]
-    logged = [(row["_step"], row["epoch"]) for row in wandb_history(folder)]
-    assert sorted(logged) == sorted(set(expected))
+    assert_whole(folder)
+
+
+def test_a_run_resumed_from_an_earlier_checkpoint_has_its_new_figures_alone(run, offline):
+    _, folder = run()
+    earlier = str(folder / "checkpoint-epoch_1.params")
+    changed = "training.optimizer.args.learning_rate=1e-3"
+    assert run("--resume", earlier, changed) == (0, folder)
+    assert_whole(folder)
+    assert len(list((folder / "wandb" / "replaced").iterdir())) == 1
+
+
+def test_a_run_that_is_given_to_wandb_later_begins_there_with_its_first_figures(run, offline):
+    offline["wandb"]["enabled"] = False
+    _, folder = run("training.epochs=1")
+    code, _ = run(
+        "--resume", str(folder), "training.epochs=2", "wandb.enabled=True", "wandb.id=a-b"
+    )
+    assert code == 0
+    assert_whole(folder)
+
+
+def assert_whole(folder):
+    """The one folder that `wandb sync` finds holds the figures of metrics.jsonl, each once."""
+    (synced,) = (folder / "wandb").glob("offline-run-*")
+    rows = [{name: value for name, value in row.items() if name[0] != "_" or name == "_step"}
+            for row in wandb_history(synced)]  # fmt: skip
+    lines = [{"_step": line.pop("step")} | line for line in json_lines(folder / "metrics.jsonl")]
+    assert merged(rows) == merged(lines)
+
+
+def merged(rows):
+    """{step: values}: what is logged of a step in several calls is one row of W&B."""
+    steps = {}
+    for row in rows:
+        steps[row["_step"]] = steps.get(row["_step"], {}) | row
+    return steps
