@@ -26,6 +26,7 @@ KINDS = [
     (rb"\0\x05\x16[\0\x07]", "AppleDouble file, which macOS writes beside others"),
     (rb"version https://git-lfs", "Git LFS pointer; `git lfs pull` brings it"),
     (rb"(\.\./)*\.git/annex/|/annex/objects/", "git-annex pointer; `git annex get` brings it"),
+    (rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF", "WMF or EMF drawing"),
     (rb"%PDF-", "PDF document"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript document"),
     (rb"PK(\x03\x04|\x05\x06|\x07\x08)", "ZIP archive"),

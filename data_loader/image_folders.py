@@ -49,13 +49,10 @@ class Found(NamedTuple):
     left_out: dict[str, list[str]]
     refused: dict[str, str]
 
-    def plus(self, other: "Found") -> "Found":
-        """Returns both together."""
-        left_out = {
-            reason: self.left_out.get(reason, []) + other.left_out.get(reason, [])
-            for reason in self.left_out | other.left_out
-        }
-        return Found(self.images + other.images, left_out, self.refused | other.refused)
+    def leave_out(self, others: dict[str, list[str]]) -> None:
+        """Adds more that is left out, {reason: paths}."""
+        for reason, paths in others.items():
+            self.left_out.setdefault(reason, []).extend(paths)
 
 
 def find_images(folder: str | Path) -> Found:
@@ -65,7 +62,9 @@ def find_images(folder: str | Path) -> Found:
         UserError: the folder, or one in it, cannot be listed.
     """
     files, left_out = _walk(os.fspath(folder))
-    return Found([], left_out, {}).plus(sort_files(files))
+    found = sort_files(files)
+    found.leave_out(left_out)
+    return found
 
 
 def sort_files(paths: Iterable[str]) -> Found:
@@ -102,23 +101,30 @@ def find_classes(
         UserError: there is no folder, one is empty or cannot be listed, or is not in `classes`.
     """
     folders, left_out = _class_folders(root, classes)
+    walked = {name: _walk(folder) for name, folder in folders.items()}
+    found = sort_files(file for files, _ in walked.values() for file in files)
+    for more in (left_out, *(out for _, out in walked.values())):
+        found.leave_out(more)
+    used = set(found.images)
     images = {printable(name): [] for name in classes or ()}
-    all_found = Found([], left_out, {})
-    for name, folder in folders.items():
-        found = find_images(folder)
-        if not found.images and not found.refused:
+    for name, (files, _) in walked.items():
+        images[name] = sorted(used.intersection(files))
+        if not images[name] and not found.refused.keys() & files:
+            mine = find_images(folders[name]).left_out
             raise UserError(
-                f"{printable(folder)}: no picture{summary(found.left_out, ', but ')}. "
+                f"{printable(folders[name])}: no picture{summary(mine, ', but ')}. "
                 "Fill or delete the folder."
             )
-        images[name], all_found = found.images, all_found.plus(found)
-    return images, all_found
+    return images, found
 
 
 def examine(path: str) -> tuple[str, str]:
     """Returns "image", "refused" or "left out" for a file, by its first bytes; and the reason."""
-    if company := _company(os.path.basename(path)):
+    name = os.path.basename(path)
+    if company := _company(name):
         return "left out", company
+    if name.lower().endswith(UNFINISHED):
+        return "left out", "backup or unfinished download"
     ending = os.path.splitext(path)[1].lower()
     try:
         with open(path, "rb") as file:
@@ -230,9 +236,7 @@ def _company(name):
     """Why a file or folder is left out for its name alone; None if it is not."""
     if name.startswith("."):
         return "hidden"
-    if name.lower() in SYSTEM:
-        return "of the operating system"
-    return "backup or unfinished download" if name.lower().endswith(UNFINISHED) else None
+    return "of the operating system" if name.lower() in SYSTEM else None
 
 
 def _special(path):

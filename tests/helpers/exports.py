@@ -19,13 +19,14 @@ NORMALIZE = {"name": "normalize", "args": {"mean": MEAN, "std": STD}}
 INSIDE, OUTSIDE = ({"where": where, **NORMALIZE} for where in ("inside", "outside"))
 
 
-def metadata_of(preprocess, classes=NAMES):
+def metadata_of(preprocess, classes=NAMES, **more):
     """The metadata of an export."""
     return {
         "classes": classes,
         "preprocess": preprocess,
         "inputs": {"input": {"shape": ["batch", 1, 28, 28], "dtype": "uint8"}},
         "outputs": {"logits": {"shape": ["batch", 10], "dtype": "float32"}},
+        **more,
     }
 
 

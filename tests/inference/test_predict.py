@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -161,6 +162,41 @@ def test_an_image_is_converted_and_resized_as_in_training(weights, export, tmp_p
     assert predict.main(["--name", str(export), "colours.png", "--out", "found.csv"]) == 0
     expected = np.exp(logits) / np.exp(logits).sum()
     np.testing.assert_allclose(read("found.csv")[2][0], expected, **TOLERANCE)
+
+
+def test_depth_and_orientation_are_read_as_in_training(weights, digits, probabilities):
+    write_onnx("deep.onnx", weights, INSIDE, value_range=[0, 4080])
+    exif = Image.Exif()
+    exif[274] = 6
+    turned = Image.fromarray(digits[3, 0].astype(np.uint16) * 16).rotate(90, expand=True)
+    turned.save("3.png", exif=exif)
+    Image.new("L", (8, 8)).save(".hidden.png")
+    Path("notes.txt").write_text("no picture")
+    assert predict.main(["--name", "deep.onnx", ".", "--out", "found.csv"]) == 0
+    np.testing.assert_allclose(read("found.csv")[2], probabilities[3:4], **TOLERANCE)
+
+
+def test_what_is_left_out_is_reported_once(export, digits, capsys):
+    for name in ("a/1.png", "b/2.webp", "b/.3.png"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Image.fromarray(digits[0, 0]).save(name)
+    Path("b/notes.txt").write_text("no picture")
+    Path("b/page.jpg").write_text("<html>")
+    assert predict.main(["--name", str(export), "a", "b"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "2 of 3 pictures: predictions in predictions.csv\n"
+    skipped, fault = sorted(err.splitlines(), reverse=True)
+    assert skipped == f"not used: 1 x hidden (b{os.sep}.3.png), 1 x text file (b{os.sep}notes.txt)"
+    assert fault.endswith("page.jpg: cannot be read as a picture: HTML page")
+
+
+def test_a_name_of_any_bytes_is_printed_and_written(export, digits, capsys):
+    name = os.fsdecode(b"\xff\n\x1b.png")
+    Image.fromarray(digits[3, 0]).save(name)
+    assert predict.main(["--name", str(export), name, "--top", "1"]) == 0
+    assert capsys.readouterr().out.startswith("\\xff\\n\\x1b.png   three")
+    assert predict.main(["--name", str(export), ".", "--out", "found.csv"]) == 0
+    assert b'"./\xff\n\x1b.png",three' in Path("found.csv").read_bytes()
 
 
 def test_each_colour_has_its_own_mean(tmp_path):
