@@ -158,7 +158,7 @@ def refuse(refused: dict[str, str]) -> None:
 def summary(left_out: dict[str, list[str]], start: str = "") -> str:
     """Returns `start` and "3 hidden (a/.x, a/.y, ...), 1 text file (a/b.txt)"; "" for nothing."""
     parts = []
-    for reason, paths in left_out.items():
+    for reason, paths in sorted(left_out.items(), key=lambda one: (-len(one[1]), one[0])):
         shown = ", ".join(map(printable, paths[:SHOWN])) + ", ..." * (len(paths) > SHOWN)
         parts.append(f"{len(paths)} x {reason} ({shown})")
     return start + ", ".join(parts) if parts else ""
