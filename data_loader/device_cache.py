@@ -101,7 +101,7 @@ def _cached(loader, tables, mesh):
         return rows if weight is None else rows | {"weight": np.asarray(weight)[indices]}
 
     cached = copy.copy(loader)
-    cached.read, cached.prefetch = read, 0
+    cached.read, cached.prefetch, cached.on_device = read, 0, True
     cached.in_memory = targets if isinstance(targets, np.ndarray) else None
     return cached
 

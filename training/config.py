@@ -125,8 +125,9 @@ class Training(Section):
     epochs: Whole = Field(10, ge=1)
     clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per group
     accumulate: Whole = Field(1, ge=1)  # pieces a batch is processed in, to save memory
-    # Updates in one call, at most: more than one pays where an update is shorter than a call.
-    steps_per_call: Whole = Field(1, ge=1)
+    # Updates in one call, at most: more than one pays where an update is shorter than a call; null:
+    # 16 where the data are cached on an accelerator, else 1.
+    steps_per_call: Whole | None = Field(None, ge=1)
     seeds: Whole = Field(1, ge=1)  # trained at once: seed, seed + 1, ...; metrics are means
     ema: float | None = Field(None, gt=0, lt=1)  # decay of the weights' moving average, per update
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"

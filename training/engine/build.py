@@ -19,7 +19,7 @@ from training.engine.compilation import compile_functions
 from training.engine.fitted import with_fitted
 from training.engine.optimizer_groups import make_group
 from training.engine.progress import Progress
-from training.engine.scan import device_batches, even_steps, scan_steps, vmap_seeds
+from training.engine.scan import default_steps, device_batches, even_steps, scan_steps, vmap_seeds
 from training.engine.step import make_evaluate, make_forward, make_init, make_step, step_key
 from utils import UserError, call, nearest, resolve
 
@@ -93,7 +93,8 @@ def build(config, source="config.json", progress=None):
         for name, one in settings.all_groups().items()
     }
     forward = make_forward(model, prepare, settings.compute_dtype)
-    steps = even_steps(len(loaders["train"]), settings.steps_per_call)
+    wanted = settings.steps_per_call or default_steps(loaders["train"])
+    steps = even_steps(len(loaders["train"]), wanted)
     where = f"{source}: training.class_weights"
     weights = class_weights(settings.class_weights, loaders["train"], where)
     init, update, evaluate = _functions(forward, groups, metrics, config, steps, mesh, weights)

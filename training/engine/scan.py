@@ -20,6 +20,18 @@ from training.common.timing import timed
 from training.common.trees import pick
 from training.distributed.sharding import put_batch
 
+STEPS = 16  # in a call, where the data are on an accelerator
+
+
+def default_steps(loader):
+    """Returns how many batches go into a call where the config does not say.
+
+    On an accelerator a call takes the host .5 to 1.5 ms, and reading each number that an update
+    measures about as long as starting it; with the data there, a call of several costs no more.
+    """
+    cached = getattr(loader, "on_device", False)
+    return STEPS if cached and jax.default_backend() != "cpu" else 1
+
 
 def even_steps(batches, most):
     """Returns how many batches go into a call: at most `most`, the last call nearly full."""
