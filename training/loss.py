@@ -23,6 +23,7 @@ def cross_entropy(logits, labels, *, label_smoothing=0.0):
         (batch, ...) values in nats.
     """
     labels = class_labels(logits, labels)
+    labels = jnp.where(labels < 0, logits.shape[-1], labels)  # no class gives NaN, -1 as well
     log_probabilities = jax.nn.log_softmax(logits)
     right = jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
     return -((1 - label_smoothing) * right + label_smoothing * log_probabilities.mean(-1))

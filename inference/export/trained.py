@@ -20,6 +20,10 @@ from training.engine.initialize import count_parameters, first_batch, restored_p
 from training.engine.step import make_forward
 from utils import UserError, printable
 
+# Losses of targets that are no labels: several classes may be right, or shares of all.
+SIGMOID = {"binary_cross_entropy", "sigmoid_binary_cross_entropy", "sigmoid_focal_loss"}
+SOFTMAX = {"softmax_cross_entropy", "safe_softmax_cross_entropy", "kl_divergence"}
+
 
 class Trained(NamedTuple):
     """A trained network, and the data for its files."""
@@ -71,6 +75,7 @@ def load(source, preprocess="inside", specs=(), static=None, ranges=None):
     batches, labels, output_names = _test_set(experiment, network)
     training = _training_examples(experiment)
     metadata = _metadata(experiment, params, source, named and preprocess)
+    metadata["probabilities"] = _probabilities(source.config, labels)
     metadata["stored_as"] = {
         one.name: str(np.asarray(leaf).dtype)
         for one, leaf in zip(raw, jax.tree.leaves(in_data), strict=True)
@@ -204,6 +209,14 @@ def _metadata(experiment, params, source, preprocess=None):
         "fitted": getattr(dataset, "fitted", None),
         "parameters": count_parameters(params),
     }
+
+
+def _probabilities(config, labels):
+    """What makes probabilities of the outputs: "softmax" or "sigmoid"; None if not known."""
+    losses = {group.loss.name.rpartition(":")[2] for group in config.training.all_groups().values()}
+    if losses <= SIGMOID:
+        return "sigmoid"
+    return "softmax" if labels is not None or losses <= SOFTMAX else None
 
 
 def _revision(run):

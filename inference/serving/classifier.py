@@ -25,6 +25,10 @@ class Classifier(NamedTuple):
     classes: list[str]
     metadata: dict  # of the file, see export/network.py
 
+    def probabilities(self, logits):
+        """Returns the probabilities of (..., classes) logits, which sum to 1 where one is right."""
+        return PROBABILITIES[self.metadata.get("probabilities", "softmax")](logits)
+
     def read(self, file, max_pixels=None):
         """Returns the image in a file as training read it, (channels, height, width) uint8."""
         channels, *size = self.shape
@@ -51,6 +55,12 @@ def load(path, threads=None):
         outputs = dict(zip(metadata["outputs"], outputs.values(), strict=True))
     name, (batch, *shape), dtype = _image_input(path, network.inputs)
     position, classes = _classes(path, outputs, metadata.get("classes"))
+    if metadata.get("probabilities", "softmax") not in PROBABILITIES:
+        raise UserError(
+            f"{path}: what its outputs mean is not known: it was trained with another loss than "
+            "cross-entropies, on targets that are no labels. Call inference.verify.runtimes.load "
+            "and its run"
+        )
     prepare = _preprocessing(path, metadata.get("preprocess"))
 
     def run(pixels):
@@ -77,7 +87,7 @@ def classify(classifier, paths, report):
         except UserError as error:
             report(error)
         if images and (len(images) == most or index == len(paths)):
-            yield from _classify_batch(classifier.run, images, most)
+            yield from _classify_batch(classifier, images, most)
             images = []
 
 
@@ -103,11 +113,20 @@ def softmax(logits):
         return powers / powers.sum(-1, keepdims=True)
 
 
-def _classify_batch(run, images, size):
+def sigmoid(logits):
+    """Returns the probabilities of (..., classes) log-odds, each by itself."""
+    return 0.5 * (1 + np.tanh(np.asarray(logits, np.float64) / 2))
+
+
+PROBABILITIES = {"softmax": softmax, "sigmoid": sigmoid}
+
+
+def _classify_batch(classifier, images, size):
     """Classifies a batch filled up to its size, since some runtimes prepare for each new shape."""
     paths, pixels = zip(*images, strict=True)
     filled = np.stack([*pixels, *pixels[-1:] * (size - len(pixels))])
-    return zip(paths, softmax(run(filled))[: len(paths)], strict=True)
+    probabilities = classifier.probabilities(classifier.run(filled))
+    return zip(paths, probabilities[: len(paths)], strict=True)
 
 
 def _report(path):

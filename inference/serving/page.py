@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 
 from data_loader.images import open_image, read_image, shown_size
-from inference.serving.classifier import load, softmax
+from inference.serving.classifier import load
 from inference.serving.drawing import fit, takes_drawings, trace
 from inference.serving.exports import find_export
 from utils import UserError
@@ -143,7 +143,7 @@ class File:
             start = time.perf_counter()
             logits = self.classifier.run(batch)
             self._seconds.append(time.perf_counter() - start)
-        return softmax(logits[0])
+        return self.classifier.probabilities(logits[0])
 
     @property
     def milliseconds(self):

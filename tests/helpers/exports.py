@@ -22,6 +22,7 @@ INSIDE, OUTSIDE = ({"where": where, **NORMALIZE} for where in ("inside", "outsid
 def metadata_of(preprocess, classes=NAMES, **more):
     """The metadata of an export."""
     return {
+        **more,
         "classes": classes,
         "preprocess": preprocess,
         "inputs": {"input": {"shape": ["batch", 1, 28, 28], "dtype": "uint8"}},

@@ -228,6 +228,19 @@ def test_softmax_takes_logits_of_any_size():
     assert np.isnan(softmax([[np.nan, 1.0]])).all()
 
 
+def test_of_several_labels_at_once_each_has_its_own_probability(weights, digits, images, tmp_path):
+    write_onnx(tmp_path / "many.onnx", weights, INSIDE, probabilities="sigmoid")
+    assert predict.main(["--name", str(tmp_path / "many.onnx"), str(images)]) == 0
+    logits = (digits.reshape(COUNT, -1) / 255 - MEAN) / STD @ weights[0] + weights[1]
+    np.testing.assert_allclose(read("predictions.csv")[2], 1 / (1 + np.exp(-logits)), **TOLERANCE)
+
+
+def test_outputs_of_unknown_meaning_are_no_probabilities(weights, images, tmp_path, capsys):
+    write_onnx(tmp_path / "odd.onnx", weights, INSIDE, probabilities=None)
+    said = refusal(capsys, "--name", tmp_path / "odd.onnx", images / "007.png")
+    assert "what its outputs mean is not known" in said
+
+
 def test_a_line_for_each_image_has_the_likeliest_classes(export, images, probabilities, capsys):
     files = [str(images / "007.png"), str(images / ".." / images.name / "010.png")]
     assert predict.main(["--name", str(export), *files, "--top", "2"]) == 0

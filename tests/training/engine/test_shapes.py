@@ -169,3 +169,10 @@ def test_the_confusion_matrix_of_sequences_counts_positions():
     expected = np.zeros((3, 3))
     np.add.at(expected, (labels, logits.argmax(-1)), 1)
     np.testing.assert_array_equal(metrics.confusion_matrix.compute(total, 28), expected)
+
+
+def test_the_loss_of_what_is_no_class_is_no_number():
+    """NumPy would count a label of -1 from the end, and answer with the loss of the last class."""
+    logits, labels = np.zeros((5, 3), np.float32), np.array([0, 2, -1, 3, -100])
+    expected = [np.log(3), np.log(3), np.nan, np.nan, np.nan]
+    np.testing.assert_allclose(loss.cross_entropy(logits, labels), expected, rtol=1e-6)
