@@ -269,7 +269,7 @@ class BaseDataLoader:
 
     def restore(self, position: list | None) -> None:
         """Takes over the position of a checkpoint; without, a stream is read from its beginning."""
-        if self.stream and position:
+        if self.stream and position is not None:
             self.stream.restore(position)
 
     def _weighted_batch(self, rows, real):

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from data_loader.labels import without_ignored
+from data_loader.streams import is_stream
 from utils import UserError
 
 SHARE = 0.5  # of the device's free memory that "auto" may use
@@ -59,7 +60,7 @@ def cache_on_device(
     """
     if not wanted or (wanted == "auto" and jax.default_backend() == "cpu"):
         return loaders
-    if wanted is True and any(loader.stream for loader in loaders.values()):
+    if wanted is True and any(is_stream(loader.dataset) for loader in loaders.values()):
         raise UserError(f'{where}: true, but a stream is not kept; expected false or "auto"')
     if jax.process_count() > 1:  # each reads only its own rows
         if wanted is True:

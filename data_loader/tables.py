@@ -178,6 +178,7 @@ class Table:
                 )
             return {"kind": kind, "values": values}
         numbers, missing = READ[kind](column)
+        _as_float32(column, np.where(missing, 0, numbers), distinct=False)
         known = numbers[~missing]
         if not len(known):
             raise UserError(f"{column.where}: has no value at all; leave it out of `inputs`")
@@ -259,13 +260,13 @@ class Table:
         self.targets = self.labels = parts[0].astype(np.int32)
 
 
-def _as_float32(column, numbers):
+def _as_float32(column, numbers, distinct=True):
     """Returns the numbers as float32, unless it cannot hold them, or not tell them apart."""
     with np.errstate(over="ignore"):
         floats = numbers.astype(np.float32)
     if not np.isfinite(floats).all():
         refuse_cell(column, ~np.isfinite(floats), "too large for float32")
-    if column.is_whole and len(np.unique(floats)) < len(np.unique(numbers)):
+    if distinct and column.is_whole and len(np.unique(floats)) < len(np.unique(numbers)):
         raise UserError(
             f"{column.where}: whole numbers so large that float32 cannot tell them apart. Leave "
             "the column out of `inputs` if it names the rows, or list it in `categories`"

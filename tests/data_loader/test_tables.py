@@ -139,6 +139,7 @@ def test_what_is_missing_becomes_the_mean_or_a_category_of_its_own(table):
         ("x,y\n2020-01-41,1\n", {"dates": ["x"]}, "row 2.*'2020-01-41': not a date"),
         ("x,y\n16777216,1\n16777217,2\n", {"standardize": False}, "float32 cannot tell them apart"),
         ("x,y\n9007199254740993,1\n1,2\n", {}, "too large to be held exactly"),
+        ("x,y\n1,1\n1e300,2\n", {}, "row 3, column 'x': '1e300': too large for float32"),
         ("x,y\n1,1e39\n", {}, "row 2, column 'y': '1e39': too large for float32"),
         ("x,y\n1,3000000000\n", {}, "expected a whole number below 2147483648"),
         ("x,x,y\n1,2,3\n", {}, "several columns 'x'"),

@@ -49,6 +49,16 @@ class Progress:
         sums = {name: getattr(self, name).to_json() for name in ("interval", "epoch")}
         return vars(self) | sums
 
+    def remember_data(self, loader):
+        """Takes over where a loader that reads a stream is."""
+        if hasattr(loader, "position"):
+            self.data = loader.position(self.epochs + 1, self.batch)
+
+    def restore_data(self, loader):
+        """Lets a loader that reads a stream go on where it was."""
+        if self.data is not None:
+            loader.restore(self.data)
+
     def position(self):
         """Returns (epochs finished,), or (epoch, its batches done) within one."""
         return (self.epochs + 1, self.batch) if self.batch else (self.epochs,)

@@ -67,8 +67,7 @@ class Run:
         """Starts to save a checkpoint in the background: the numbered one, the best one or both."""
         self.progress.files = trackers.sizes()
         self.progress.rates = learning_rates(self.experiment, self.progress.steps)
-        loader, progress = self.experiment.loaders["train"], self.progress
-        progress.data = loader.position(progress.epochs + 1, progress.batch)
+        self.progress.remember_data(self.experiment.loaders["train"])
         name = file_name(*self.progress.position()) if numbered else None
         saver.save(self.state, self.progress.meta(), name, best)
 
@@ -143,7 +142,7 @@ def resumed_run(config, folder, checkpoint):
         state = restored_state(experiment, arrays, checkpoint)
     else:
         state = fresh_state(experiment, config)
-    experiment.loaders["train"].restore(progress.data)
+    progress.restore_data(experiment.loaders["train"])
     run = Run(config, folder if writes else None, experiment, state, progress)
     _write_origin(run)
     LOG.info("Resuming from %s", checkpoint or "the beginning: nothing had been saved yet")

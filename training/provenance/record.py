@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 import utils
+from data_loader.streams import is_stream
 from training.common.files import atomic_write_text
 from training.common.kept_code import ignored_by_git, is_secret
 from training.common.records import changes, parse_record
@@ -142,7 +143,7 @@ def data_checksum(loader):
     """
     if hasattr(loader.dataset, "checksum"):
         return loader.dataset.checksum()
-    if loader.stream:
+    if is_stream(loader.dataset):
         return "a stream"  # which may be endless
     examples = len(loader.dataset)
     some = np.unique([0, examples // 2, examples - 1])

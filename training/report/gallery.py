@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from data_loader.device_cache import gather
+from data_loader.streams import is_stream
 from training.common.trees import pick
 from training.distributed.sharding import to_host
 from training.engine.binding import bind
@@ -58,7 +59,7 @@ def collect_gallery(config, experiment, params):
 
 def _some_inputs(loader):
     """Returns the indices and the inputs of some examples; of a stream, the first ones."""
-    if loader.stream is None:
+    if not is_stream(loader.dataset):
         indices = np.unique(np.linspace(0, len(loader.dataset) - 1, EXAMPLES).astype(int))
         return indices, gather(loader.read(indices)["inputs"])
     with contextlib.closing(loader.batches(epoch=1)) as batches:
