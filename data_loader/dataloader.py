@@ -17,7 +17,7 @@ import numpy as np
 from data_loader import base
 from data_loader.base import BaseDataLoader
 from data_loader.idx import MIRRORS, SPLITS, find_idx_pair, read_idx
-from data_loader.image_folders import find_classes, refuse, summary
+from data_loader.image_folders import INSPECT, find_classes, refuse, summary
 from data_loader.images import read_image
 from data_loader.labels import ClassNumbers
 from data_loader.streams import Records, is_stream
@@ -159,10 +159,7 @@ class ImageFolder:
         try:
             image = read_image(self.paths[index], self.size, self.mode, self.value_range)
         except UserError as error:
-            raise UserError(
-                f"{error}. Replace or delete it; `python -m data_loader.inspect -c config.json` "
-                "lists all that cannot be read."
-            ) from error
+            raise UserError(f"{error}. Replace or delete it; {INSPECT}") from error
         return image, self.labels[index]
 
     def checksum(self) -> str:

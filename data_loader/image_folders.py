@@ -33,6 +33,7 @@ SYSTEM = (
 SPLITS = frozenset(("dev", "eval", "test", "train", "training", "val", "valid", "validation"))
 THREADS, CHUNK = 16, 64  # that look into files, and files at a time: on a network each look waits
 SHOWN, MOST = 3, 10  # paths of each reason, and refused files, in a message
+INSPECT = "`python -m data_loader.inspect -c config.json` lists all that cannot be read."
 SPECIAL = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
 
 
@@ -149,10 +150,15 @@ def examine(path: str) -> tuple[str, str]:
 
 def refuse(refused: dict[str, str]) -> None:
     """Raises a UserError for files that look like images and cannot be read, if there are any."""
-    if refused:
-        lines = [f"{printable(path)}: {reason}" for path, reason in refused.items()]
-        more = f"; and {len(lines) - MOST} more" if len(lines) > MOST else ""
-        raise UserError(f"{'; '.join(lines[:MOST])}{more}. Replace or delete what is listed.")
+    if not refused:
+        return
+    lines = [f"{printable(path)}: {reason}" for path, reason in refused.items()]
+    what = "1 file that cannot be read as a picture"
+    if len(lines) > 1:
+        what = f"{len(lines)} files that cannot be read as pictures"
+    more = "; ..." if len(lines) > MOST else ""
+    shown = "; ".join(lines[:MOST]) + more
+    raise UserError(f"{what}: {shown}. Replace or delete what is listed; {INSPECT}")
 
 
 def summary(left_out: dict[str, list[str]], start: str = "") -> str:

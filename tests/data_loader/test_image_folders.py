@@ -10,7 +10,6 @@ from PIL import Image
 
 from data_loader.dataloader import ImageFolder
 from data_loader.image_folders import find_images
-from inference.predict import find_paths
 from utils import UserError, printable
 
 
@@ -79,8 +78,9 @@ def test_shares_of_a_folder_report_what_is_left_out_once(tmp_path, caplog):
 def test_prediction_searches_as_training_does(tmp_path):
     paint(tmp_path / "a" / "1.png", tmp_path / "a" / "b" / "2.jpg", tmp_path / "a" / ".3.png")
     (tmp_path / "a" / "notes.txt").write_text("no picture")
+    predict = pytest.importorskip("inference.predict")
     data = ImageFolder(tmp_path, [8, 8])
-    paths, left_out, many = find_paths([str(tmp_path)])
+    paths, left_out, many = predict.find_paths([str(tmp_path)])
     assert (sorted(paths), left_out, many) == (data.paths, data.left_out, True)
 
 

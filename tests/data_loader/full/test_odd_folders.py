@@ -4,9 +4,10 @@ import os
 import random
 import shutil
 
+import pytest
+
 from data_loader.dataloader import ImageFolder
 from data_loader.image_folders import find_classes, find_images
-from inference.predict import find_paths
 from tests.helpers.odd_images import in_mode, written
 from utils import UserError
 
@@ -93,6 +94,7 @@ def outcome(function, *arguments, **named):
 
 
 def test_every_file_of_an_odd_folder_is_used_reported_or_refused(tmp_path):
+    find_paths = pytest.importorskip("inference.predict").find_paths
     chance, read = random.Random(0), 0
     for number in range(FOLDERS):
         root = os.path.join(os.fsencode(tmp_path), b"%d\xfe" % number)
