@@ -19,7 +19,7 @@ def balanced(labels: np.ndarray, epoch: int, seed: int) -> np.ndarray:
     more; those of a frequent class take turns by chance.
 
     Args:
-        labels: (examples,) integers.
+        labels: (examples,) integers or texts.
         epoch: number of the epoch, from 1.
         seed: of the loader.
 
@@ -27,10 +27,10 @@ def balanced(labels: np.ndarray, epoch: int, seed: int) -> np.ndarray:
         (examples,) int64
     """
     random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    if labels.ndim != 1 or labels.dtype.kind not in "iub":
+    if labels.ndim != 1 or labels.dtype.kind not in "iubUS":
         raise UserError(
             f"sampler balanced: the targets are {labels.dtype} {labels.shape}; expected a class "
-            "for each example, an integer. Give weights, or name a sampler of your own"
+            "for each example. Give weights, or name a sampler of your own"
         )
     classes, members = np.unique(labels, return_inverse=True)
     counts = np.full(len(classes), len(labels) // len(classes))

@@ -145,6 +145,11 @@ def test_a_sampler_that_returns_fewer_in_a_later_epoch_is_refused():
         loader.batches(2)
 
 
+def test_balanced_takes_labels_that_are_texts():
+    labels = np.array(["cat"] * 9 + ["dog"])
+    assert sorted(np.unique(labels[balanced(labels, 1, 0)], return_counts=True)[1]) == [5, 5]
+
+
 def test_balanced_needs_classes():
     class Regression(WholeNumbers):
         labels = np.zeros(100, np.float32)
