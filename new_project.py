@@ -29,16 +29,12 @@ PARTS = (
 )  # fmt: skip
 ON_REQUEST = ("benchmarks", "data", "docs", "examples")
 OPTIONAL = (
-    "inference", "training/debug", "training/provenance", "training/report", "training/sweep",
+    "data_loader/inspect", "inference", "training/debug", "training/provenance",
+    "training/report", "training/sweep",
 )  # fmt: skip
 STARTER = utils.ROOT / "examples" / "starter"
-TOOLS = (
-    "pytest",
-    "ruff",
-    "pyrefly",
-    "pre-commit",
-    "codespell",
-)  # which a new project needs for its tests
+# Which a new project needs for its tests.
+TOOLS = ("pytest", "ruff", "pyrefly", "pre-commit", "codespell")
 REPORT_PACKAGES = ("jinja2",)  # what only the optional folders of training/ import
 
 

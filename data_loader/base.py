@@ -188,6 +188,11 @@ class BaseDataLoader:
         loader.examples = loader.per_epoch = loader._pass_length = len(self._held_out)
         return loader
 
+    @property
+    def indices(self) -> np.ndarray:
+        """The examples' indices in the data set, without those held out; none for a stream."""
+        return self._indices
+
     def labels(self) -> np.ndarray:
         """Returns the targets of the examples, without those held out, in the data set's order."""
         if self.stream:

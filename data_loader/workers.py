@@ -22,14 +22,14 @@ _dataset = None  # in a worker process: its copy of the data set
 
 
 def read_ahead(
-    read: Callable[[int], Any], numbers: Iterable[int], count: int
+    read: Callable[[Any], Any], numbers: Iterable[Any], count: int, threads: int = 1
 ) -> Generator[Any, None, None]:
-    """Yields read(number) in order, while a thread reads up to `count` ahead.
+    """Yields read(number) in order, while threads read up to `count` ahead.
 
-    The thread ends with the loop over this generator.
+    They end with the loop over this generator.
     """
     numbers = iter(numbers)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
     try:
         waiting = deque(pool.submit(read, number) for number in islice(numbers, count))
         while waiting:

@@ -66,7 +66,9 @@ def build(config, source="config.json", progress=None):
         for name, group in settings.all_groups().items()
     }
     mesh = make_mesh(config.devices)
-    loaders = _loaders(config, mesh, source)
+    where = f"{source}: data_loader.cache_on_device"
+    cached = config.data_loader.cache_on_device
+    loaders = cache_on_device(make_loaders(config, source), cached, mesh, where)
     check_monitor(config, metrics, loaders, source)
     pieces, batch_size = settings.accumulate, loaders["train"].batch_size
     if batch_size % pieces:
@@ -149,7 +151,8 @@ def _metrics(wanted, source):
     return metrics
 
 
-def _loaders(config, mesh, source):
+def make_loaders(config, source):
+    """Returns {split: loader} of a config: "train", "validation" where one is held out, "test"."""
     loaders = {}
     for split in ("train", "test"):
         named = getattr(config.data_loader, split)
@@ -172,8 +175,7 @@ def _loaders(config, mesh, source):
     loaders = {"train": loaders["train"], **held_out, "test": loaders["test"]}
     for split, loader in loaders.items():
         loader.split = split  # for messages about its data
-    where = f"{source}: data_loader.cache_on_device"
-    return cache_on_device(loaders, config.data_loader.cache_on_device, mesh, where)
+    return loaders
 
 
 def _functions(forward, groups, metrics, config, steps, mesh, class_weights):
