@@ -14,7 +14,7 @@ from training.checkpoint.reading import read
 from training.config import read_config
 from training.engine.build import build
 from training.engine.initialize import first_batch
-from training.engine.scan import even_steps
+from training.engine.scan import default_steps, even_steps
 from utils import UserError
 
 
@@ -133,6 +133,14 @@ def test_auto_caches_only_data_in_memory_that_fit_on_an_accelerator(monkeypatch)
     with pytest.raises(UserError, match=r"here: true, but the data take 400 bytes and .* 399 left"):
         cache_on_device(loaders, True, None, "here")
     assert cache_on_device(loaders, False, None, "here") is loaders
+
+
+def test_a_call_takes_several_updates_where_the_data_are_on_an_accelerator(monkeypatch):
+    cached = cache_on_device({"train": DataLoader(WholePairs(), 4)}, True, None, "here")["train"]
+    assert default_steps(cached) == 1
+    monkeypatch.setattr(resident.jax, "default_backend", lambda: "gpu")
+    assert default_steps(cached) == 16
+    assert default_steps(DataLoader(WholePairs(), 4)) == 1
 
 
 # Several seeds ---------------------------------------------------------------------------------
