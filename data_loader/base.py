@@ -245,6 +245,13 @@ class BaseDataLoader:
         missing = len(self) * self.batch_size - len(indices)
         return np.append(indices, np.resize(indices, missing)).reshape(len(self), self.batch_size)
 
+    def order(self, epoch: int) -> np.ndarray | None:
+        """Returns the indices of an epoch's examples as they are read, also those of its padding.
+
+        None for a stream.
+        """
+        return None if self.stream else self._order(epoch).ravel()
+
     def _pass(self, number):
         """Returns the indices of a pass, from 1: a sampler's, or all, shuffled or in order."""
         if self._sampler:

@@ -24,10 +24,11 @@ class Predictions(NamedTuple):
     Attributes:
         logits: (examples, classes) floats.
         targets: (examples,) integers, the true classes.
-        images: the picture of an example by its index, uint8 (channels, height, width);
+        images: the picture of a prediction by its number, uint8 (channels, height, width);
             a function or a sequence, or None where the inputs are no pictures.
         classes: a name for each class; None stands for "0", "1", ...
         source: where the predictions are from, in words.
+        indices: (examples,) in the data set; None: 0, 1, ...
     """
 
     logits: np.ndarray
@@ -35,6 +36,7 @@ class Predictions(NamedTuple):
     images: Callable[[int], np.ndarray] | Sequence[np.ndarray] | None = None
     classes: Sequence[str] | None = None
     source: str = "the test set"
+    indices: np.ndarray | None = None
 
 
 @timed("evaluation")
@@ -52,8 +54,8 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
 
     Returns:
         The results {"test_loss": ...}, empty once `stop` is due; with `keep_outputs` the outputs
-        and targets of every example in the loader's order, if these are one label for each, else
-        None.
+        and targets of every example that counts, and its place in the loader's order, if the
+        targets are one label for each; else None.
     """
     measured, kept = [], []
     for batch in experiment.loaders[split].batches(epoch=1):
@@ -66,7 +68,8 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
             jax.block_until_ready(measured[-IN_FLIGHT])
         targets = gather(batch["targets"]) if keep_outputs else None
         if are_labels(outputs, targets) and targets.ndim == 1:
-            kept.append(real_examples((outputs, targets), batch["weight"]))
+            places = len(targets) * (len(measured) - 1) + np.arange(len(targets))
+            kept.append(real_examples((outputs, targets, places), batch["weight"]))
     total = MetricAccumulator()
     for sums in jax.device_get(measured):  # only now, so that the device never waits for the host
         total.add(sums)
@@ -77,9 +80,9 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
 def predict(experiment, params):
     """Returns the test results, and the Predictions where the network is a classifier."""
     results, kept = evaluate(experiment, params, "test", keep_outputs=True)
-    if kept is None or not is_classification(*kept):
+    if kept is None or not is_classification(*kept[:2]):
         return results, None
-    outputs, targets = kept[0], kept[1].astype(np.int64)
+    outputs, targets, indices = _by_index(experiment.loaders["test"], *kept)
     dataset = experiment.loaders["test"].dataset
     classes = getattr(experiment.loaders["test"], "classes", None)
     if classes is None or len(classes) != outputs.shape[1]:
@@ -87,8 +90,16 @@ def predict(experiment, params):
     source = "the test set" + (
         f", by the first of {experiment.seeds} seeds" * (experiment.seeds > 1)
     )
-    images = None if is_stream(dataset) else lambda index: dataset[index][0]
-    return results, Predictions(outputs, targets, images, classes, source)
+    images = None if is_stream(dataset) else lambda number: dataset[int(indices[number])][0]
+    return results, Predictions(outputs, targets, images, classes, source, indices)
+
+
+def _by_index(loader, outputs, targets, places):
+    """Returns outputs, targets and indices of examples in the data set's order."""
+    order = loader.order(epoch=1) if hasattr(loader, "order") else None
+    indices = places if order is None else order[places]
+    sort = np.argsort(indices, kind="stable")
+    return outputs[sort], targets[sort].astype(np.int64), indices[sort]
 
 
 def write_report(config, folder, experiment, params, predictions):

@@ -61,7 +61,7 @@ def summarize(predictions):
         "confusions": _most_common(pairs, counts, classes),
         "mistakes": [
             {
-                "index": i,
+                "index": i if predictions.indices is None else int(predictions.indices[i]),
                 "image": image_at and data_uri(image_at(i)),
                 "predicted": classes[predicted[i]],
                 "probability": float(confidence[i]),

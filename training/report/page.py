@@ -74,9 +74,10 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         writer = csv.writer(file)
         names = [f"p_{name}" for name in classes]
         writer.writerow(["index", "target", "prediction", "probability", *names])
+        indices = range(len(predicted)) if predictions.indices is None else predictions.indices
         for i, (target, guess) in enumerate(zip(predictions.targets, predicted, strict=True)):
             row = [f"{probability:.6g}" for probability in probabilities[i]]
-            writer.writerow([i, classes[target], classes[guess], row[guess], *row])
+            writer.writerow([indices[i], classes[target], classes[guess], row[guess], *row])
 
 
 def _table(lines):

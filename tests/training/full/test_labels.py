@@ -12,6 +12,7 @@ from tests.helpers.labelled import both
 from tests.helpers.project import same_arrays
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
+from training.engine.evaluation import predict
 
 
 def test_what_is_ignored_by_its_weight_trains_as_without_it(fit_labelled):
@@ -21,6 +22,21 @@ def test_what_is_ignored_by_its_weight_trains_as_without_it(fit_labelled):
     right = run.predict(run.experiment.loaders["test"].dataset.x).argmax(1)
     expected = (right == run.experiment.loaders["test"].dataset.y)[counted].mean()
     assert run.metrics["test_accuracy"] == pytest.approx(expected)
+
+
+def test_predictions_are_of_their_examples_whatever_is_ignored_or_shuffled(fit_labelled):
+    """Examples of weight 0 are left out, and the others keep their index and their picture."""
+    run = fit_labelled("Points", "ignoring", kind="ignored", overrides=both("shuffle=true"))
+    _, predictions = predict(run.experiment, run.params)
+    dataset = run.experiment.loaders["test"].dataset
+    counted = np.flatnonzero(np.arange(48) % 4)
+    np.testing.assert_array_equal(predictions.indices, counted)
+    np.testing.assert_array_equal(predictions.targets, dataset.y[counted])
+    np.testing.assert_allclose(predictions.logits, run.predict(dataset.x[counted]), rtol=1e-5)
+    np.testing.assert_array_equal(predictions.images(5), dataset.x[counted[5]])
+    assert test_script.main(["-w", str(run.folder), "--predictions"]) == 0
+    with open(run.folder / "predictions.csv", newline="") as file:
+        assert [int(row["index"]) for row in csv.DictReader(file)] == counted.tolist()
 
 
 @pytest.mark.parametrize(
