@@ -13,7 +13,7 @@ where channels are convolved separately. There `convolve` chooses another form:
                zero between groups. It multiplies by many zeros, at many times the speed.
     fitted     all others on a CPU: XLA's own operator; where its gradients would be wrong or crash
                the process, the image is first padded and cropped to the pixels under the windows.
-    plain      everything but patches on other devices.
+    plain      everything else on other devices.
 
 All forms agree in value and gradient (tests/model/test_modules.py); benchmarks/layers.py measures
 them. Inside `plain_operators()` only XLA's own operators are used.
