@@ -348,7 +348,7 @@ class BaseDataLoader:
             name = "sampler" if sampler is not None else "validation_split"
             raise UserError(
                 f"{self._name}: {name} needs a data set that is read by index, but this is a "
-                "stream; give training and validation streams of their own"
+                "stream; validation data of their own are data_loader.validation"
             )
         window = shuffle_window if self.shuffle else self.batch_size
         counted = examples_per_epoch is None and hasattr(self.dataset, "__len__")

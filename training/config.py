@@ -86,6 +86,7 @@ class DataLoaders(Section):
     """Where examples come from, and what happens to them on the device."""
 
     train: Named
+    validation: Named | None = None  # data of its own, in place of a validation_split of `train`
     test: Named
     preprocess: NamedOrName | None = None  # f(inputs) -> inputs, before every call of the network
     augment: NamedOrName | None = None  # f(inputs, key=key) -> inputs, before it, in training only
@@ -204,8 +205,9 @@ class Config(Section):
     def named(self) -> Iterator[tuple[str, str, Named]]:
         """Yields every function the config names: (path, kind, Named)."""
         yield "model", "model", self.model
-        for split in ("train", "test"):
-            yield f"data_loader.{split}", "data_loader", getattr(self.data_loader, split)
+        for split in ("train", "validation", "test"):
+            if getattr(self.data_loader, split):
+                yield f"data_loader.{split}", "data_loader", getattr(self.data_loader, split)
         for step in ("preprocess", "augment"):
             if getattr(self.data_loader, step):
                 yield f"data_loader.{step}", "transform", getattr(self.data_loader, step)

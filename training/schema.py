@@ -35,9 +35,9 @@ GIVEN = {
 }
 # Which key names what, in whatever section it is.
 KINDS = {
-    "model": "model", "train": "data_loader", "test": "data_loader", "preprocess": "transform",
-    "augment": "transform", "loss": "loss", "optimizer": "optimizer", "metrics": "metric",
-    "trackers": "tracker",
+    "model": "model", "train": "data_loader", "validation": "data_loader", "test": "data_loader",
+    "preprocess": "transform", "augment": "transform", "loss": "loss", "optimizer": "optimizer",
+    "metrics": "metric", "trackers": "tracker",
 }  # fmt: skip
 
 
@@ -149,8 +149,9 @@ def _named_as(kind, place):
     """The schema of a key that names something, in place of pydantic's."""
     if "items" in place:
         return place | {"items": {"anyOf": [_reference(kind, "call"), _reference(kind, "name")]}}
-    if "$ref" in place and kind == "data_loader":  # needs its arguments: no bare name
-        return _reference(kind, "call")
+    if kind == "data_loader":  # needs its arguments: no bare name
+        call = _reference(kind, "call")
+        return {"anyOf": [call, {"type": "null"}], "default": None} if "default" in place else call
     choices = [_reference(kind, "call"), _reference(kind, "name")]
     if "default" in place:
         return {"anyOf": [*choices, {"type": "null"}], "default": place["default"]}

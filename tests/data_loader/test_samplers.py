@@ -1,5 +1,6 @@
 """Samplers, epochs of another length, the last batch left out."""
 
+import copy
 import re
 
 import numpy as np
@@ -11,6 +12,8 @@ from data_loader.dataloader import DataLoader
 from data_loader.samplers import balanced
 from tests.helpers.data_sets import WholeNumbers
 from tests.helpers.project import examples
+from training.config import read_config
+from training.engine.build import build
 from utils import UserError
 
 COUNTS = [90, 9, 1]  # examples of each class
@@ -173,6 +176,19 @@ def test_a_sampler_that_does_not_exist_is_refused_with_its_place(
     config["data_loader"]["train"]["args"]["sampler"] = sampler
     assert run("--check")[0] == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_validation_data_of_their_own_take_the_place_of_a_split(config, write_config):
+    loaders = config["data_loader"]
+    own = copy.deepcopy(loaders["test"])
+    own["args"] |= {"batch_size": 60}
+    loaders["validation"] = own
+    experiment = build(read_config(write_config(config)))
+    assert list(experiment.loaders) == ["train", "validation", "test"]
+    assert experiment.loaders["validation"].batch_size == 60
+    loaders["train"]["args"]["validation_split"] = 0.1
+    with pytest.raises(UserError, match=r"there is data_loader\.validation as well"):
+        build(read_config(write_config(config)))
 
 
 @pytest.mark.parametrize("wrong", [{"sampler": "balanced"}, {"drop_last": True}])

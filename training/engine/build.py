@@ -154,8 +154,10 @@ def _metrics(wanted, source):
 def make_loaders(config, source):
     """Returns {split: loader} of a config: "train", "validation" where one is held out, "test"."""
     loaders = {}
-    for split in ("train", "test"):
+    for split in ("train", "validation", "test"):
         named = getattr(config.data_loader, split)
+        if named is None:
+            continue
         where = f"{source}: data_loader.{split}"
         loader = resolve(named.name, HOMES["data_loader"], f"{where}.name")
         args = with_fitted(named.args, loaders, f"{where}.args")
@@ -165,14 +167,19 @@ def make_loaders(config, source):
         if "seed" in parameters_of(loader) and "seed" not in args:
             args["seed"] = config.seed
         loaders[split] = call(loader, args, f"{where}.args")
-    if not getattr(loaders["test"], "reads_everything", True):
-        raise UserError(
-            f"{source}: data_loader.test.args: with sampler, examples_per_epoch or drop_last not "
-            "every example of the test set counts once; they are for data_loader.train"
-        )
-    validation = loaders["train"].validation()
-    held_out = {} if validation is None else {"validation": validation}
-    loaders = {"train": loaders["train"], **held_out, "test": loaders["test"]}
+        if split != "train" and not getattr(loaders[split], "reads_everything", True):
+            raise UserError(
+                f"{where}.args: with sampler, examples_per_epoch or drop_last not every example of "
+                f"the {split} set counts once; they are for data_loader.train"
+            )
+    held_out = loaders["train"].validation()
+    if held_out is not None:
+        if "validation" in loaders:
+            raise UserError(
+                f"{source}: data_loader.train.args.validation_split: there is "
+                "data_loader.validation as well; expected one of the two"
+            )
+        loaders = {"train": loaders["train"], "validation": held_out, "test": loaders["test"]}
     for split, loader in loaders.items():
         loader.split = split  # for messages about its data
     return loaders
