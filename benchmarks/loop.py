@@ -6,7 +6,7 @@ The loop reads the data, logs, tracks and sums metrics. The bare updates are cal
 compiled function on batches that are already on the device. Epochs of the two are timed in turn;
 the result is the median ratio of such pairs. Wanted: at most 1.03. Beside it stands the epoch as
 one `lax.scan` over all batches, the least that the updates can take where calls cost time; only
-with `training.steps_per_call=1`, the default.
+with `training.steps_per_call=1`.
 """
 
 import argparse

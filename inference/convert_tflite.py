@@ -148,8 +148,16 @@ def check_options(options):
     return target
 
 
+def compute_on_cpu():
+    """Lets JAX compute where the files' runtimes do; a GPU's products are rounded to 10 bits."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
 def make_export(options, target, source, limits, log):
     """Makes the folder of an export; returns it and the report."""
+    compute_on_cpu()
     from inference.export.atomic_directory import AtomicDirectory
     from inference.export.converter import import_tensorflow
     from inference.export.inputs import parse_inputs, parse_ranges

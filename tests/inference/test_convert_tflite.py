@@ -326,3 +326,10 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path):
         load(Path("nowhere.onnx"))
     with pytest.raises(UserError, match=r"\.tflite, \.onnx, \.stablehlo"):
         load(Path("net.pt"))
+
+
+def test_an_export_is_compared_on_the_cpu_whatever_devices_there_are(script):
+    code = "import jax; from inference.convert_tflite import compute_on_cpu; compute_on_cpu(); "
+    code += "print(jax.config.jax_platforms, jax.default_backend())"
+    environment = {**os.environ, "JAX_PLATFORMS": "cuda,cpu"}
+    assert script("-c", code, env=environment).stdout.split() == ["cpu", "cpu"]
