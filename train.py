@@ -90,7 +90,6 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False,
     try:
         run = resumed_run(config, folder, checkpoint) if folder else new_run(config, source)
         settings, progress = run.config.training, run.progress
-        LOG.info("The model has %d parameters", run.parameters)
         with (
             StopSignal(processes.is_distributed()) as stop,
             Saver(run.folder, settings.keep, run.config.devices.orbax) as saver,
@@ -101,11 +100,12 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False,
             logger = MetricLogger(progress, trackers, run.experiment, settings.log_interval)
             while not progress.finished(settings):
                 logger.start_epoch()
-                train_epoch(run, logger, stop)
-                evaluated = evaluate_all(run.experiment, run.params, stop)
-                if stop.due():
-                    return run.save_and_stop(saver, trackers, stop.signal)
-                run.metrics = logger.end_epoch(evaluated)
+                with run.saved_on_error(saver, trackers, logger):
+                    train_epoch(run, logger, stop)
+                    evaluated = evaluate_all(run.experiment, run.params, stop)
+                    if stop.due():
+                        return run.save_and_stop(saver, trackers, stop.signal)
+                    run.metrics = logger.end_epoch(evaluated)
                 best = progress.end_epoch(run.metrics, settings.monitor)
                 run.save_if_due(saver, trackers, best)
                 end_epoch(progress.epochs)

@@ -24,6 +24,7 @@ from data_loader.labels import (
     without_ignored,
 )
 from data_loader.sampling import make_sampler, read_labels
+from data_loader.stratify import classes_in_proportion, labels_of
 from data_loader.streams import Stream, as_rows, is_stream, stream_batches
 from data_loader.workers import read_ahead
 from utils import UserError
@@ -58,6 +59,8 @@ class BaseDataLoader:
             pass over it.
         drop_last: whether to leave out the last batch of an epoch where it would be padded.
         shuffle_window: records of a stream (see `data_loader.streams`) that are shuffled together.
+        stratify: whether to hold out the same share of every class, where the data set has
+            `labels`, (examples,) integers or texts. A class of a single example is kept.
 
     Attributes:
         examples: number of examples in an epoch, without those held out.
@@ -66,6 +69,7 @@ class BaseDataLoader:
     """
 
     shard = (0, 1)
+    _held_out_count = 0
     _begun: tuple[int | None, int, int] = (None, 0, 0)  # see continue_epoch
     class_count: int | None = None  # see expect_classes
     split = "train"  # of the data, for messages
@@ -84,6 +88,7 @@ class BaseDataLoader:
         examples_per_epoch: int | None = None,
         drop_last: bool = False,
         shuffle_window: int = 1000,
+        stratify: bool = True,
     ) -> None:
         if prefetch is None:
             prefetch = 0 if hasattr(dataset, "__getitems__") else 2
@@ -102,7 +107,8 @@ class BaseDataLoader:
             self._whole_number("shuffle_window", shuffle_window, 1)
             self._open_stream(sampler, validation_split, shuffle_window, examples_per_epoch)
         else:
-            self._indices, self._held_out = self._split(self._length(), validation_split)
+            self._held_out_count = self._count_held_out(self._length(), validation_split)
+            self.hold_out(stratify)
             if sampler is not None and len(self._indices):
                 self._sampler = make_sampler(sampler, dataset, self._indices, self.seed, self._name)
             self._pass_length = len(self._pass(1)) if self._sampler else len(self._indices)
@@ -114,10 +120,11 @@ class BaseDataLoader:
         if self.examples is None:
             return
         if self.batch_size > self.examples:
+            without = f", {self._held_out_count} being held out for validation"
             raise UserError(
                 f"{self._name}: batch_size is {self.batch_size}, but there are only "
-                f"{self.examples} examples to read; expected at most as many. "
-                "Lower batch_size or bring more data."
+                f"{self.examples} examples to read{without * bool(self._held_out_count)}; expected "
+                "at most as many. Lower batch_size or bring more data."
             )
         if drop_last and self.examples % self.batch_size:
             self.examples -= self.examples % self.batch_size
@@ -177,6 +184,20 @@ class BaseDataLoader:
             self._batch(self._order(1), 0)
         else:
             self._checked(targets, self._indices)
+
+    def batch_indices(self, epoch: int, number: int) -> np.ndarray | None:
+        """Returns which examples a batch has, (batch_size,) of all processes; None of a stream."""
+        if self.stream:
+            return None
+        if epoch == self._begun[0]:
+            _, batches, examples = self._begun
+            return self._rest(epoch, examples).batch_indices(epoch, number - batches)
+        return self._order(epoch)[number]
+
+    def known_labels(self) -> np.ndarray | None:
+        """Returns the `labels` of the loader's examples, or None where the data set has none."""
+        labels = None if self.stream else labels_of(self.dataset)
+        return None if labels is None else labels[self._indices]
 
     def validation(self) -> Self | None:
         """Returns a loader over the examples held out, never shuffled, or None."""
@@ -370,8 +391,21 @@ class BaseDataLoader:
             )
         return len(self.dataset)
 
-    def _split(self, examples, wanted):
-        """Returns the indices to read and those held out, which are None if none are."""
+    def hold_out(self, stratify: bool) -> None:
+        """Chooses the examples for validation by the seed: of each class its share, or of all."""
+        count = self._held_out_count
+        examples = 0 if self.stream else len(self.dataset)
+        self._indices, self._held_out = np.arange(examples), None
+        if not count:
+            return
+        order = self._generator(SPLIT_EPOCH).permutation(examples)
+        labels = labels_of(self.dataset) if stratify else None
+        if labels is not None:
+            order = classes_in_proportion(order, labels, count)
+        self._indices, self._held_out = np.sort(order[count:]), np.sort(order[:count])
+
+    def _count_held_out(self, examples, wanted):
+        """Returns the number of examples for validation."""
         is_fraction = isinstance(wanted, float) and 0 <= wanted < 1
         count = round(wanted * examples) if is_fraction else wanted
         if not _is_whole(count) or not 0 <= count < max(examples, 1) or (wanted and not count):
@@ -380,10 +414,7 @@ class BaseDataLoader:
                 f"and 1 or a whole number of examples, that leaves at least one of the {examples} "
                 "examples on either side."
             )
-        if not count:
-            return np.arange(examples), None
-        order = self._generator(SPLIT_EPOCH).permutation(examples)
-        return np.sort(order[count:]), np.sort(order[:count])
+        return count
 
     def _generator(self, epoch):
         return np.random.Generator(np.random.Philox(key=[self.seed, epoch]))

@@ -178,7 +178,7 @@ class DataLoader(BaseDataLoader):
     Args:
         dataset: data set, see above.
         batch_size, shuffle, seed, validation_split, prefetch, sampler, examples_per_epoch,
-            drop_last, shuffle_window: see `BaseDataLoader`.
+            drop_last, shuffle_window, stratify: see `BaseDataLoader`.
         workers: number of workers that read the samples of a batch in parallel, 0 for none.
         worker_kind: "thread" for reading that waits or releases the GIL (files, images, NumPy),
             "process" for slow Python. Processes start with the first batch and end with the
@@ -209,6 +209,7 @@ class DataLoader(BaseDataLoader):
         drop_last: bool = False,
         shuffle_window: int = 1000,
         classes: Sequence[str | int] | dict[str, str] | None = None,
+        stratify: bool = True,
     ) -> None:
         if collate is not None and not callable(collate):
             raise UserError(
@@ -220,7 +221,7 @@ class DataLoader(BaseDataLoader):
         )
         if prefetch is None:
             prefetch = 0 if self.whole_batches else 2
-        order = (sampler, examples_per_epoch, drop_last, shuffle_window)
+        order = (sampler, examples_per_epoch, drop_last, shuffle_window, stratify)
         super().__init__(dataset, batch_size, shuffle, seed, validation_split, prefetch, *order)
         self.collate = collate or base.collate
         self.numbers = None if classes is None else ClassNumbers(classes)

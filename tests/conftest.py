@@ -154,6 +154,7 @@ def small_config(mnist, folder):
         args["batch_size"] = BATCH_SIZE
     values["training"] |= {
         "epochs": 2, "save_period": 1, "log_interval": 3, "save_dir": str(folder / "saved"),
+        "monitor": "max epoch_train_accuracy",
     }  # fmt: skip
     return values
 

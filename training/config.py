@@ -93,6 +93,8 @@ class DataLoaders(Section):
     # Keep the examples on the device; "auto": on an accelerator, if in memory and they fit. What
     # a data set generates at every reading is then generated once.
     cache_on_device: Literal["auto", True, False] = "auto"
+    # A `validation_split` holds out the same share of every class, where the data set has `labels`.
+    stratify: bool = True
 
 
 class OptimizerGroup(Section):
@@ -136,7 +138,9 @@ class Training(Section):
     save_dir: str = "saved"
     save_period: Whole = Field(1, ge=1)  # epochs
     keep: Whole = Field(5, ge=1)  # numbered checkpoints kept, beside the best
-    monitor: str = "min test_loss"  # what the best checkpoint is chosen by: "min NAME", "max NAME"
+    # What the best checkpoint is chosen by: "min NAME" or "max NAME"; null: the last epoch counts.
+    # By default "min validation_loss" where there is a validation split, else null.
+    monitor: str | None = None
     early_stop: Whole | None = Field(None, ge=1)  # stop after so many epochs without a better one
     log_interval: Whole = Field(22, ge=1)  # batches
     tensorboard: bool = False  # event files in the run folder
@@ -241,11 +245,13 @@ def read_config(
         values = read_json(path)
     values.pop("$schema", None)  # is for editors; training/schema.py writes it
     rename_old_keys(values)
+    _keep_old_split(values, path)
     for override in overrides:
         override_key(values, _with_current_key(override), Config)
     rename_old_keys(values)  # those in the values of overrides
     if allow and isinstance(values.setdefault("imports", []), list):
         values["imports"] += [one for one in allow if one not in values["imports"]]
+    _choose_monitor(values)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -294,6 +300,30 @@ def _with_current_key(override):
     if current != path:
         LOG.warning("%s is called %s now; it is taken as such", path, current)
     return f"{current}{separator}{text}"
+
+
+def _keep_old_split(values, path):
+    """Keeps the validation split of a run that began before splits had every class in proportion.
+
+    The config.json of a run has every key, unless a version without the key wrote it.
+    """
+    loaders = values.get("data_loader")
+    if isinstance(loaders, dict) and Path(path).with_name("metrics.jsonl").exists():
+        loaders.setdefault("stratify", False)
+
+
+def _choose_monitor(values):
+    """Sets the default of training.monitor, which depends on the data that are held out."""
+    training, args = values.get("training"), values.get("data_loader")
+    given = isinstance(args, dict) and args.get("validation")
+    for key in ("train", "args", "validation_split"):
+        args = args.get(key) if isinstance(args, dict) else None
+    if not isinstance(training, dict) or "monitor" in training:
+        return
+    if (args or given) and not training.get("optimizer_groups"):
+        training["monitor"] = "min validation_loss"
+    elif training.get("early_stop") is not None:  # as it was before the default was null
+        training["monitor"] = "min test_loss"
 
 
 def _check_names(config, path):

@@ -49,6 +49,7 @@ BESIDE = {  # also called in an epoch, but no batch passes through
     "training/debug/recompilation.py": "warns of recompilations",
     "training/distributed/preemption.py": "looks for a signal to stop",
     "training/engine/progress.py": "says where in the epoch the bar begins",
+    "training/engine/splits.py": "names the split in an error of the data",
     "training/tracking/progress_bar.py": "shows how far the epoch is",
 }
 

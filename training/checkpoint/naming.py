@@ -43,19 +43,19 @@ def best(folder: str | Path) -> Path | None:
 def find(path: str | Path, prefer_best: bool = False) -> Path:
     """Returns the checkpoint that `path` names: itself, or a run folder's latest or best.
 
-    The latest of a folder that has only the best checkpoint is that one.
+    A folder that has only one of the two kinds gives that one: a run without `training.monitor` has
+    no best.
 
     Raises:
         UserError: the path names no checkpoint.
     """
     if exists(path):
         return Path(path)
-    found = best(path) if prefer_best else latest(path) or best(path)
+    found = (best(path) or latest(path)) if prefer_best else (latest(path) or best(path))
     if found is None:
         folder = path if os.path.isdir(path) else Path(path).parent
         known = [file.name for file in (best(folder), *reversed(numbered(folder))) if file]
-        kind = "best checkpoint" if prefer_best else "checkpoint"
-        raise UserError(f"{path}: there is no {kind} here; {folder} has {listed(known)}.")
+        raise UserError(f"{path}: there is no checkpoint here; {folder} has {listed(known)}.")
     return found
 
 

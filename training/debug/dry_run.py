@@ -1,4 +1,4 @@
-"""`python train.py --check`: builds everything, runs one batch, and leaves nothing behind."""
+"""`python train.py --check`: builds everything, tries a batch of each split, leaves no file."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from training.common.trees import pick, split
 from training.config import read_config
 from training.distributed.sharding import check_devices, put_batch
 from training.engine.build import build
+from training.engine.finite import non_finite_field, read_batch, report_non_finite
 from training.engine.initialize import (
     count_parameters,
     first_batch,
@@ -22,6 +23,7 @@ from training.engine.initialize import (
 from training.engine.out_of_memory import explain_out_of_memory
 from training.engine.resume import read_run
 from training.engine.run import check_settings
+from training.engine.splits import leakage, stored_batch
 from training.engine.step import eval_params
 from training.tracking.metric_logger import MetricAccumulator
 from utils import check_can_write
@@ -30,7 +32,7 @@ MIB = 2**20  # bytes
 
 
 def check(source, overrides=(), resume=None, trust=False, own_code=False, allow=()):
-    """Prints the network's layers and one batch's results; returns the exit code.
+    """Prints the layers and the results of a batch of each split; returns the exit code.
 
     The arguments are those of `train.fit`.
     """
@@ -53,6 +55,38 @@ def _check(config, source, folder=None, checkpoint=None):
     else:
         state = pretrained_state(experiment, initial_state(experiment, batch, config), config)
     batch = put_batch(batch, experiment.mesh)
+    _print_sizes(experiment, state, batch)
+    call, _ = next(experiment.batches(epoch=progress.epochs + 2))  # of a whole epoch
+    compiled = experiment.update.lower(state, call).compile()
+    memory = compiled.memory_analysis()
+    if memory is not None:
+        print(f"one update   {'':12}   {memory.temp_size_in_bytes / MIB:10.3f} MiB besides these")
+    print()
+    evaluated = eval_params(state)  # before the update takes the state's memory
+    results = {
+        split: _evaluated(experiment, evaluated, split)
+        for split in experiment.loaders
+        if split != "train"
+    }
+    _, measured = compiled(state, call)
+    if experiment.steps_per_call > 1:
+        measured = pick(measured, 0)
+    finite = measured.pop("finite").all()
+    for name, metrics in {"update": measured, **results}.items():
+        print(f"{name:<12} {_numbers(metrics, experiment)}")
+    print()
+    if text := leakage(config.training.monitor):
+        print(text, end="\n\n")
+    if not finite:
+        batch, examples = read_batch(experiment, "train", progress.epochs + 2, 0)
+        found = non_finite_field(batch, examples)
+        print("The loss or a gradient is not finite already" + f": {found}" * bool(found))
+    print("All is well." * bool(finite))
+    return 0 if finite else 1
+
+
+def _print_sizes(experiment, state, batch):
+    """Prints the layers, and how much memory parameters, optimizer and a batch take."""
     params = state.params if experiment.seeds == 1 else pick(state.params, 0)
     print(layer_table(experiment, params, batch["inputs"]))
     print()
@@ -60,23 +94,15 @@ def _check(config, source, folder=None, checkpoint=None):
     print(f"parameters   {count_parameters(params):>12,}   {_bytes(state.params) / MIB:10.3f} MiB")
     print(f"optimizer    {'':12}   {optimizer / MIB:10.3f} MiB")
     print(f"one batch    {len(batch['weight']):>12,}   {_bytes(batch) / MIB:10.3f} MiB")
-    call, _ = next(experiment.batches(epoch=progress.epochs + 2))  # of a whole epoch
-    compiled = experiment.update.lower(state, call).compile()
-    memory = compiled.memory_analysis()
-    if memory is not None:
-        print(f"one update   {'':12}   {memory.temp_size_in_bytes / MIB:10.3f} MiB besides these")
 
-    evaluated, _ = experiment.evaluate(eval_params(state), batch)
-    _, measured = compiled(state, call)
-    if experiment.steps_per_call > 1:
-        measured = pick(measured, 0)
-    finite = measured.pop("finite").all()
-    print()
-    for function, metrics in (("update", measured), ("evaluate", evaluated)):
-        print(f"{function:<12} {_numbers(metrics, experiment)}")
-    print()
-    print("All is well." if finite else "The loss or a gradient is not finite already.")
-    return 0 if finite else 1
+
+def _evaluated(experiment, params, split):
+    """Returns what is measured of the first batch of a split; refuses what is not finite there."""
+    batch = put_batch(stored_batch(experiment, split), experiment.mesh)
+    measured, _ = experiment.evaluate(params, batch)
+    measured = [jax.device_get(measured)]
+    report_non_finite(experiment, params, split, measured)
+    return measured[0]
 
 
 def layer_table(experiment, params, inputs):

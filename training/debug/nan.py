@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import utils
-from data_loader.device_cache import gather
 from training.checkpoint.reading import read
 from training.checkpoint.restore import current_name, restore
 from training.checkpoint.single_file import write
@@ -22,8 +21,9 @@ from training.common.measure import measure
 from training.common.trees import merge, pick, split
 from training.config import read_config
 from training.distributed.processes import broadcast
-from training.distributed.sharding import put_batch, replicate
+from training.distributed.sharding import replicate
 from training.engine.build import build
+from training.engine.finite import non_finite_field, non_finite_parameter, read_batch
 from training.engine.initialize import first_batch
 
 LISTED = 5  # gradients named in the message
@@ -39,18 +39,18 @@ def report_nan(experiment, state, epoch, batch_index, folder):
         batch_index: the batch of that epoch, counted from 0.
         folder: the run folder; None in a process that leaves this to the first.
     """
-    batches = experiment.loaders["train"].batches(epoch, batch_index)
-    batch = put_batch(gather(next(batches)), experiment.mesh)
-    batches.close()
-    state, batch = replicate((state, batch))
-    saved = folder and _save_and_explain(experiment, state, epoch, batch_index, batch, folder)
+    batch, examples = read_batch(experiment, "train", epoch, batch_index)
+    state = replicate(state)
+    saved = folder and _save_and_explain(
+        experiment, state, epoch, batch_index, batch, examples, folder
+    )
     raise utils.UserError(broadcast(saved or ""))
 
 
-def _save_and_explain(experiment, state, epoch, batch_index, batch, folder):
+def _save_and_explain(experiment, state, epoch, batch_index, batch, examples, folder):
     """Saves the step and returns the message; see `report_nan`."""
     if experiment.mesh is not None:  # the rest runs on a single device
-        state, batch = jax.tree.map(np.asarray, (state, batch))
+        state = jax.tree.map(np.asarray, state)
     copy = int(np.argmin(state.step))  # the network, of several seeds, that stopped first
     if experiment.seeds > 1:
         experiment = experiment._replace(step_key=functools.partial(experiment.step_key, copy=copy))
@@ -60,7 +60,7 @@ def _save_and_explain(experiment, state, epoch, batch_index, batch, folder):
     key = jax.random.key_data(experiment.step_key(state.step))
     saved = {"state": state._replace(finite=jnp.ones((), bool)), "batch": batch, "key": key}
     write(path, saved, {"epoch": epoch, "batch": batch_index, "copy": copy})
-    reason = diagnose(experiment, state, batch)
+    reason = diagnose(experiment, state, batch, examples)
     return (
         f"epoch {epoch}, batch {batch_index} (update {number}): {reason}. "
         f"The state before it, the batch and the key are in {path}; look at the step layer by "
@@ -68,13 +68,20 @@ def _save_and_explain(experiment, state, epoch, batch_index, batch, folder):
     )
 
 
-def diagnose(experiment, state, batch, show=None):
+def diagnose(experiment, state, batch, examples=None, show=None):
     """Runs one step un-jitted and returns in words which value was the first not to be finite.
 
-    `show` is called with (path, output) for each layer as it runs.
+    `examples`, (batch,), are those of the data set that the batch has. `show` is called with
+    (path, output) for each layer as it runs.
     """
-    if not _finite(batch["inputs"]):
-        return "the inputs of the batch are not finite"
+    if found := non_finite_field(batch, examples):
+        return found
+    key, _ = jax.random.split(experiment.step_key(state.step))
+    prepared = experiment.forward.prepare(batch["inputs"], key, True)
+    if found := non_finite_field({"inputs": jax.tree.map(np.asarray, prepared)}, examples):
+        return f"after data_loader.augment and preprocess {found}, before them they are finite"
+    if name := non_finite_parameter(state.params):
+        return f"the parameter {name} is not finite already, since the update before"
     layers, outputs = _run_layers(experiment, state, batch, show)
     for path, finite in layers.items():
         if not finite:
@@ -117,7 +124,8 @@ def replay(path, trust=False, own_code=False, allow=()):
             print(f"{layer:<40} {leaf.shape!s:<22} from {low:.4g} to {high:.4g}")
 
     print(f"epoch {meta['epoch']}, batch {meta['batch']}")
-    print(diagnose(experiment, saved["state"], saved["batch"], show))
+    _, examples = read_batch(experiment, "train", meta["epoch"], meta["batch"])
+    print(diagnose(experiment, saved["state"], saved["batch"], examples, show))
 
 
 @utils.command
@@ -171,9 +179,10 @@ def _classes_hint(outputs, targets):
     """Returns a hint, where a target is a class that the network has no output for, or ""."""
     if not (hasattr(outputs, "shape") and hasattr(targets, "dtype") and outputs.ndim > 1):
         return ""
+    if targets.shape != outputs.shape[:-1] or not np.issubdtype(targets.dtype, np.integer):
+        return ""
     low, high, classes = int(targets.min()), int(targets.max()), outputs.shape[-1]
-    fits = targets.shape == outputs.shape[:-1] and np.issubdtype(targets.dtype, np.integer)
-    if not fits or 0 <= low <= high < classes:
+    if 0 <= low <= high < classes:
         return ""
     return (
         f": the targets go from {low} to {high}, while the network has {classes} outputs, for the "

@@ -3,7 +3,7 @@
 from functools import partial
 
 from training.config import HOMES, Named, is_named, nested
-from training.engine.user_code import wrap_user_function
+from training.engine.user_code import wrap_compute, wrap_user_function
 from utils import UserError, call, check_arguments, resolve, signature_of
 
 
@@ -28,7 +28,7 @@ def bind(named, kind, where, positional, keywords=()):
         partial(function, **args), named.name.rpartition(":")[2], kind, where
     )
     if hasattr(function, "compute"):
-        bound.compute = function.compute
+        bound.compute = wrap_compute(function.compute, f"{where}: {named.name}")
     return bound
 
 

@@ -1,5 +1,6 @@
 """From the config to functions: every name resolved, every argument bound to a signature."""
 
+import contextlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,6 +122,13 @@ def build(config, source="config.json", progress=None):
 
 def check_monitor(config, metrics, loaders, source):
     """Refuses a training.monitor that is not measured."""
+    if config.training.monitor is None:
+        if config.training.early_stop is not None:
+            raise UserError(
+                f"{source}: training.early_stop needs training.monitor, what is to get better: "
+                "'min validation_loss', with data_loader.train.args.validation_split=0.1"
+            )
+        return
     sense, _, name = config.training.monitor.partition(" ")
     losses = [loss_name(group) for group in config.training.all_groups()]
     numbers = losses + [metric for metric in metrics if metric != "confusion_matrix"]
@@ -166,7 +174,12 @@ def make_loaders(config, source):
             raise UserError(f"{where}.args: expected an object with argument names, got a list")
         if "seed" in parameters_of(loader) and "seed" not in args:
             args["seed"] = config.seed
-        loaders[split] = call(loader, args, f"{where}.args")
+        if takes_stratify := "stratify" in parameters_of(loader):
+            args = {"stratify": config.data_loader.stratify} | args
+        with _with_share(named.args, where):
+            loaders[split] = call(loader, args, f"{where}.args")
+        if not (takes_stratify or config.data_loader.stratify) and split == "train":
+            loaders[split].hold_out(stratify=False)
         if split != "train" and not getattr(loaders[split], "reads_everything", True):
             raise UserError(
                 f"{where}.args: with sampler, examples_per_epoch or drop_last not every example of "
@@ -183,6 +196,20 @@ def make_loaders(config, source):
     for split, loader in loaders.items():
         loader.split = split  # for messages about its data
     return loaders
+
+
+@contextlib.contextmanager
+def _with_share(args, where):
+    """Names the split, and the share of the data that it has, in the errors of its loader."""
+    try:
+        yield
+    except UserError as error:
+        if str(error).startswith(where):
+            raise
+        dataset = args.get("dataset") if isinstance(args, dict) else None
+        of_dataset = dataset.get("args") if isinstance(dataset, dict) else None
+        share = of_dataset.get("share") if isinstance(of_dataset, dict) else None
+        raise UserError(f"{where}{f', share {share}' if share else ''}: {error}") from error
 
 
 def _functions(forward, groups, metrics, config, steps, mesh, class_weights):

@@ -13,6 +13,8 @@ from data_loader.streams import is_stream
 from training.common.labels import are_labels
 from training.common.timing import timed
 from training.distributed.sharding import put_batch, replicate
+from training.engine.finite import report_non_finite
+from training.engine.splits import check_numbers, naming
 from training.tracking.metric_logger import IN_FLIGHT, MetricAccumulator
 
 LOG = logging.getLogger("main")
@@ -52,26 +54,33 @@ def evaluate_all(experiment, params, stop=None):
 def evaluate(experiment, params, split, keep_outputs=False, stop=None):
     """Runs a network over one split of the data, "test" or "validation".
 
+    What is not finite is named with its example: a loss or a metric in a warning, inputs, targets
+    and outputs in a UserError.
+
     Returns:
         The results {"test_loss": ...}, empty once `stop` is due; with `keep_outputs` the outputs
         and targets of every example that counts, and its place in the loader's order, if the
         targets are one label for each; else None.
     """
-    measured, kept = [], []
-    for batch in experiment.loaders[split].batches(epoch=1):
-        if stop is not None and stop.due():
-            return {}, None
-        batch = put_batch(batch, experiment.mesh)
-        sums, outputs = experiment.evaluate(params, batch)
-        measured.append(sums)
-        if len(measured) > IN_FLIGHT:  # more batches in flight only take up memory
-            jax.block_until_ready(measured[-IN_FLIGHT])
-        targets = gather(batch["targets"]) if keep_outputs else None
-        if are_labels(outputs, targets) and targets.ndim == 1:
-            places = len(targets) * (len(measured) - 1) + np.arange(len(targets))
-            kept.append(real_examples((outputs, targets, places), batch["weight"]))
+    measured, kept, loader = [], [], experiment.loaders[split]
+    with naming(split):
+        for batch in loader.batches(epoch=1):
+            if stop is not None and stop.due():
+                return {}, None
+            check_numbers(batch, split, loader, number=len(measured))
+            batch = put_batch(batch, experiment.mesh)
+            sums, outputs = experiment.evaluate(params, batch)
+            measured.append(sums)
+            if len(measured) > IN_FLIGHT:  # more batches in flight only take up memory
+                jax.block_until_ready(measured[-IN_FLIGHT])
+            targets = gather(batch["targets"]) if keep_outputs else None
+            if are_labels(outputs, targets) and targets.ndim == 1:
+                places = len(targets) * (len(measured) - 1) + np.arange(len(targets))
+                kept.append(real_examples((outputs, targets, places), batch["weight"]))
+    measured = jax.device_get(measured)  # only now, so that the device never waits for the host
+    report_non_finite(experiment, params, split, measured)
     total = MetricAccumulator()
-    for sums in jax.device_get(measured):  # only now, so that the device never waits for the host
+    for sums in measured:
         total.add(sums)
     outputs = tuple(map(np.concatenate, zip(*kept, strict=True))) if kept else None
     return total.results(experiment.aggregates, f"{split}_"), outputs

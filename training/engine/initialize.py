@@ -1,11 +1,9 @@
 """What a run begins with: the state of training, tried out before anything is computed."""
 
 import logging
-import traceback
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from data_loader.device_cache import gather
 from training.checkpoint.naming import find, listed
@@ -17,11 +15,12 @@ from training.distributed.sharding import put_batch
 from training.engine.class_weights import check_class_weights
 from training.engine.out_of_memory import explain_out_of_memory
 from training.engine.scan import group_batches
+from training.engine.splits import check_splits, stored_batch
 from training.engine.step import eval_params
+from training.engine.user_code import explained
 from utils import UserError, nearest
 
 LOG = logging.getLogger("main")
-LINES = 4  # of a traceback that a message shows
 FLOAT16 = (
     "float16 takes gradients below 6e-8 for 0 unless the loss is scaled, which is not done here; "
     "expected bfloat16, which is as small and has the range of float32, or float32"
@@ -34,37 +33,27 @@ CLASSES = 5  # whose names a message shows
 
 def first_batch(experiment):
     """Returns a batch of the training data."""
-    return gather(_stored_batch(experiment))
+    return gather(stored_batch(experiment))
 
 
 def dry_run(experiment, batch):
     """Traces init, update and evaluate without computing anything; returns the state's shapes.
 
-    Arguments of the config that do not fit fail here, before the run has begun. The message has the
-    lines of the project's and the user's code where it failed.
+    Arguments of the config that do not fit fail here, before the run has begun, and so do splits of
+    the data that do not. The message has the lines of the code where it failed.
     """
-    try:
+    with explained():
         state = jax.eval_shape(experiment.init, gather(batch))
         _refuse_float16(state.params)
         call, _ = next(group_batches(iter([batch]), experiment.steps_per_call))
         jax.eval_shape(experiment.update, state, call)
-        _, outputs = jax.eval_shape(experiment.evaluate, eval_params(state), batch)
+        params = eval_params(state)
+        _, outputs = jax.eval_shape(experiment.evaluate, params, batch)
         if hasattr(outputs, "shape"):
             check_class_weights(experiment.class_weights, outputs.shape[-1], "outputs")
         _expect_labels(experiment, outputs, gather(batch["targets"]))
-        return state
-    except UserError:
-        raise
-    except Exception as error:  # a function named in the config may raise anything
-        frames = traceback.extract_tb(error.__traceback__)[1:]
-        own = [one for one in frames if "site-packages" not in one.filename]
-        lines = [f"  {one.filename}:{one.lineno}, in {one.name}: {one.line}" for one in own]
-        shown = "\n".join(lines[-LINES:])
-        name = type(error).__name__
-        raise UserError(
-            f"the network, a loss, a metric or an optimizer does not accept what it is given, or "
-            f"what the config names as its arguments.\n{shown}\n{name}: {error}"
-        ) from error
+    check_splits(experiment, params, batch)
+    return state
 
 
 def initial_state(experiment, batch, config):
@@ -76,7 +65,7 @@ def initial_state(experiment, batch, config):
 
 def fresh_state(experiment, config):
     """Returns the TrainState a new run begins with, pre-trained if the config says so."""
-    batch = _stored_batch(experiment)
+    batch = stored_batch(experiment)
     return pretrained_state(experiment, initial_state(experiment, batch, config), config)
 
 
@@ -129,7 +118,7 @@ def _rename(arrays, names, where):
 
 def restored_state(experiment, arrays, checkpoint):
     """Returns the TrainState of a checkpoint, of which `arrays` were read with `for_devices`."""
-    template = dry_run(experiment, _stored_batch(experiment))
+    template = dry_run(experiment, stored_batch(experiment))
     return restore_state(template, arrays, checkpoint, experiment.mesh)
 
 
@@ -145,27 +134,6 @@ def restored_params(experiment, arrays, checkpoint):
 def count_parameters(params, seeds=1):
     """Returns the number of trained parameters of one network."""
     return sum(leaf.size for leaf in jax.tree.leaves(split(params)[0])) // seeds
-
-
-def _stored_batch(experiment):
-    """The first batch of the training data, as the loader has it: it may hold TableViews."""
-    for epoch in (1, 2):  # of an epoch that is resumed nothing may be left
-        batches = experiment.loaders["train"].batches(epoch)
-        try:
-            batch = next(batches, None)
-        finally:
-            batches.close()
-        if batch is not None:
-            break
-    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
-        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-        if dtype.kind not in "biufcV":  # V: bfloat16 and its like
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise UserError(
-                f"the training data: {name} of a batch are {dtype}; expected numbers. Change the "
-                "data set, or name a `collate` that makes numbers of them"
-            )
-    return batch
 
 
 def _refuse_float16(params):

@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 
-import utils
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params, restore
@@ -36,10 +35,7 @@ def load(path, trust=False, own_code=False):
     Raises:
         UserError: there is no such checkpoint, it does not fit its code, or that is not trusted.
     """
-    try:
-        checkpoint = find(path, prefer_best=True)
-    except utils.UserError:
-        checkpoint = find(path)
+    checkpoint = find(path, prefer_best=True)
     source = checkpoint.parent / "config.json"
     arrays = network_params(read(checkpoint)[0])
     with code_of(checkpoint.parent, trust, own_code):

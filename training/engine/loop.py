@@ -3,8 +3,12 @@
 import contextlib
 import logging
 
+import jax.numpy as jnp
+
 import utils
 from training.common.timing import STOPWATCH, log_time_breakdown, timed
+from training.engine.finite import non_finite_field, read_batch
+from training.engine.splits import check_numbers, naming
 from training.engine.user_code import catch_leaked_tracers
 from training.tracking.metric_logger import NonFiniteError
 from training.tracking.progress_bar import progress_bar
@@ -22,7 +26,7 @@ def train_epoch(run, logger, stop):
     experiment, progress = run.experiment, run.progress
     epoch, loader = progress.epochs + 1, experiment.loaders["train"]
     try:
-        with progress_bar(loader, epoch, progress.examples()) as advance:
+        with naming("train"), progress_bar(loader, epoch, progress.examples()) as advance:
             for batch, count in experiment.batches(epoch, progress.batch):
                 logger.limit_in_flight()
                 if stop.due():
@@ -31,7 +35,14 @@ def train_epoch(run, logger, stop):
                 logger.add(measured, count)
                 advance(count)
         logger.flush()
+    except TypeError:  # of JAX, for what is no number
+        batches = loader.batches(epoch, progress.batch)
+        check_numbers(next(batches), "train", loader, epoch, progress.batch)
+        raise
     except NonFiniteError as error:
+        if experiment.seeds == 1:  # the others of several seeds have trained on
+            run.state = run.state._replace(finite=jnp.ones_like(run.state.finite))
+            logger.rewind(error.batch)
         report_nan(run, epoch, error.batch)
 
 
@@ -40,9 +51,10 @@ def report_nan(run, epoch, batch):
     debug = utils.optional_module("training.debug.nan")
     if debug:
         debug.report_nan(run.experiment, run.state, epoch, batch, run.folder)
+    found = non_finite_field(*read_batch(run.experiment, "train", epoch, batch))
     raise utils.UserError(
         f"epoch {epoch}, batch {batch}: the loss or a gradient is not finite. "
-        "training/debug, which would find the layer, is not part of this project"
+        + (found or "training/debug, which would find the layer, is not part of this project")
     )
 
 

@@ -1,9 +1,13 @@
 """How far a run has come: its position in the data, its best epoch, and exact running sums."""
 
+import logging
+import math
 from dataclasses import dataclass, field
 
 from training.tracking.metric_logger import MetricAccumulator
 from utils import UserError
+
+LOG = logging.getLogger("main")
 
 
 @dataclass
@@ -34,6 +38,8 @@ class Progress:
             counts = [progress.epochs, progress.batch, progress.since_best, progress.steps]
             counts += [progress.batch_size, progress.batches_before, progress.examples_before]
             counts += progress.files.values()
+            if isinstance(progress.best, float) and not math.isfinite(progress.best):
+                progress.best = None  # of an older version
             numbers = [0 if progress.best is None else progress.best]
             for last, following in progress.rates.values():
                 numbers += [last, following]
@@ -106,16 +112,33 @@ class Progress:
         self.epochs, self.batch = self.epochs + 1, 0
         self.batches_before, self.examples_before = 0, 0
         self.interval, self.epoch = MetricAccumulator(), MetricAccumulator()
+        if monitor is None:
+            return False
         sense, _, name = monitor.partition(" ")
         value = results[name]
-        better = self.best is None or (value < self.best if sense == "min" else value > self.best)
-        if not better or value != value:  # NaN is never the best
-            self.since_best += 1
+        if not math.isfinite(value):  # neither better nor worse than another
+            LOG.warning("epoch %d: %s is %s, so that it is not the best", self.epochs, name, value)
             return False
-        self.best, self.since_best = value, 0
-        return True
+        better = self.best is None or (value < self.best if sense == "min" else value > self.best)
+        self.best, self.since_best = (value, 0) if better else (self.best, self.since_best + 1)
+        return better
+
+    def stopped_early(self, settings):
+        """Whether `early_stop` epochs were no better than an earlier one."""
+        return settings.early_stop is not None and self.since_best >= settings.early_stop
 
     def finished(self, settings):
         """Whether there is nothing left to train: all epochs are done, or it stopped early."""
-        stopped = settings.early_stop is not None and self.since_best >= settings.early_stop
-        return stopped or self.epochs >= settings.epochs
+        return self.stopped_early(settings) or self.epochs >= settings.epochs
+
+    def log_end(self, settings):
+        """Logs why training stopped early, and why there is no best epoch."""
+        name = (settings.monitor or "").partition(" ")[2]
+        if self.stopped_early(settings):
+            LOG.info(
+                "Stopped early, after epoch %d of %d: for %d epochs %s was no better than %s "
+                "(training.early_stop)",
+                self.epochs, settings.epochs, self.since_best, name, self.best,
+            )  # fmt: skip
+        if name and self.best is None:
+            LOG.warning("There is no best epoch: %s was never finite (training.monitor)", name)

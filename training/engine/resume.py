@@ -59,12 +59,13 @@ def _complete(progress, arrays, before):
 
 
 def learning_rates(experiment, step):
-    """Returns {optimizer group: [learning rate of the last update, of the next]}."""
-    return {
+    """Returns {optimizer group: [learning rate of the last update, of the next]}, if finite."""
+    rates = {
         name: [_rate(group, max(step - 1, 0)), _rate(group, step)]
         for name, group in experiment.groups.items()
         if group.learning_rate is not None
     }
+    return {name: pair for name, pair in rates.items() if np.isfinite(pair).all()}
 
 
 def report_changes(was, before, run):

@@ -28,6 +28,7 @@ from training.engine.initialize import (
 )
 from training.engine.progress import Progress
 from training.engine.resume import learning_rates, read_run, report_changes
+from training.engine.splits import leakage
 from training.engine.step import eval_params
 from training.tracking.trackers import check_trackers, with_wandb_id
 from utils import UserError
@@ -63,9 +64,12 @@ class Run:
         """The number of trained parameters of the network."""
         return count_parameters(self.state.params, self.experiment.seeds)
 
-    def save(self, saver, trackers, numbered=True, best=False):
-        """Starts to save a checkpoint in the background: the numbered one, the best one or both."""
-        self.progress.files = trackers.sizes()
+    def save(self, saver, trackers, numbered=True, best=False, sizes=None):
+        """Starts to save a checkpoint in the background: the numbered one, the best one or both.
+
+        `sizes` are those of the log's files at its position, by default their present ones.
+        """
+        self.progress.files = sizes or trackers.sizes()
         self.progress.rates = learning_rates(self.experiment, self.progress.steps)
         self.progress.remember_data(self.experiment.loaders["train"])
         name = file_name(*self.progress.position()) if numbered else None
@@ -79,6 +83,42 @@ class Run:
         if due or best:
             self.save(saver, trackers, due, best)
 
+    @contextlib.contextmanager
+    def saved_on_error(self, saver, trackers, logger):
+        """Saves what is trained when an error ends an epoch: unreadable data, a failing metric.
+
+        Resumed from there, the run ends as if the error had never been.
+        """
+        try:
+            yield
+        except Exception:
+            if self._resumable(logger):
+                self._save_after_error(saver, trackers, logger.sizes)
+            raise
+
+    def _resumable(self, logger):
+        """Whether the state after an error is that of the batches done, and there are any."""
+        if processes.is_distributed() or not logger.exact:  # others wait for this process
+            return False
+        try:
+            logger.flush()
+        except Exception:
+            return False
+        intact = not any(leaf.is_deleted() for leaf in jax.tree.leaves(self.state))
+        return intact and logger.exact and self.progress.position() != (0,)
+
+    def _save_after_error(self, saver, trackers, sizes):
+        try:
+            self.save(saver, trackers, sizes=sizes)
+            saver.wait()
+        except Exception as failure:
+            LOG.error("What was trained is not saved: %s", failure)
+            return
+        LOG.warning(
+            "An error ends training; all that was trained is saved. Once its cause is removed, "
+            "continue with: python train.py --resume %s", self.folder
+        )  # fmt: skip
+
     def save_and_stop(self, saver, trackers, signal):
         """Saves within an epoch, after a signal; returns the run."""
         self.save(saver, trackers)
@@ -89,6 +129,7 @@ class Run:
 
     def finish(self, trackers):
         """Hands the last checkpoint to the trackers and writes report.html."""
+        self.progress.log_end(self.config.training)
         _, predictions = predict(self.experiment, self.params)  # by all processes
         if self.folder:
             trackers.artifact(self.folder / file_name(self.progress.epochs))
@@ -159,6 +200,8 @@ def _prepare(config, source, folder, progress):
         lock(folder)
     utils.set_up_logging(folder, quiet=not processes.is_main())
     LOG.info("Start Training! [%s]", config.title)
+    if text := leakage(config.training.monitor):
+        LOG.warning("%s", text)
     log_devices(config.devices.count)
     if config.training.compilation_cache:
         use_compilation_cache()
@@ -185,6 +228,7 @@ def _write_origin(run):
 
     On resuming, a warning names everything that has changed since.
     """
+    LOG.info("The model has %d parameters", run.parameters)
     if not run.folder:
         return
     with disk_errors(run.folder):

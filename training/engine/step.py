@@ -68,6 +68,7 @@ def make_forward(model, prepare, compute_dtype="float32"):
         outputs, params = model(inputs, params=params, key=model_key, train=train)
         return cast(outputs, jnp.float32), params
 
+    forward.prepare = prepare
     return forward
 
 
@@ -130,15 +131,41 @@ def make_step(forward, groups, metrics, seed=0, accumulate=1, ema=None, class_we
 
 
 def make_evaluate(forward, groups, metrics):
-    """Returns `evaluate(params, batch) -> (measured, outputs)`; see `make_step`."""
+    """Returns `evaluate(params, batch) -> (measured, outputs)`; see `make_step`.
+
+    "finite" in `measured` is whether the outputs are.
+    """
 
     def evaluate(params, batch):
         batch = gather(batch)
         outputs, _ = forward(params, batch["inputs"], None, False)
         losses = {loss_name(name): group.loss for name, group in groups.items()}
-        return measure(metrics | losses, outputs, batch), outputs
+        measured = measure(metrics | losses, outputs, batch)
+        return measured | {"finite": outputs_finite(outputs, batch["weight"])}, outputs
 
     return evaluate
+
+
+def outputs_finite(outputs, weight):
+    """Returns whether what a network gave is finite, a bool, where an example counts.
+
+    -inf is allowed: the logit of what cannot be. If it is a mistake, the loss is not finite.
+    """
+    finite = jnp.ones((), bool)
+    for leaf in jax.tree.leaves(outputs):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            continue
+        bad = jnp.isnan(leaf) | (leaf == jnp.inf)
+        counts = weight if leaf.shape[: weight.ndim] == weight.shape else _of_examples(weight)
+        if leaf.shape[: counts.ndim] == counts.shape:
+            bad = bad.reshape(*counts.shape, -1).any(-1) & (counts != 0)
+        finite &= ~bad.any()
+    return finite
+
+
+def _of_examples(weight):
+    """Returns the weight of each example, (batch,), of what may have positions as well."""
+    return jnp.abs(weight).reshape(len(weight), -1).sum(-1)
 
 
 def unless_finite_keep(state, new, measured, groups):

@@ -16,6 +16,7 @@ from training.engine.shapes import check_optax_shapes, check_shapes
 from utils import ROOT, UserError
 
 FAULTS = (TypeError, ValueError, LookupError, AttributeError, NameError, ArithmeticError)
+LINES = 4  # of a traceback that a message shows
 ARGUMENTS = {"loss": ("outputs", "targets"), "metric": ("outputs", "targets")}  # else inputs
 # JAX's own messages for these are a page long.
 HINTS = {
@@ -76,6 +77,22 @@ def wrap_user_function(function, name, kind, where):
     return measure if kind in ("loss", "metric") else call
 
 
+def wrap_compute(compute, where):
+    """Returns an aggregated metric's `compute(total, weight)`, its errors as FunctionError."""
+
+    def call(total, weight):
+        try:
+            return compute(total, weight)
+        except UserError:
+            raise
+        except FAULTS as error:
+            raise FunctionError(
+                f"{where}: its result of the sum {np.shape(total)}: {reason_of(error)}"
+            ) from error
+
+    return call
+
+
 @contextlib.contextmanager
 def catch_leaked_tracers():
     """Reports a value that was kept from one call to the next, which JAX notices late."""
@@ -85,6 +102,34 @@ def catch_leaked_tracers():
         lines = re.findall(r"^(/.+):(\d+):\d+ \(", str(error), re.MULTILINE)
         users = [f" ({_shown(file)}:{line})" for file, line in lines if _is_the_users(file)]
         raise FunctionError(HINTS[type(error)] + "".join(users[-1:])) from error
+
+
+def reading_error(error):
+    """Returns the FunctionError for what a data set raised while it was read, or None."""
+    frames = traceback.extract_tb(error.__traceback__)
+    reads = [one for one in frames if Path(one.filename) == ROOT / "data_loader" / "base.py"]
+    if isinstance(error, UserError) or not any(one.name.endswith("_batch") for one in reads):
+        return None
+    return FunctionError(f"a batch cannot be read: {reason_of(error)}")
+
+
+@contextlib.contextmanager
+def explained():
+    """Raises as UserError whatever the functions of a config raise while they are traced."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a function named in the config may raise anything
+        frames = traceback.extract_tb(error.__traceback__)[1:]
+        own = [one for one in frames if "site-packages" not in one.filename]
+        lines = [f"  {one.filename}:{one.lineno}, in {one.name}: {one.line}" for one in own]
+        shown = "\n".join(lines[-LINES:])
+        name = type(error).__name__
+        raise UserError(
+            f"the network, a loss, a metric or an optimizer does not accept what it is given, or "
+            f"what the config names as its arguments.\n{shown}\n{name}: {error}"
+        ) from error
 
 
 def _check_pair(result, where):

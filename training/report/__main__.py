@@ -4,6 +4,7 @@ python -m training.report RUN RUN ...
 python -m training.report saved/MNIST_Sample       all runs in a folder
 """
 
+import math
 import os
 import statistics
 import sys
@@ -102,7 +103,7 @@ def _line(index):
 
 def _cells(name, cells):
     """(text or number, whether it is the best of all runs) for each run."""
-    numbers = [cell for cell in cells if type(cell) in (int, float) and cell == cell]
+    numbers = [cell for cell in cells if type(cell) in (int, float) and math.isfinite(cell)]
     split = name.startswith(("test_", "validation_", "epoch_train_"))
     best = None
     if split and len(set(numbers)) > 1 and not name.endswith((*RATES, STD)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from training.common.files import atomic_write_text
 from training.common.records import STD, flatten, read_lines
 from training.engine.evaluation import Predictions
+from training.engine.splits import leakage
 from training.report.charts import RATES, charts, lower_is_better, metrics_of
 from training.report.classification import classify, summarize
 from training.report.compare import RECORDS, read_record
@@ -56,6 +57,7 @@ def write_report(
         headline=list(_headline(table, config, parameters)),
         charts=charts(lines),
         table=table,
+        leakage=leakage((config.get("training") or {}).get("monitor")),
         classification=predictions and summarize(predictions),
         gallery=gallery or Gallery([], None),
         environment={key.replace("_", " "): text for key, text in flatten(environment)},

@@ -15,7 +15,8 @@ def render(template: str, folder: Path = Path(__file__).parent, **values) -> str
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    jinja.filters |= {"number": format_number, "percent": format_percent}
+    formats = {"number": format_number, "percent": format_percent, "is_finite": math.isfinite}
+    jinja.filters |= formats
     return jinja.get_template(template).render(**values)
 
 

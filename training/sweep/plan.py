@@ -89,7 +89,7 @@ def plan(path, fixed, choices, trials, name=None):
             "title, training.save_dir and training.monitor: expected the same in all runs"
         )
     ((title, save_dir, monitor),) = same
-    if not re.fullmatch(r"(min|max) \S+", monitor):
+    if monitor and not re.fullmatch(r"(min|max) \S+", monitor):
         raise UserError(f"training.monitor: expected 'min NAME' or 'max NAME', got {monitor!r}")
     name = name or "-".join(short.values())
     if not re.fullmatch(r"\w[\w .+-]*", name):
@@ -184,7 +184,9 @@ def _refuse_plain_lists(path, fixed, choices):
 
 def _check_same(config, folder):
     previous = read_config(folder / "config.json")
-    was, now = (one.model_dump(exclude={"wandb"}) for one in (previous, config))
+    # An older run keeps its own way of holding examples out.
+    apart = {"wandb": True, "data_loader": {"stratify"}}
+    was, now = (one.model_dump(exclude=apart) for one in (previous, config))
     if was != now:
         was, now = dict(flatten(was)), dict(flatten(now))
         key = next(key for key in was | now if was.get(key) != now.get(key))

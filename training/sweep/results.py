@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read_meta
 from training.common.files import atomic_write_text
+from training.common.measure import loss_name
 from training.common.records import STD, read_lines
 from training.common.tables import text_table
 from training.engine.progress import Progress
@@ -36,8 +37,11 @@ def finished(run):
 
 
 def monitored(runs):
-    """Returns "min" or "max", and the name of the monitored metric."""
-    sense, _, name = runs[0].config.training.monitor.partition(" ")
+    """Returns "min" or "max", and the name of the monitored metric: without one, the test loss."""
+    training = runs[0].config.training
+    if training.monitor is None:
+        return "min", f"test_{loss_name(next(iter(training.all_groups())))}"
+    sense, _, name = training.monitor.partition(" ")
     return sense, name
 
 
@@ -72,7 +76,8 @@ def write_csv(folder, runs):
     lines.writerow(["run", *runs[0].values, "finished", monitored(runs)[1], "std", "last_epoch"])
     for run in runs:
         values = map(value_text, run.values.values())
-        lines.writerow([run.folder.name, *values, finished(run), *_outcome(run)])
+        outcome = [x if x is not None and math.isfinite(x) else "" for x in _outcome(run)]
+        lines.writerow([run.folder.name, *values, finished(run), *outcome])
     atomic_write_text(folder / "sweep.csv", text.getvalue())
     return folder / "sweep.csv"
 
@@ -128,6 +133,8 @@ def _outcome(run):
     if not (complete and progress.finished(run.config.training)):
         return math.nan, None, math.nan
     finite = [line for line in epochs if math.isfinite(line[name])] or epochs
+    if run.config.training.monitor is None:
+        finite = epochs[-1:]  # no epoch is better than the last
     best = (min if sense == "min" else max)(finite, key=lambda line: line[name])
     return best[name], best.get(name + STD), epochs[-1][name]
 
@@ -162,7 +169,11 @@ def _values(name, runs):
         "rows": [
             {
                 "cells": cells(one),
-                "dots": [(scale(x), run, format_metric(x)) for run, x in one.bests.items()],
+                "dots": [
+                    (scale(x), run, format_metric(x))
+                    for run, x in one.bests.items()
+                    if math.isfinite(x)
+                ],
                 "mean": scale(one.mean),
                 "band": [scale(end) for end in _band(one)],
             }

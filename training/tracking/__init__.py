@@ -12,8 +12,8 @@ the names in training/tracking/backends.py or as "package.module:Class", alone o
         def close(self): ...
 
     __init__   folder: Path of the run folder. config: the run's Config. args: those in the config.
-    scalars    step: the number of batches trained so far. values: {name: int or float}, "epoch"
-               among them, and "batch" where it is not the end of an epoch.
+    scalars    step: the number of batches trained so far. values: {name: int or float}, all finite,
+               "epoch" among them, and "batch" where it is not the end of an epoch.
     image      array: uint8 (height, width, channels), of 1, 3 or 4 channels.
     artifact   path: the finished run's last checkpoint, a file or a folder.
     close      the run ends; also called after an error.

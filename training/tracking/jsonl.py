@@ -29,7 +29,7 @@ class LinesFile:
 
     def append(self, line):
         """Writes a dict as a line."""
-        self._write(json.dumps(line).encode() + b"\n")
+        self._write(json.dumps(line, allow_nan=False).encode() + b"\n")
 
     def size(self):
         """Returns the bytes of all lines so far, those in memory included."""

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import math
 import time
 from collections import deque
 
@@ -41,12 +42,16 @@ class MetricLogger:
         # [(batches, measured)] of the previous interval and of the current one
         self._previous, self._current = [], []
         self._running, self._max_running, self._last_wait = deque(), 1, None
+        self._warned = set()  # names of results that were not finite
+        self.exact = True  # whether the sums and the log are those of the batches done
+        self.sizes = None  # of the log's files before the epoch's results, which are being logged
 
     def start_epoch(self):
         """Logs the start of an epoch, or of the rest of one."""
         LOG.info("---- STARTING EPOCH %d ----", self._progress.epochs + 1)
         self._batches = self._progress.batches(self._loader)
         self._first, self._began = self._progress.batch, time.perf_counter()
+        self.sizes = None
 
     @timed("device")
     def limit_in_flight(self):
@@ -93,11 +98,18 @@ class MetricLogger:
         self._accumulate(entries)
         self._trained = time.perf_counter()
 
+    def rewind(self, batch):
+        """Forgets the batches from this one on, whose updates did not take place."""
+        self._previous, self._current = [], []
+        self._progress.steps -= self._progress.batch - batch
+        self._progress.batch, self.exact = batch, True
+
     @timed("logging")
     def end_epoch(self, evaluated):
         """Logs an epoch's time and results, also those `evaluated`; returns the results."""
-        epoch = self._progress.epochs + 1
+        epoch, self.sizes = self._progress.epochs + 1, self._trackers.sizes()
         results = self._progress.epoch.results(self._compute, "epoch_train_") | evaluated
+        self._warn_of_non_finite(results, f"epoch {epoch}")
         for name, value in results.items():
             split, _, metric = name.removeprefix("epoch_").partition("_")
             if _is_rate(metric) or name.endswith(STD) or not isinstance(value, float):
@@ -115,7 +127,7 @@ class MetricLogger:
         return results
 
     def _accumulate(self, entries):
-        progress = self._progress
+        progress, self.exact = self._progress, False
         for batch, measured in self._each_batch(entries):
             if not measured.pop("finite").all():
                 raise NonFiniteError(batch)
@@ -124,6 +136,7 @@ class MetricLogger:
             if batch % self._log_interval == 0:
                 self._log_interval_results(batch, progress.interval.results(self._compute))
                 progress.interval = MetricAccumulator()
+        self.exact = True
 
     def _each_batch(self, entries):
         """Yields the number of each batch and what was measured of it, on the host."""
@@ -144,7 +157,18 @@ class MetricLogger:
         metrics = {
             name if _is_rate(name) else f"train_{name}": value for name, value in results.items()
         }
+        self._warn_of_non_finite(metrics, f"epoch {epoch}, up to batch {batch}")
         self._trackers.log({"step": step, "epoch": epoch, "batch": batch} | metrics)
+
+    def _warn_of_non_finite(self, results, where):
+        """Warns, once for each name, of a result that is not finite."""
+        for name, value in results.items():
+            if isinstance(value, float) and not math.isfinite(value) and name not in self._warned:
+                self._warned.add(name)
+                LOG.warning(
+                    "%s: %s is %s. What is not finite is null in metrics.jsonl, is given to no "
+                    "tracker and is never the best", where, name, value
+                )  # fmt: skip
 
 
 @timed("device")
@@ -184,10 +208,11 @@ class MetricAccumulator:
         """Adds one batch's {name: (sum, weight)}."""
         for name, (total, weight) in measured.items():
             total_before, weight_before = self.sums.get(name, (0.0, 0.0))
-            self.sums[name] = (
-                total_before + np.asarray(total, np.float64),
-                weight_before + np.asarray(weight, np.float64),
-            )
+            with np.errstate(invalid="ignore"):  # of inf - inf
+                self.sums[name] = (
+                    total_before + np.asarray(total, np.float64),
+                    weight_before + np.asarray(weight, np.float64),
+                )
 
     def results(self, compute=None, prefix=""):
         """Returns {prefix + name: result}.
@@ -216,8 +241,11 @@ class MetricAccumulator:
 
 
 def _to_json(array):
-    """Returns a number or lists of numbers; of a large array its bytes, a thousand times faster."""
-    if array.size < LARGE:
+    """Returns a number or lists of numbers; of a large array its bytes, a thousand times faster.
+
+    So it does where a number is not finite: JSON has no NaN.
+    """
+    if array.size < LARGE and np.isfinite(array).all():
         return array.tolist()
     return {"shape": array.shape, "base64": base64.b64encode(array.tobytes()).decode()}
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib.util
 import logging
+import math
 import secrets
 import traceback
 from pathlib import Path
@@ -62,10 +63,19 @@ class Trackers:
             raise failures[0]
 
     def log(self, line):
-        """Records metrics, a dict with "step"; only numbers are recorded, no matrices."""
+        """Records metrics, a dict with "step"; only numbers are recorded, no matrices.
+
+        What is not finite is null in metrics.jsonl, and other trackers do not get it.
+        """
         numbers = {name: value for name, value in line.items() if isinstance(value, int | float)}
-        step = numbers.pop("step")
-        self._each(lambda tracker: tracker.scalars(step, dict(numbers)))
+        finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        step, lines = finite.pop("step"), dict.fromkeys(numbers) | finite
+        del lines["step"]
+
+        def record(tracker):
+            tracker.scalars(step, dict(lines if isinstance(tracker, JsonLines) else finite))
+
+        self._each(record)
 
     def image(self, step, name, array):
         """Records an image.

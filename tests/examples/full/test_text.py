@@ -166,7 +166,7 @@ def test_sample_without_temperature_writes_the_most_likely_characters(finished_r
 
 def test_sample_reports_errors(finished_run, run_own_sample, tmp_path):
     for arguments, expected in (
-        (("-w", tmp_path), "there is no best checkpoint here"),
+        (("-w", tmp_path), "there is no checkpoint here"),
         (("-w", finished_run, "--prompt", ""), "expected ASCII, one character or more"),
         (("-w", finished_run, "--prompt", "été"), "expected ASCII, one character or more"),
         (("-w", finished_run, "--temperature", "-1"), "--temperature: -1.0; expected 0 or more"),

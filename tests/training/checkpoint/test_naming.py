@@ -49,8 +49,9 @@ def test_a_checkpoint_that_is_not_found_is_reported_with_the_existing_ones(tmp_p
         UserError, match=r"epoch_99\.params: there is no .* has checkpoint-epoch_12"
     ):
         find(tmp_path / file_name(99))
-    with pytest.raises(UserError, match=r"no best checkpoint here; .* \(12 in all\)\.$"):
-        find(tmp_path, prefer_best=True)
+    with pytest.raises(UserError, match=r"no checkpoint here; .* \(12 in all\)\.$"):
+        find(tmp_path / file_name(99))
+    assert find(tmp_path, prefer_best=True) == tmp_path / file_name(12)  # of a run without a best
 
 
 def test_checkpoints_later_than_the_resumed_one_are_set_aside_and_not_deleted(tmp_path):

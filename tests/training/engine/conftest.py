@@ -15,3 +15,20 @@ def trusty(config, mnist):
     config["data_loader"]["augment"] = None
     config["training"] |= {"ema": 0.9, "epochs": 2, "metrics": ["accuracy", "macro_f1"]}
     return config
+
+
+@pytest.fixture
+def points(config):
+    """A config of points, in batches of 8: 5 of training and of test, the last 4 are held out."""
+
+    def loader(split, **args):
+        dataset = {"name": "tests.helpers.faulty:Points", "args": {"split": split}}
+        return {"name": "DataLoader", "args": {"dataset": dataset, "batch_size": 8, **args}}
+
+    config["model"] = {"name": "mlp", "args": {"feat_dims": [8], "classes": 3}}
+    config["data_loader"] = {"train": loader("train", validation_split=4), "test": loader("test")}
+    config["training"] |= {
+        "optimizer": {"name": "sgd", "args": {"learning_rate": 0.01}},
+        "epochs": 3, "log_interval": 2, "monitor": "min validation_loss",
+    }  # fmt: skip
+    return config

@@ -48,10 +48,10 @@ DATA = [
      ["has the label 10 (int32), expected a whole number from 0 to 9", "Count classes from 0"]),
     ("InputsAlone", ["a sample is ndarray; expected (input, target)", "__getitem__"]),
     ("NoLength", ["DataLoader(NoLength): the data set has no length; expected `__len__`"]),
-    ("Words", ["targets of a batch are <U1; expected numbers", "`classes`, the texts in their"]),
+    ("Words", ["are <U1; expected numbers", "`classes`, the texts in their"]),
     ("FloatLabels", ["accuracy of outputs float32 (128, 10), targets float32",
                      "labels are float32, expected integers"]),
-    ("WithNan", ["batch 6 (update 7): the inputs of the batch are not finite"]),
+    ("WithNan", ["batch 6 (update 7): the inputs of example 17 are not finite (nan at [0, 3, 4])"]),
 ]  # fmt: skip
 OVERRIDES = [
     ([f'{DATASET}={{"name":"tests.helpers.mistakes:FromOne"}}'],  # the class in place of a data set

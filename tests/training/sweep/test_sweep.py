@@ -158,6 +158,7 @@ def test_a_folder_of_another_config_is_refused_and_not_changed(config, write_con
 def test_a_sweep_trains_and_the_same_command_trains_nothing_again(
     config, write_config, capsys, monkeypatch
 ):
+    config["training"]["monitor"] = "max test_accuracy"
     words = ["-c", write_config(config), f"{RATE}=[0.01]", "training.epochs=1"]
     assert sweep.main(words) == 0
     output = capsys.readouterr().out
