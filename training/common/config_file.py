@@ -62,6 +62,9 @@ USUAL_KEYS = {
         ),
         "num_workers workers n_workers": "data_loader.train.args.workers",
         "shuffle": "data_loader.train.args.shuffle",
+        "class_weight pos_weight": "training.class_weights",
+        "sampler weighted_sampler": "data_loader.train.args.sampler",
+        "drop_last": "data_loader.train.args.drop_last",
         "validation validation_split val val_split val_size valid valid_split": (
             "data_loader.train.args.validation_split"
         ),
