@@ -99,7 +99,7 @@ def check_name(
     known = [one for home in homes for one in public_names(home)]
     if name in known:
         return []
-    homes = [home.partition(":")[0] for home in homes]
+    homes = [home.partition(":")[0] for home in homes if public_names(home)]  # that are there
     files = " or ".join(f"{home.replace('.', '/')}.py" if "." in home else home for home in homes)
     return [f"{where}: no {kind} {name!r} in {files}{nearest(name, known)}"]
 
