@@ -32,6 +32,7 @@ def wide(x, when, *, params=None, key=None, train=False):
 @pytest.fixture
 def failed(run, config, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "wide_network", sys.modules[MODULE])
+    config["imports"] = ["wide_network"]
 
     def failed(*arguments):
         code, _ = run(*arguments)
