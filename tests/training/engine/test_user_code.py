@@ -114,7 +114,9 @@ def test_a_mistake_in_a_network(refused, config, name, expected):
 
 @pytest.mark.parametrize(("name", "expected"), by_set(DATA[:5], DATA))
 def test_a_mistake_in_a_data_set(refused, config, name, expected):
-    config["data_loader"]["train"]["args"]["dataset"]["name"] = f"tests.helpers.mistakes:{name}"
+    for split in ("train", "test"):
+        dataset = config["data_loader"][split]["args"]["dataset"]
+        dataset["name"] = f"tests.helpers.mistakes:{name}"
     said = refused()
     assert all(words in said for words in expected), said
 
