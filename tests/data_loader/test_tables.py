@@ -4,6 +4,7 @@ import csv
 import datetime
 import gzip
 import io
+import sys
 
 import numpy as np
 import pandas
@@ -296,3 +297,12 @@ def test_a_loader_reads_a_table_batch_by_batch(table):
     data = table(PENGUINS, "species", dates=["day"])
     (batch,) = DataLoader(data, 4).batches(1)
     np.testing.assert_array_equal(batch["inputs"], data.inputs)
+
+
+@pytest.mark.parametrize(("library", "name"), [("pandas", "t.csv"), ("pyarrow", "t.parquet")])
+def test_a_library_that_is_not_installed_is_named_with_the_pip_line(
+    library, name, table, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(UserError, match=rf"{name}: needs {library}.*: pip install pandas==.*"):
+        table(b"x,y\n1,2\n", name=name)

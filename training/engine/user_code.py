@@ -17,7 +17,9 @@ from utils import ROOT, UserError
 
 FAULTS = (TypeError, ValueError, LookupError, AttributeError, NameError, ArithmeticError)
 LINES = 4  # of a traceback that a message shows
-ARGUMENTS = {"loss": ("outputs", "targets"), "metric": ("outputs", "targets")}  # else inputs
+ARGUMENTS = {  # else inputs
+    "loss": ("outputs", "targets"), "metric": ("outputs", "targets"), "sampler": ("labels",)
+}  # fmt: skip
 # JAX's own messages for these are a page long.
 HINTS = {
     jax.errors.TracerBoolConversionError: "whether this is true is not known while JAX traces the "
