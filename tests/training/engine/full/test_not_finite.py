@@ -39,7 +39,7 @@ def test_a_run_on_such_data_ends_with_split_field_and_example_and_keeps_what_it_
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize("fault", [("inputs", "nan"), ("targets", "text"), ("inputs", "error")])
+@pytest.mark.parametrize("fault", [("inputs", "nan"), ("inputs", "text"), ("inputs", "error")])
 @pytest.mark.parametrize("steps", [1, 2])
 def test_with_the_data_mended_it_resumes_to_the_bits_of_a_run_without_the_fault(
     run, points, monkeypatch, capsys, split, fault, steps
