@@ -8,7 +8,6 @@ python train.py --resume latest                       continue a run
 
 import argparse
 import logging
-import sys
 
 import utils
 from training.checkpoint.naming import find_run
@@ -33,7 +32,7 @@ def main(argv=None):
         return 128 + run.stopped if run.stopped else 0
     except utils.UserError as error:
         LOG.debug("error: %s", error)  # for train.log, if it is there already
-        print(f"error: {error}", file=sys.stderr)
+        utils.print_error(error)
         return 1
     except KeyboardInterrupt:  # before the first update; from then on it saves first
         return 130

@@ -58,6 +58,19 @@ def _printable_character(one):
     return one.encode("unicode_escape").decode() if hidden else one
 
 
+def csv_text(text: str) -> str:
+    """Returns a text for a cell of a CSV file, which no spreadsheet takes for a formula.
+
+    Bytes that are no UTF-8 stay, for a file that is written with "surrogateescape".
+    """
+    shown = "".join(one if "\udc80" <= one <= "\udcff" else printable(one) for one in text)
+    try:
+        float(shown)
+    except ValueError:
+        return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
+    return shown
+
+
 def command(main: Callable[[Any], int | None]) -> Callable[..., int]:
     """Decorates the main function of a command, so that it shows a UserError as one line.
 
@@ -70,10 +83,15 @@ def command(main: Callable[[Any], int | None]) -> Callable[..., int]:
         try:
             return main(argv) or 0
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
             return 1
 
     return decorated
+
+
+def print_error(error: UserError) -> None:
+    """Prints an error, whatever the names in it: none can write on another line or elsewhere."""
+    print("error:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
 
 
 # Names -----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import numpy as np
 from data_loader.image_folders import find_images, sort_files, summary
 from inference.serving.classifier import classify, load
 from inference.serving.exports import SUFFIXES, find_export
-from utils import UserError, command, printable
+from utils import UserError, command, csv_text, print_error, printable
 
 
 @command
@@ -61,7 +61,7 @@ def predict(options):
     faults = []
 
     def report(error):
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         faults.append(error)
 
     if left_out:
@@ -113,11 +113,12 @@ def write_csv(path, results, classes):
         # A path that is not valid text is written as its bytes.
         with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
-            names = [f"p_{name}" for name in classes]
-            writer.writerow(["path", "prediction", "probability", *names])
+            names = [csv_text(name) for name in classes]
+            columns = [f"p_{printable(name)}" for name in classes]
+            writer.writerow(["path", "prediction", "probability", *columns])
             for image, probabilities in results:
                 row, guess = [f"{one:.6g}" for one in probabilities], probabilities.argmax()
-                writer.writerow([image, classes[guess], row[guess], *row])
+                writer.writerow([csv_text(image), names[guess], row[guess], *row])
     except OSError as error:
         raise UserError(
             f"{printable(path)}: cannot write predictions there: {error.strerror}"

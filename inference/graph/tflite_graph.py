@@ -286,11 +286,11 @@ def write_metadata(model, name, metadata):
 
 
 def read_metadata(model, name):
-    """Returns the JSON object under a name; {} if the model has none."""
+    """Returns the JSON under a name; that of an empty object if the model has none."""
     for entry in model.metadata or []:
         if entry.name == name.encode():
-            return json.loads(bytes(model.buffers[entry.buffer].data))
-    return {}
+            return bytes(model.buffers[entry.buffer].data)
+    return b"{}"
 
 
 def _copied(graph, index):

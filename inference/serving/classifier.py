@@ -1,6 +1,7 @@
 """An exported classifier of images, used as its metadata says, with NumPy only."""
 
-import json
+import contextlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,10 +10,13 @@ import numpy as np
 
 from data_loader.images import read_image
 from inference.verify import runtimes
-from utils import UserError, check_arguments
+from inference.verify.metadata import LARGEST, check_metadata, parse_metadata
+from utils import UserError, check_arguments, printable
 
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
 LARGEST_BATCH = 64  # images at a time, where the file takes any number
+LARGEST_INPUT, MOST_CLASSES = 2**27, 2**20  # values of a batch; more are no images, but a mistake
+MOST = 1e6  # of a mean or a standard deviation
 NORMALIZE = ("normalize", "data_loader.transforms:normalize")  # its names in a config
 
 
@@ -52,8 +56,11 @@ def load(path, threads=None):
     metadata = network.metadata or _report(path)
     outputs = network.outputs
     if not network.metadata:  # StableHLO has an order of outputs, but no names
+        if len(metadata["outputs"]) != len(outputs):
+            raise UserError(f"{path}: its report.json has {len(metadata['outputs'])} outputs")
         outputs = dict(zip(metadata["outputs"], outputs.values(), strict=True))
     name, (batch, *shape), dtype = _image_input(path, network.inputs)
+    batch = batch if isinstance(batch, int) else None
     position, classes = _classes(path, outputs, metadata.get("classes"))
     if metadata.get("probabilities", "softmax") not in PROBABILITIES:
         raise UserError(
@@ -61,13 +68,18 @@ def load(path, threads=None):
             "cross-entropies, on targets that are no labels. Call inference.verify.runtimes.load "
             "and its run"
         )
-    prepare = _preprocessing(path, metadata.get("preprocess"))
+    prepare = _preprocessing(path, metadata.get("preprocess"), shape[0])
 
     def run(pixels):
-        results = network.run({name: prepare(pixels).astype(dtype, copy=False)})
-        return list(results.values())[position]
+        try:
+            results = network.run({name: prepare(pixels).astype(dtype, copy=False)})
+        except Exception as error:  # each runtime has exceptions of its own
+            raise UserError(f"{path}: fails on a picture: {printable(error)[:300]}") from None
+        logits = list(results.values())[position]
+        if logits.shape != (len(pixels), len(classes)):
+            raise UserError(f"{path}: gives logits of shape {logits.shape}, not what it states")
+        return logits
 
-    batch = batch if isinstance(batch, int) else None
     return Classifier(run, tuple(shape), batch, classes, metadata)
 
 
@@ -132,10 +144,11 @@ def _classify_batch(classifier, images, size):
 def _report(path):
     """The metadata in an export's report.json, for a file that has none itself."""
     report = path.parent / "report.json"
-    try:
-        metadata = json.loads(report.read_text(encoding="utf-8"))["metadata"]
-    except (OSError, ValueError, KeyError, TypeError):
-        metadata = None
+    metadata = None
+    with contextlib.suppress(OSError, UserError), open(report, "rb") as file:
+        metadata = parse_metadata(file.read(LARGEST + 1), report).get("metadata")
+    if isinstance(metadata, dict):
+        check_metadata(metadata, report)
     if not isinstance(metadata, dict) or "outputs" not in metadata:
         raise UserError(
             f"{path}: neither the file nor {report} says how to use it; expected what "
@@ -148,7 +161,9 @@ def _image_input(path, inputs):
     """The name, shape and dtype of the single input, which must be an image."""
     for name, (shape, dtype) in inputs.items():
         sizes = len(shape) == 4 and all(isinstance(size, int) for size in shape[1:])
-        if len(inputs) == 1 and sizes and shape[1] in MODES:
+        if len(inputs) == 1 and sizes and shape[1] in MODES and min(shape[2:]) > 0:
+            if math.prod(one for one in shape if one != "batch") > LARGEST_INPUT:
+                raise UserError(f"{path}: takes {_describe(inputs)}, too large a batch of pictures")
             return name, shape, dtype
     raise UserError(
         f"{path}: takes {_describe(inputs)}; expected a picture, (batch, channels, height, width) "
@@ -170,6 +185,8 @@ def _classes(path, outputs, classes):
             "(batch, classes), in one output or in the one called logits"
         )
     count = outputs[name][0][1]
+    if not isinstance(count, int) or not 0 < count <= MOST_CLASSES:
+        raise UserError(f"{path}: gives {count} logits; expected at most {MOST_CLASSES:,} classes")
     classes = classes or [str(index) for index in range(count)]
     if len(classes) != count:
         raise UserError(f"{path}: has names for {len(classes)} classes, and {count} logits")
@@ -178,21 +195,31 @@ def _classes(path, outputs, classes):
 
 def _describe(arrays):
     """Names, shapes and dtypes in words."""
-    return ", ".join(
+    words = ", ".join(
         f"{name} ({', '.join(map(str, shape))}) {dtype}" for name, (shape, dtype) in arrays.items()
     )
+    return printable(words if len(words) <= 300 else f"{words[:300]} ...")
 
 
-def _preprocessing(path, preprocess):
+def _preprocessing(path, preprocess, channels):
     """The preprocessing of images that the file leaves to its user: a function of uint8 arrays."""
     if not preprocess or preprocess["where"] == "inside":
         return lambda pixels: pixels
-    if preprocess["name"] not in NORMALIZE:
+    if preprocess["name"] not in NORMALIZE or preprocess["where"] != "outside":
         raise UserError(
-            f"{path}: wants its input preprocessed by {preprocess['name']}, unknown to this "
-            "program; it knows normalize. Export the network with --preprocess inside"
+            f"{path}: wants its input preprocessed by {printable(preprocess['name'])[:100]}, "
+            "unknown to this program; it knows normalize. Export the network with --preprocess "
+            "inside"
         )
     args = preprocess["args"]
     named = args if isinstance(args, dict) else dict(zip(("mean", "std"), args, strict=False))
     check_arguments(normalize, named, f"{path}: preprocess", given=("pixels",))
+    for name, value in named.items():
+        values = value if isinstance(value, list) else [value]
+        numbers = [one for one in values if isinstance(one, int | float) and abs(one) < MOST]
+        if len(numbers) != len(values) or len(values) not in (1, channels):
+            raise UserError(
+                f"{path}: preprocess.args.{name}: expected a number, or one for each of the "
+                f"{channels} channels, got {printable(repr(value)[:60])}"
+            )
     return lambda pixels: normalize(pixels, **named)

@@ -1,7 +1,9 @@
 """The demo's page and its answers: an export's files, side by side."""
 
 import base64
+import functools
 import io
+import secrets
 import statistics
 import sys
 import time
@@ -21,7 +23,9 @@ from utils import UserError
 HERE = Path(__file__).resolve().parent  # of the page's template, style and script
 SIDE = 224  # pixels of a drawing's side, as the page sends it
 LARGEST_UPLOAD = 2**24  # bytes
-MAX_PIXELS = 2**26  # a small file may hold a huge image
+MAX_PIXELS = 10_000_000  # a small file may hold a huge image; a pixel takes up to 20 bytes
+MAX_PIXELS_JPEG = 2**26  # unless progressive: it is decoded at a half, a quarter ...
+NONCE = secrets.token_hex()  # stands for the nonce, which is new for each answer
 SHOWN = 12  # classes; of more, the likeliest are shown
 RECENT = 25  # calls whose median time is shown
 RUNTIMES = {".onnx": "ONNX", ".tflite": "TFLite", ".stablehlo": "JAX"}
@@ -47,6 +51,11 @@ class Demo:
 
     def page(self, nonce):
         """Returns the page as HTML; scripts and styles carry the nonce."""
+        return self._page.replace(NONCE, nonce)
+
+    @functools.cached_property
+    def _page(self):
+        """The page with NONCE in place of a nonce."""
         environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True)
         return environment.get_template("demo.html.jinja").render(
             demo=self,
@@ -56,7 +65,7 @@ class Demo:
             side=SIDE,
             limit=LARGEST_UPLOAD,
             recent=RECENT,
-            nonce=nonce,
+            nonce=NONCE,
         )
 
     def _facts(self):
@@ -80,9 +89,9 @@ class Demo:
 
     def answer_image(self, content, name):
         """Returns the answer to the bytes of an image file; the name is for messages."""
-        size = self.shape[1:]
-        pixels = self.files[0].classifier.read(Upload(content, name), MAX_PIXELS)
-        with open_image(Upload(content, name), MAX_PIXELS) as image:
+        size, most = self.shape[1:], _max_pixels(content, name)
+        pixels = self.files[0].classifier.read(Upload(content, name), most)
+        with open_image(Upload(content, name), most) as image:
             height, width = shown_size(image)
         if (height, width) == size:
             return self.answer(pixels, "as it is in the file")
@@ -90,7 +99,7 @@ class Demo:
             return self.answer(pixels, f"resized from {width} × {height}")
         scale = SIDE / max(width, height)
         reduced = tuple(max(1, round(scale * side)) for side in (height, width))
-        grey = read_image(Upload(content, name), reduced, "L", max_pixels=MAX_PIXELS)[0]
+        grey = read_image(Upload(content, name), reduced, "L", max_pixels=most)[0]
         prepared = f"what stands out from its edge, {LIKE_MNIST}"
         return self.answer(fit(trace(grey), size[0])[None], prepared)
 
@@ -160,6 +169,14 @@ class Upload(io.BytesIO):
 
     def __repr__(self):  # Pillow's messages use it too
         return self._name
+
+
+def _max_pixels(content, name):
+    """How many pixels are decoded of a file, which bounds the memory."""
+    if not content.startswith(b"\xff\xd8\xff"):
+        return MAX_PIXELS
+    with open_image(Upload(content, name), MAX_PIXELS_JPEG) as image:
+        return MAX_PIXELS if image.info.get("progressive") else MAX_PIXELS_JPEG
 
 
 def load_files(name):

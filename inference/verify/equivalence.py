@@ -141,7 +141,7 @@ def check(path, precision, reference, limits):
 
 
 def _check(path, precision, reference, limits):
-    loaded = load(path)
+    loaded = load(path, own=True)
     operators, fixed = loaded.operators, _fixed_batch(loaded)
 
     def run(arrays):

@@ -7,7 +7,6 @@ Neither TensorFlow nor, for the first two, JAX is imported.
 """
 
 import contextlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from inference.graph import METADATA
-from utils import UserError
+from inference.verify.metadata import parse_metadata
+from utils import UserError, printable
 
 
 class Loaded(NamedTuple):
@@ -35,12 +35,13 @@ class Loaded(NamedTuple):
         return self.count_operators()
 
 
-def load(path, threads=None):
+def load(path, threads=None, own=False):
     """Loads an exported file in the runtime that its suffix names.
 
     Args:
         path: .tflite, .onnx or .stablehlo file.
         threads: number of threads to compute with; None for the runtime's own choice.
+        own: whether this process has made the file; a .stablehlo file of others is tried first.
 
     Raises:
         UserError: the file is missing, damaged or of another kind; or its runtime is missing.
@@ -52,7 +53,7 @@ def load(path, threads=None):
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; export it first")
     try:
-        return loaders[path.suffix](path, threads)
+        return loaders[path.suffix](path, threads, own)
     except ImportError as error:
         raise UserError(
             f"{path}: its runtime is not installed ({_one_line(error)}). "
@@ -66,7 +67,7 @@ def load(path, threads=None):
         ) from None
 
 
-def _load_tflite(path, threads):
+def _load_tflite(path, threads, own):
     from ai_edge_litert.interpreter import Interpreter
 
     from inference.graph import tflite_graph
@@ -101,7 +102,7 @@ def _load_tflite(path, threads):
         run,
         describe(interpreter.get_input_details()),
         describe(interpreter.get_output_details()),
-        tflite_graph.read_metadata(model, METADATA),
+        parse_metadata(tflite_graph.read_metadata(model, METADATA), path),
         lambda: Counter(graph.kind(one) for one in graph.operators),
     )
 
@@ -123,13 +124,15 @@ def signature_faults(path):
     ]
 
 
-def _load_onnx(path, threads):
+def _load_onnx(path, threads, own):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"], enable_fallback=False
+    )
     properties = session.get_modelmeta().custom_metadata_map
     names = [one.name for one in session.get_outputs()]
 
@@ -146,7 +149,7 @@ def _load_onnx(path, threads):
         run,
         describe(session.get_inputs()),
         describe(session.get_outputs()),
-        json.loads(properties.get(METADATA, "{}")),
+        parse_metadata(properties.get(METADATA, "{}"), path),
         lambda: _onnx_operators(path),
     )
 
@@ -161,10 +164,12 @@ def _onnx_operators(path):
     return Counter(node.op_type for node in graph.node)
 
 
-def _load_stablehlo(path, threads):
+def _load_stablehlo(path, threads, own):
     import jax
 
-    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    from inference.verify import stablehlo
+
+    exported = stablehlo.read(path, own)
     function = jax.jit(exported.call)
 
     def describe(prefix, avals):
@@ -186,7 +191,7 @@ def _size(dimension):
 
 
 def _one_line(error):
-    return " ".join(str(error).split())[:300]
+    return printable(" ".join(str(error).split())[:300])
 
 
 def _named(signature):

@@ -14,6 +14,7 @@ from training.report.classification import classify, summarize
 from training.report.compare import RECORDS, read_record
 from training.report.gallery import Gallery
 from training.report.render import format_duration, format_number, render
+from utils import csv_text, printable
 
 TABLE_ROWS = 300  # of the table of epochs
 NOT_SHOWN = ("config", "code", "data", "uncommitted")  # of environment.json
@@ -74,12 +75,13 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     probabilities, predicted, classes = classify(predictions)
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        names = [f"p_{name}" for name in classes]
-        writer.writerow(["index", "target", "prediction", "probability", *names])
+        names = [csv_text(name) for name in classes]
+        columns = [f"p_{printable(name)}" for name in classes]
+        writer.writerow(["index", "target", "prediction", "probability", *columns])
         indices = range(len(predicted)) if predictions.indices is None else predictions.indices
         for i, (target, guess) in enumerate(zip(predictions.targets, predicted, strict=True)):
             row = [f"{probability:.6g}" for probability in probabilities[i]]
-            writer.writerow([indices[i], classes[target], classes[guess], row[guess], *row])
+            writer.writerow([indices[i], names[target], names[guess], row[guess], *row])
 
 
 def _table(lines):

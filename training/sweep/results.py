@@ -16,7 +16,7 @@ from training.common.records import STD, read_lines
 from training.common.tables import text_table
 from training.engine.progress import Progress
 from training.sweep.plan import short_names, value_text
-from utils import UserError, optional_module
+from utils import UserError, csv_text, optional_module
 
 
 class Setting(NamedTuple):
@@ -75,7 +75,10 @@ def write_csv(folder, runs):
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(["run", *runs[0].values, "finished", monitored(runs)[1], "std", "last_epoch"])
     for run in runs:
-        values = map(value_text, run.values.values())
+        values = [
+            csv_text(value) if isinstance(value, str) else value_text(value)
+            for value in run.values.values()
+        ]
         outcome = [x if x is not None and math.isfinite(x) else "" for x in _outcome(run)]
         lines.writerow([run.folder.name, *values, finished(run), *outcome])
     atomic_write_text(folder / "sweep.csv", text.getvalue())
