@@ -91,6 +91,7 @@ def parse_arguments(argv):
 def export(options):
     """Makes, checks and reports every file; returns the exit code."""
     target, here = check_options(options), Path.cwd()
+    from inference.export.atomic_directory import exclusive
     from inference.export.source import find_source
     from inference.verify.equivalence import parse_limits
     from inference.verify.report import console_table
@@ -99,13 +100,15 @@ def export(options):
     code = {"trust": options.trust, "own_code": options.own_code, "allow": options.allow}
     source = find_source(options.weights, options.config, options.overrides, **code)
     log = target.with_name(f"{target.name}.log")
-    log.unlink(missing_ok=True)
-    try:
-        folder, report = make_export(options, target, source, limits, log)
-    except utils.UserError as error:
-        if str(log) not in str(error):  # else the message names it
-            log.unlink(missing_ok=True)
-        raise
+    with exclusive(target):
+        check_target(target, options.overwrite)  # again: another export may have made it
+        log.unlink(missing_ok=True)
+        try:
+            folder, report = make_export(options, target, source, limits, log)
+        except utils.UserError as error:
+            if str(log) not in str(error):  # else the message names it
+                log.unlink(missing_ok=True)
+            raise
     print(console_table(report))
     print(f"Look at {os.path.relpath(folder / 'report.html', here)}")
     if any(result["broken"] for result in report["files"]):
@@ -139,13 +142,18 @@ def check_options(options):
             "pip install -r requirements.txt"
         )
     target = (Path(options.into).resolve() if options.into else HOME) / options.name
+    check_target(target, options.overwrite)
+    return target
+
+
+def check_target(target, overwrite):
+    """Refuses the folder of an export that exists, unless it is an export to be overwritten."""
     if target.exists() and not is_export(target):
         raise utils.UserError(f"--name: {target} exists and is no export; choose another name")
-    if target.exists() and not options.overwrite:
+    if target.exists() and not overwrite:
         raise utils.UserError(
             f"{target} exists; choose another --name, or replace it with --overwrite"
         )
-    return target
 
 
 def compute_on_cpu():
@@ -179,7 +187,8 @@ def make_export(options, target, source, limits, log):
         path = directory.folder / options.name
         refused = make_files(trained, path, worker, step, static, options.quantize)
         results = check_files(path, trained.reference, limits, step) + refused
-        keep_sources(source.checkpoint.parent, source.config, directory.folder)
+        run = utils.ROOT if options.own_code else source.checkpoint.parent
+        keep_sources(run, source.config, directory.folder)
         report = {
             "name": options.name,
             "metadata": trained.network.metadata,

@@ -1,10 +1,56 @@
-"""A directory that appears under its name only once it is complete."""
+"""A directory that appears under its name only once it is complete; one process makes it."""
 
+import contextlib
+import os
+import re
 import secrets
 import shutil
 from pathlib import Path
 
 from training.common.files import disk_errors
+from utils import UserError
+
+try:
+    import fcntl
+except ImportError:  # on Windows nothing prevents two exports of one name
+    fcntl = None
+
+
+@contextlib.contextmanager
+def exclusive(target):
+    """Keeps other processes from making this directory; the lock of a dead process is free.
+
+    Raises:
+        UserError: another process is making it.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    with disk_errors(target):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _lock(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _lock(path):
+    """Returns the open, locked file at a path, which its last owner may have just removed."""
+    while True:
+        file = open(path, "ab")  # noqa: SIM115
+        with contextlib.suppress(OSError):  # a file system without locks
+            try:
+                if fcntl:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise UserError(
+                    f"{path.parent}: another export of this name is being made ({path.name}); wait "
+                    "for it, or choose another --name"
+                ) from None
+        if os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            return file
+        file.close()
 
 
 class AtomicDirectory:
@@ -25,10 +71,9 @@ class AtomicDirectory:
         self.folder = _temporary(self.target)
 
     def __enter__(self):
-        for stale in self.target.parent.glob(f".{self.target.name}.*.tmp"):
-            shutil.rmtree(stale, ignore_errors=True)  # of an export that was killed
         with disk_errors(self.target):
             self.folder.mkdir(parents=True)
+            self._tidy_up()
         self._disk_errors = disk_errors(self.target)
         self._disk_errors.__enter__()
         return self
@@ -36,6 +81,16 @@ class AtomicDirectory:
     def __exit__(self, *raised):
         shutil.rmtree(self.folder, ignore_errors=True)
         return self._disk_errors.__exit__(*raised)
+
+    def _tidy_up(self):
+        """Removes what an export of this name left that was killed, or restores what it moved."""
+        previous, name = _previous(self.target), re.escape(self.target.name)
+        if previous.exists() and not self.target.exists():
+            previous.rename(self.target)
+        for path in self.target.parent.iterdir():
+            stale = re.fullmatch(rf"\.{name}\.([0-9a-f]{{8}}\.tmp|previous)", path.name)
+            if stale and path != self.folder:
+                shutil.rmtree(path, ignore_errors=True)
 
     def publish(self, good):
         """Renames the directory to its target and returns the path.
@@ -47,7 +102,7 @@ class AtomicDirectory:
         place = self.target
         if place.exists() and not good:
             place = place.with_name(f"{place.name}.rejected")
-        old = _temporary(place)
+        old = _previous(place)
         if place.exists():
             place.rename(old)
         self.folder.rename(place)
@@ -57,3 +112,7 @@ class AtomicDirectory:
 
 def _temporary(path):
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _previous(path):
+    return path.with_name(f".{path.name}.previous")
