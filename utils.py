@@ -467,6 +467,13 @@ def set_up_logging(run: str | Path | None = None, quiet: bool = False) -> loggin
         raise UserError(f"{path}: logging.config.dictConfig does not take it: {reason}") from None
     logging.captureWarnings(True)
     logger = logging.getLogger("main")
+    logger.addFilter(_make_printable)
     if quiet:
         logger.setLevel(logging.ERROR)
     return logger
+
+
+def _make_printable(record):
+    """Has a line of the log show the names in it as they are, whatever they contain."""
+    record.msg, record.args = "\n".join(map(printable, record.getMessage().split("\n"))), None
+    return True

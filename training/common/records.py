@@ -1,8 +1,11 @@
 """Records of runs: JSON lines, nested dicts as flat names, and the differences of two records."""
 
 import json
+import logging
 from pathlib import Path
 
+LONGEST = 2**24  # characters of a line or a record
+LOG = logging.getLogger("main")
 STD = "_std"  # ends the name of a standard deviation over the seeds of training.seeds
 
 
@@ -19,24 +22,59 @@ def flatten(tree, path=""):
 def read_lines(path: Path) -> list[dict]:
     """Returns the objects of a file of JSON lines, except one cut short by a killed run.
 
-    Names that older runs ended in "_spread" are returned with "_std".
+    Other lines that hold no numbers of a run are left out with a warning. Names that older runs
+    ended in "_spread" are returned with "_std".
     """
 
     def current(name):
         return name.removesuffix("_spread") + STD if name.endswith("_spread") else name
 
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    lines = filter(None, map(parse_record, text.splitlines()))
-    return [{current(name): value for name, value in line.items()} for line in lines]
+    lines, others = [], []
+    if not path.is_file():
+        return lines
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, text in enumerate(iter(lambda: file.readline(LONGEST), ""), start=1):
+            line = parse_record(text)
+            if line and _is_metrics(line):
+                lines.append({current(name): value for name, value in line.items()})
+            elif text.endswith("\n") or len(text) == LONGEST:
+                others.append(number)
+    if others:
+        LOG.warning("%s: %d lines hold no numbers, line %d first", path, len(others), others[0])
+    return lines
+
+
+def read_record(path: Path) -> dict:
+    """Returns the JSON object in a file, {} where it is missing or holds none."""
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return parse_record(file.read(LONGEST))
 
 
 def parse_record(text):
     """Returns the JSON object of a text, {} where it is anything else."""
     try:
         value = json.loads(text)
-    except ValueError:
+        json.dumps(value)  # what is nested too deeply to be shown
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _is_metrics(line):
+    """Whether a line holds numbers as a run writes them."""
+    positions = [line[name] for name in ("epoch", "batch", "step") if name in line]
+    return all(type(one) is int and 0 <= one < 2**53 for one in positions) and all(
+        map(_is_number, line.values())
+    )
+
+
+def _is_number(value):
+    """Whether a value is a number that a float can hold, null, or a list of such."""
+    if isinstance(value, list):
+        return all(map(_is_number, value))
+    return value is None or type(value) is float or (type(value) is int and abs(value) < 2**1000)
 
 
 def changes(before, now, differ="was {}, is {}"):

@@ -22,13 +22,13 @@ import utils
 from data_loader.streams import is_stream
 from training.common.files import atomic_write_text
 from training.common.kept_code import ignored_by_git, is_secret
-from training.common.records import changes, parse_record
+from training.common.records import changes, read_record
 from training.config import rename_old_keys
 
 RECORD, DIFF = "environment.json", "uncommitted.diff"
 PACKAGES = ("data_loader", "training")  # all their files count, whether imported or not
 LARGEST_DIFF = 2**20  # characters
-LISTED = 20  # changes in the log
+LISTED, LONGEST_CHANGE = 20, 300  # changes in the log; characters of one
 TIMEOUT = 10  # seconds for git
 SECRETS = re.compile(  # in the text of a file: keys and tokens as their issuers write them
     r"-----BEGIN [A-Z ]*PRIVATE KEY|\b(AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_\w{30}|\bhf_\w{30}"
@@ -47,11 +47,12 @@ def record_provenance(config, folder, experiment, parameters):
     diff = uncommitted(utils.ROOT)
     now = environment() | {"parameters": parameters} | fingerprint(config, folder, experiment)
     now["uncommitted"] = _checksum(diff.encode())
-    before = read_record(folder)
-    rename_old_keys(before.get("config", {}))
+    before = read_record(folder / RECORD)
+    if isinstance(before.get("config"), dict):
+        rename_old_keys(before["config"])
     changed = changes(before, now) if before else []
     for line in changed[:LISTED]:
-        LOG.warning("Changed since this run was last started: %s", line)
+        LOG.warning("Changed since this run was last started: %s", line[:LONGEST_CHANGE])
     if len(changed) > LISTED:
         LOG.warning("... and %d more changes", len(changed) - LISTED)
     if changed:
@@ -90,14 +91,6 @@ def fingerprint(config, folder, experiment):
         "code": code_checksums(folder),
         "data": {split: data_checksum(loader) for split, loader in experiment.loaders.items()},
     }
-
-
-def read_record(folder):
-    """Returns the record in a run folder, {} if it cannot be read."""
-    try:
-        return parse_record((Path(folder) / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def environment(repository: Path = utils.ROOT) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
-from training.common.records import flatten, parse_record, read_lines
+from training.common.records import flatten, read_lines, read_record
 from training.common.tables import text_table
 from utils import UserError, command
 
@@ -80,7 +80,7 @@ def bit_comparison(runs):
     first, weights = _metrics(runs[0]), _weights(runs[0])
     for run in runs[1:]:
         pairs = zip(first, lines := _metrics(run), strict=False)
-        step = next((one["step"] for one, other in pairs if one != other), None)
+        step = next((one.get("step", "?") for one, other in pairs if one != other), None)
         if step is not None:
             yield f"{run.name}: its metrics differ from step {step} on"
         elif len(lines) != len(first):
@@ -112,11 +112,6 @@ def _differing(trees):
 def _side_by_side(records):
     names = dict.fromkeys(name for record in records for name in record)
     return {name: [record.get(name, "-") for record in records] for name in names}
-
-
-def read_record(path):
-    """Returns the JSON object in a file, {} where it is missing."""
-    return parse_record(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _metrics(run):

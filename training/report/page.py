@@ -6,12 +6,12 @@ import statistics
 from pathlib import Path
 
 from training.common.files import atomic_write_text
-from training.common.records import STD, flatten, read_lines
+from training.common.records import STD, flatten, read_lines, read_record
 from training.engine.evaluation import Predictions
 from training.engine.splits import leakage
 from training.report.charts import RATES, charts, lower_is_better, metrics_of
 from training.report.classification import classify, summarize
-from training.report.compare import RECORDS, read_record
+from training.report.compare import RECORDS
 from training.report.gallery import Gallery
 from training.report.render import format_duration, format_number, render
 from utils import csv_text, printable
@@ -49,11 +49,12 @@ def write_report(
     lines, timing = read_lines(run / "metrics.jsonl"), read_lines(run / "timing.jsonl")
     config, environment = (read_record(run / file) for file in RECORDS)
     packages, parameters = environment.pop("packages", {}), environment.pop("parameters", None)
+    packages = packages if isinstance(packages, dict) else {}
     environment = {key: value for key, value in environment.items() if key not in NOT_SHOWN}
     table = _table([*lines, *timing])
     html = render(
         "report.html.jinja",
-        title=title or config.get("title") or name,
+        title=title or str(config.get("title") or name),
         run=name,
         headline=list(_headline(table, config, parameters)),
         charts=charts(lines),
@@ -97,7 +98,8 @@ def _table(lines):
 
 def _headline(table, config, parameters):
     """Yields the most important numbers, as (name, value, note)."""
-    rows, training = table["rows"], config.get("training") or {}
+    rows, training = table["rows"], config.get("training")
+    training = training if isinstance(training, dict) else {}
     sense, _, monitored = str(training.get("monitor")).partition(" ")
     for key in _headline_keys(table["keys"]):
         values = [(row[key], row["epoch"]) for row in rows if key in row]
@@ -108,7 +110,7 @@ def _headline(table, config, parameters):
         if std := rows[-1].get(key + STD):
             note = f"± {format_number(std)} over the seeds; {note}"
         yield key.removeprefix("epoch_").replace("_", " "), values[-1][0], note
-    if parameters is not None:
+    if type(parameters) is int:
         yield "parameters", parameters, ""
     if rows:
         planned = training.get("epochs")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from tests.helpers.project import ROOT
-from training.provenance.record import read_record
+from training.common.records import read_record
 from training.report import compare
 
 
@@ -35,7 +35,7 @@ def test_everything_that_changed_since_is_logged_on_resuming(run, config, mnist,
     config["data_loader"]["train"]["args"]["dataset"]["args"]["root"] = str(tmp_path / "digits")
     shutil.copytree(mnist, tmp_path / "digits")
     _, folder = run("training.epochs=1")
-    record = read_record(folder)
+    record = read_record(folder / "environment.json")
     assert record["data"].keys() == {"train", "test"}
     assert {"train.py", "utils.py", "training/loss.py", "model/model.py"} <= record["code"].keys()
     capsys.readouterr()
