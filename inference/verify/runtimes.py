@@ -165,12 +165,9 @@ def _onnx_operators(path):
 
 
 def _load_stablehlo(path, threads, own):
-    import jax
-
     from inference.verify import stablehlo
 
-    exported = stablehlo.read(path, own)
-    function = jax.jit(exported.call)
+    exported, function = stablehlo.read(path, own)
 
     def describe(prefix, avals):
         return {

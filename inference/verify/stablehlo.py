@@ -20,7 +20,7 @@ PATIENCE = 120  # seconds to read, compile and run a file
 
 
 def read(path, own=False):
-    """Returns the `jax.export.Exported` of a .stablehlo file.
+    """Returns the `jax.export.Exported` of a .stablehlo file, and its function, compiled.
 
     Args:
         path: the file.
@@ -37,7 +37,7 @@ def read(path, own=False):
             f"{path}: has an operator {found[1]}, which may run anything on this machine; expected "
             "a file as inference/convert_tflite.py writes it"
         )
-    return exported
+    return exported, jax.jit(exported.call)
 
 
 def _try(path):
@@ -55,7 +55,7 @@ def _try(path):
 
 def main(path):
     """Runs a file on inputs of zeros; of what is wrong in Python the caller hears itself."""
-    exported = read(path, own=True)
+    exported, function = read(path, own=True)
     shapes = [
         (*(size if isinstance(size, int) else 1 for size in one.shape),)
         for one in exported.in_avals
@@ -63,7 +63,7 @@ def main(path):
     inputs = [
         np.zeros(shape, one.dtype) for shape, one in zip(shapes, exported.in_avals, strict=True)
     ]
-    jax.block_until_ready(jax.jit(exported.call)(*inputs))
+    jax.block_until_ready(function(*inputs))
 
 
 if __name__ == "__main__":

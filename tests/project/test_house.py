@@ -27,7 +27,7 @@ COMPILING = {  # every file that calls jax.jit, with the reason
     "training/report/gallery.py": "the augmentation alone, of a few images for the report",
     "inference/export/network.py": "the network to be exported",
     "inference/export/trained.py": "the network that exported files are compared with",
-    "inference/verify/runtimes.py": "runs an exported StableHLO file",
+    "inference/verify/stablehlo.py": "runs an exported StableHLO file",
 }
 # The files that a batch and its metrics pass through, from the disk to the log.
 CHAIN = (
@@ -44,6 +44,7 @@ CHAIN = (
 )
 COMPILED = {"training/engine/step.py", "training/optimizers.py"}  # not called again once compiled
 BESIDE = {  # also called in an epoch, but no batch passes through
+    "utils.py": "escapes the lines of the log",
     "training/common/timing.py": "measures where the time goes",
     "training/common/files.py": "turns errors of the disk into messages",
     "training/debug/recompilation.py": "warns of recompilations",
