@@ -17,16 +17,17 @@ from training.common import kept_code
 from training.engine.load import load
 
 
-@pytest.fixture(scope="module")
-def made_here(config_of, tmp_path_factory):
-    """The folder of a run of this project."""
-    return train.fit(config_of(tmp_path_factory.mktemp("here")), training__epochs=1).folder
-
-
 @pytest.fixture
-def own(made_here, tmp_path):
-    """A copy of a run of this project, in another folder."""
-    return shutil.copytree(made_here, tmp_path / "saved" / "title" / "own")
+def own(tmp_path):
+    """A run of this project, as far as its code is concerned, with some checkpoint."""
+    run = tmp_path / "saved" / "title" / "own"
+    run.mkdir(parents=True)
+    shutil.copy(utils.ROOT / "config.json", run)
+    checkpoint = utils.ROOT / "tests" / "fixtures" / "old_run" / "checkpoint-epoch_1.params"
+    shutil.copy(checkpoint, run / "checkpoint-best.params")
+    importlib.import_module("model.model")
+    kept_code.keep_code(run, "model.model")
+    return run
 
 
 @pytest.fixture
@@ -43,55 +44,53 @@ def theirs(own, tmp_path):
     return own
 
 
-def opened(run, *options):
-    """What test.py does with a run, in this process: the exit code."""
-    names = [name for name in sys.modules if name.partition(".")[0] == "model"]
-    modules = {name: sys.modules.pop(name) for name in names}
+def opened(run, **options):
+    """Imports the network of a run, as every command does; returns the message of a refusal."""
     try:
-        return evaluation.main(["-w", str(run), *options])
-    finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "model"]:
-            del sys.modules[name]
-        sys.modules.update(modules)
+        with kept_code.code_of(run, **options):
+            importlib.import_module("model.model")
+    except utils.UserError as error:
+        return str(error)
+    return None
 
 
 def test_a_run_of_this_project_needs_no_trust_wherever_it_is(own):
-    assert opened(own) == 0
+    assert opened(own) is None
 
 
-def test_the_key_of_the_signatures_is_the_users_alone(made_here):
+def test_the_key_of_the_signatures_is_the_users_alone(own):
     key = utils.ROOT / kept_code.KEY
     assert os.stat(key).st_mode & 0o777 == 0o600
     assert len(key.read_bytes()) == 32
 
 
 def test_a_run_made_elsewhere_names_what_would_run_and_runs_nothing(theirs, tmp_path, capsys):
-    assert opened(theirs) == 1
-    error = capsys.readouterr().err
-    for words in ("was made elsewhere", "model/__init__.py", "--trust", "--own-code"):
-        assert words in error
-    assert train.main(["--resume", str(theirs)]) == 1
+    commands = [(evaluation.main, "-w"), (train.main, "--resume"), (train.main, "--check --resume")]
+    for main, option in commands:
+        assert main([*option.split(), str(theirs)]) == 1
+        error = capsys.readouterr().err
+        for words in ("was made elsewhere", "model/__init__.py", "--trust", "--own-code"):
+            assert words in error
     with pytest.raises(utils.UserError, match="was made elsewhere"):
         load(theirs)
     assert not (tmp_path / "ran").exists()
 
 
-def test_own_code_evaluates_the_weights_without_the_runs_code(theirs, tmp_path):
-    assert opened(theirs, "--own-code") == 0
+def test_own_code_leaves_the_runs_code_alone(theirs, tmp_path):
+    assert opened(theirs, own_code=True) is None
     assert not (tmp_path / "ran").exists()
-    assert opened(theirs) == 1  # it is not trusted by that
+    assert "was made elsewhere" in opened(theirs)  # it is not trusted by that
 
 
 def test_a_run_is_trusted_once(theirs, tmp_path):
-    assert opened(theirs, "--trust") == 0
+    assert opened(theirs, trust=True) is None
     assert (tmp_path / "ran").exists()
-    assert opened(theirs) == 0
+    assert opened(theirs) is None
 
 
-def test_a_run_whose_code_has_changed_since_is_asked_for(own, tmp_path, capsys):
+def test_a_run_whose_code_has_changed_since_is_asked_for(own, tmp_path):
     plant(own / "model" / "model.py", tmp_path / "ran")
-    assert opened(own) == 1
-    error = capsys.readouterr().err
+    error = opened(own)
     assert "has changed since" in error
     assert "model/model.py" in error
     assert "model/__init__.py" not in error
@@ -100,7 +99,7 @@ def test_a_run_whose_code_has_changed_since_is_asked_for(own, tmp_path, capsys):
 
 def test_a_run_without_a_signature_but_with_this_projects_code_needs_no_trust(own):
     (own / kept_code.RECORD).unlink()
-    assert opened(own) == 0
+    assert opened(own) is None
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -110,7 +109,9 @@ def test_nothing_but_the_kept_code_is_imported_from_a_run(own, tmp_path, signed)
     for name in ("optax.py", "json.py", "sitecustomize.py", "train.py", "training/loss.py",
                  "data_loader/dataloader.py", "__init__.py"):  # fmt: skip
         plant(own / name, tmp_path / "ran")
-    assert opened(own, *([] if signed else ["--trust"])) == 0
+    for name in ("optax", "json", "training.loss"):
+        importlib.import_module(name)
+    assert opened(own, trust=not signed) is None
     assert not (tmp_path / "ran").exists()
     assert str(own) not in sys.path
 
@@ -125,13 +126,11 @@ def test_bytecode_beside_the_kept_code_is_not_run(own, tmp_path):
     py_compile.compile(source, importlib.util.cache_from_source(str(source)))
     source.write_bytes(content)
     os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert opened(own) == 0
+    assert opened(own) is None
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_config_that_imports_a_package_is_asked_for_even_with_this_projects_code(
-    own, tmp_path, capsys
-):
+def test_a_config_that_imports_a_package_is_asked_for_even_with_this_projects_code(own, tmp_path):
     path = own / "config.json"
     config = json.loads(path.read_text())
     config["imports"] = ["os"]
@@ -139,9 +138,8 @@ def test_a_config_that_imports_a_package_is_asked_for_even_with_this_projects_co
         "name": "os:system", "args": [f"touch {tmp_path / 'ran'}"]
     }  # fmt: skip
     path.write_text(json.dumps(config))
-    assert opened(own) == 1
-    assert "the package os, which its config imports" in capsys.readouterr().err
-    assert opened(own, "--own-code") == 1
+    for options in ({}, {"own_code": True}):
+        assert "the package os, which its config imports" in opened(own, **options)
     assert not (tmp_path / "ran").exists()
 
 
@@ -151,7 +149,7 @@ def test_a_config_that_imports_a_package_is_asked_for_even_with_this_projects_co
 )  # fmt: skip
 def test_a_record_that_says_anything_is_no_signature(theirs, tmp_path, record):
     (theirs / kept_code.RECORD).write_bytes(record)
-    assert opened(theirs) == 1
+    assert "was made elsewhere" in opened(theirs)
     assert not (tmp_path / "ran").exists()
 
 
