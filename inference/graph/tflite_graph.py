@@ -286,7 +286,12 @@ def write_metadata(model, name, metadata):
 
 
 def read_metadata(model, name):
-    """Returns the JSON under a name; that of an empty object if the model has none."""
+    """Returns the JSON object under a name; {} if the model has none."""
+    return json.loads(metadata_content(model, name))
+
+
+def metadata_content(model, name):
+    """Returns the bytes of the JSON under a name; those of {} if the model has none."""
     for entry in model.metadata or []:
         if entry.name == name.encode():
             return bytes(model.buffers[entry.buffer].data)

@@ -102,7 +102,7 @@ def _load_tflite(path, threads, own):
         run,
         describe(interpreter.get_input_details()),
         describe(interpreter.get_output_details()),
-        parse_metadata(tflite_graph.read_metadata(model, METADATA), path),
+        parse_metadata(tflite_graph.metadata_content(model, METADATA), path),
         lambda: Counter(graph.kind(one) for one in graph.operators),
     )
 

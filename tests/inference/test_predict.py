@@ -196,7 +196,7 @@ def test_a_name_of_any_bytes_is_printed_and_written(export, digits, capsys):
     assert predict.main(["--name", str(export), name, "--top", "1"]) == 0
     assert capsys.readouterr().out.startswith("\\xff\\n\\x1b.png   three")
     assert predict.main(["--name", str(export), ".", "--out", "found.csv"]) == 0
-    assert b'"./\xff\n\x1b.png",three' in Path("found.csv").read_bytes()
+    assert b"./\xff\\n\\x1b.png,three" in Path("found.csv").read_bytes()
 
 
 def test_each_colour_has_its_own_mean(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from pathlib import Path
 
 LONGEST = 2**24  # characters of a line or a record
@@ -74,7 +75,7 @@ def _is_number(value):
     """Whether a value is a number that a float can hold, null, or a list of such."""
     if isinstance(value, list):
         return all(map(_is_number, value))
-    return value is None or type(value) is float or (type(value) is int and abs(value) < 2**1000)
+    return value is None or (type(value) in (int, float) and not 1e300 < abs(value) < math.inf)
 
 
 def changes(before, now, differ="was {}, is {}"):

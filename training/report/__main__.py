@@ -117,7 +117,10 @@ def _cells(name, cells):
 def _seconds(runs):
     """The row of the epochs' median duration, in a dict; empty where no run has it."""
     timings = [read_lines(run / "timing.jsonl") for run in runs]
-    times = [[line["seconds"] for line in lines if "seconds" in line] for lines in timings]
+    times = [
+        [line["seconds"] for line in lines if type(line.get("seconds")) in (int, float)]
+        for lines in timings
+    ]
     medians = [statistics.median(one) if one else "-" for one in times]
     return {"seconds per epoch": medians} if any(times) else {}
 

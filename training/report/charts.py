@@ -57,7 +57,8 @@ def curves(lines: list[dict]) -> tuple[dict, str]:
 
     The unit is "epoch", or "step" where no epoch was finished.
     """
-    ends = [line for line in lines if line.get("epoch") and "step" in line and "batch" not in line]
+    ends = [line for line in lines if line.get("epoch") and line.get("step")]
+    ends = [line for line in ends if "batch" not in line]
     steps = ends[-1]["step"] / ends[-1]["epoch"] if ends else 1  # in an epoch
     found = {}
     for line in lines:

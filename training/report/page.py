@@ -115,10 +115,14 @@ def _headline(table, config, parameters):
     if rows:
         planned = training.get("epochs")
         yield "epochs", rows[-1]["epoch"], f"of {planned} planned" if planned else ""
-    if seconds := [row["seconds"] for row in rows if "seconds" in row]:
+    if seconds := _finite(rows, "seconds"):
         yield "time", format_duration(sum(seconds)), f"{statistics.median(seconds):.3g} s per epoch"
-    if speeds := [row["images_per_second"] for row in rows if "images_per_second" in row]:
+    if speeds := _finite(rows, "images_per_second"):
         yield "images per second", round(statistics.median(speeds)), "median of the epochs"
+
+
+def _finite(rows, key):
+    return [row[key] for row in rows if math.isfinite(row.get(key, math.nan))]
 
 
 def _headline_keys(keys):
