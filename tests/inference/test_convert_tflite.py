@@ -209,7 +209,7 @@ def test_a_file_beyond_a_limit_is_renamed_and_the_limit_named(tmp_path, doubling
         (["--limit", "float32.err=1"], "KIND.NAME=VALUE"),
         (["--part", "head"], "needs its inputs named"),
         (["--part", "tail", "--input", "(1, 4) float32"], "no part 'tail'"),
-        (["-w", "nowhere"], "there is no best checkpoint here"),
+        (["-w", "nowhere"], "there is no checkpoint here"),
         (["model.name=mlp"], "does not fit"),
         (["modl.name=mlp"], "unknown key"),
     ],
