@@ -29,8 +29,8 @@ PARTS = (
 )  # fmt: skip
 ON_REQUEST = ("benchmarks", "data", "docs", "examples")
 OPTIONAL = (
-    "data_loader/inspect", "inference", "training/debug", "training/provenance",
-    "training/report", "training/sweep",
+    "data_loader/inspect", "data_loader/sources", "inference", "training/debug",
+    "training/provenance", "training/report", "training/sweep",
 )  # fmt: skip
 STARTER = utils.ROOT / "examples" / "starter"
 # Which a new project needs for its tests.

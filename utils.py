@@ -155,7 +155,10 @@ def public_names(home: str) -> list[str]:
             that define such things ("optax:losses").
     """
     module, _, parts = home.partition(":")
-    spec = importlib.util.find_spec(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # the folder it is in has been deleted
+        return []
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return []
     defined, taken = [], {}  # {name: the module that it is taken from}

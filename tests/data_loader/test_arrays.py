@@ -5,8 +5,8 @@ import pickle
 import numpy as np
 import pytest
 
-from data_loader.arrays import Arrays
 from data_loader.dataloader import DataLoader
+from data_loader.sources.arrays import Arrays
 from utils import UserError
 
 

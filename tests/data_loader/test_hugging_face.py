@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from data_loader.dataloader import DataLoader
-from data_loader.hugging_face import HuggingFace, HuggingFaceStream
 from data_loader.images import read_image
+from data_loader.sources.hugging_face import HuggingFace, HuggingFaceStream
 from utils import UserError
 
 datasets.disable_progress_bars()

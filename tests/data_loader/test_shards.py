@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_loader.dataloader import DataLoader
 from data_loader.images import read_image
-from data_loader.shards import TarShards
+from data_loader.sources.shards import TarShards
 from utils import UserError
 
 PER_SHARD = 7

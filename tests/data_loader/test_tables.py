@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from data_loader.dataloader import DataLoader
-from data_loader.tables import Table
+from data_loader.sources.tables import Table
 from tests.helpers.project import by_set
 from utils import UserError
 

@@ -10,7 +10,7 @@ from tests.helpers.project import ROOT
 ROWS, COLUMNS = 2**18, 1024  # 1 GiB of float32
 PROGRAM = """
 import resource
-from data_loader.arrays import Arrays
+from data_loader.sources.arrays import Arrays
 from data_loader.dataloader import DataLoader
 loader = DataLoader(Arrays("x.npy", "y.npy"), 512, shuffle=True)
 print(int(sum(batch["weight"].sum() for batch in loader.batches(1))))

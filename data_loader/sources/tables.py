@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_loader.columns import (
+from data_loader.sources.columns import (
     Column,
     category_codes,
     column_kind,
@@ -22,7 +22,7 @@ from data_loader.columns import (
     refuse_cell,
     values_of,
 )
-from data_loader.table_files import read_table
+from data_loader.sources.table_files import read_table
 from utils import UserError, nearest
 
 READ = {"number": read_numbers, "boolean": read_booleans, "date": read_dates}
