@@ -67,6 +67,10 @@ def parse_arguments(argv):
         "it; default: `ranges` of the data set, else all that the dtype and the network allow",
     )  # fmt: skip
     parser.add_argument("--static", type=int, metavar="N", help="fix the batch size to N")
+    parser.add_argument(
+        "--opset", type=int, choices=range(13, 21), metavar="N",
+        help="the .onnx file's version of operators, 13 to 20 (default: the lowest that has them)",
+    )  # fmt: skip
     parser.add_argument("--quantize", nargs="+", choices=KINDS, default=[], metavar="KIND")
     parser.add_argument(
         "--part", metavar="PATH",
@@ -182,13 +186,16 @@ def make_export(options, target, source, limits, log):
         else:
             trained = load(source, options.preprocess, specs, static, ranges)
         step(trained.network.summary)
-        from inference.export.files import check_files, keep_sources, make_files  # takes seconds
+        from inference.export import files  # takes seconds
 
         path = directory.folder / options.name
-        refused = make_files(trained, path, worker, step, static, options.quantize)
-        results = check_files(path, trained.reference, limits, step) + refused
+        refused = files.make_files(
+            trained, path, worker, step, static, options.quantize, options.opset
+        )
+        second = files.direct_onnx(trained.network, static, options.opset)
+        results = files.check_files(path, trained.reference, limits, step, second) + refused
         run = utils.ROOT if options.own_code else source.checkpoint.parent
-        keep_sources(run, source.config, directory.folder)
+        files.keep_sources(run, source.config, directory.folder)
         report = {
             "name": options.name,
             "metadata": trained.network.metadata,

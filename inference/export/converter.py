@@ -6,7 +6,7 @@ process of its own, which starts first and writes into a log file; a crash of it
     with Worker(log, import_tensorflow) as worker:
         tflite = worker.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
 
-    StableHLO for 2 and for 3 examples -> jax2tf -> TensorFlow Lite's converter -> one .tflite
+    StableHLO for 2 and for 3 examples -> TensorFlow Lite's converter -> one .tflite
     file for any batch (any_batch.py, tflite_simplify.py) -> tf2onnx -> .onnx (onnx_graph.py)
 """
 
@@ -17,6 +17,7 @@ import tempfile
 from inference.graph import METADATA, tflite_graph
 from utils import UserError
 
+STABLEHLO = "1.9.0"  # the version that TensorFlow reads
 OPSET_OF_TF2ONNX = 18  # the newest it writes; onnx_graph.py raises it
 FAULT = re.compile(r"(?:^|[\s.])(?P<place>[^\s:'\"(]+:\d+:\d+): error: (?P<message>[^\n]+)")
 
@@ -46,6 +47,7 @@ def to_tflite(lowered, names, metadata=None):
     models = [tflite_graph.load(_convert(one)) for one in lowered]
     model = merge(*models) if len(models) == 2 else models[0]
     tflite_graph.mark_exact_gelu(model)
+    tflite_graph.name_combinations(model)
     tflite_graph.rename(model, *names)
     model = simplify(model)
     if metadata:
@@ -67,6 +69,7 @@ def to_raw_onnx(tflite):
     readable = tflite_graph.load(tflite)
     tflite_graph.unfold_clipping(readable)
     tflite_graph.rename_plainly(readable)
+    tflite_graph.scalar_axes(readable)
     with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
         file.write(tflite_graph.dump(readable))
         file.flush()
@@ -107,22 +110,43 @@ def _convert(lowered):
     """Returns the bytes of a .tflite file for one batch size."""
     import jax
     import tensorflow as tf
-    from jax.experimental import jax2tf
+    from tensorflow.compiler.tf2xla.python import xla
 
     exported = jax.export.deserialize(bytearray(lowered))
-    signature = [tf.TensorSpec(one.shape, one.dtype) for one in exported.in_avals]
+    content = _older(exported.mlir_module_serialized)
     module = tf.Module()
-    module.network = tf.function(
-        jax2tf.convert(exported.call, with_gradient=False),
-        autograph=False,
-        input_signature=signature,
-    )
+
+    def network(*inputs):
+        return tuple(
+            xla.call_module(
+                inputs,
+                module=content,
+                version=exported.calling_convention_version,
+                Tout=[tf.as_dtype(one.dtype) for one in exported.out_avals],
+                Sout=[one.shape for one in exported.out_avals],
+                platforms=["CPU"],
+            )
+        )
+
+    signature = [tf.TensorSpec(one.shape, one.dtype) for one in exported.in_avals]
+    module.network = tf.function(network, autograph=False, input_signature=signature)
     concrete = module.network.get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
     try:
         return converter.convert()
     except Exception as error:  # of the converter's own types, and of TensorFlow's
         raise UserError(_explain(str(error))) from None
+
+
+def _older(module):
+    """StableHLO in a version in which TensorFlow's converter reads composites, such as top_k."""
+    from jaxlib.mlir import ir
+    from jaxlib.mlir.dialects import stablehlo
+
+    with ir.Context() as context:
+        stablehlo.register_dialect(context)
+        read = stablehlo.deserialize_portable_artifact(context, module)
+        return stablehlo.serialize_portable_artifact(read, STABLEHLO)
 
 
 def _explain(message):

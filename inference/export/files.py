@@ -1,19 +1,24 @@
 """The files of an export: made, checked, and the sources they come from beside them."""
 
+import traceback
 from functools import partial
 
 from inference.export import converter
 from inference.export.network import lower, stablehlo
 from inference.export.quantize import quantize
+from inference.graph.onnx_direct import to_onnx
 from inference.graph.onnx_graph import finish
 from inference.verify.equivalence import check
+from model.modules import plain_operators
 from training.common.kept_code import kept_files
 from training.config import write_config
 from utils import UserError
 
 
-def make_files(trained, path, worker, step, static=None, kinds=()):
+def make_files(trained, path, worker, step, static=None, kinds=(), opset=None):
     """Writes the exported files; returns a result for each one that was refused.
+
+    Each file stands by itself: what one format refuses, others may have.
 
     Args:
         trained: Trained.
@@ -22,44 +27,75 @@ def make_files(trained, path, worker, step, static=None, kinds=()):
         step: called with a line for each file.
         static: a batch size to fix, or None for any.
         kinds: of quantisation.
-
-    Raises:
-        UserError: the .tflite file, from which the others are made, is refused.
+        opset: of the .onnx file, or None for the lowest that has its operators.
     """
     network, refused = trained.network, []
+    tflite_file = with_suffix(path, ".tflite")
 
-    def attempt(suffix, make):
-        file = with_suffix(path, suffix)
-        try:
-            file.write_bytes(make())
-            step(file.name)
-        except UserError as error:
-            refused.append({"file": file.name, "broken": [str(error)]})
-            step(f"{file.name}: refused")
+    def attempt(suffix, *ways):
+        """Writes a file in the first way that leads to it."""
+        file, reasons = with_suffix(path, suffix), []
+        for make in ways:
+            try:
+                file.write_bytes(make())
+                return step(file.name)
+            except UserError as error:
+                reasons.append(str(error))
+            except OSError:  # a full disk
+                raise
+            except Exception as error:  # no network is to end in a traceback
+                with open(worker.log, "a") as log:
+                    traceback.print_exc(file=log)
+                reasons.append(f"{type(error).__name__}: {error}")
+        refused.append({"file": file.name, "broken": list(dict.fromkeys(reasons))})
+        return step(f"{file.name}: refused")
+
+    def make_tflite():
+        lowered = [lower(network, batch) for batch in ((static,) if static else (2, 3))]
+        return worker.run(converter.to_tflite, lowered, network.names, network.metadata)
 
     def make_onnx():
-        return finish(worker.run(converter.to_raw_onnx, tflite), network.names, network.metadata)
+        content = worker.run(converter.to_raw_onnx, tflite_file.read_bytes())
+        return finish(content, network.names, network.metadata, opset)
 
     attempt(".stablehlo", lambda: stablehlo(network, static))
-    lowered = [lower(network, batch) for batch in ((static,) if static else (2, 3))]
-    tflite = worker.run(converter.to_tflite, lowered, network.names, network.metadata)
-    tflite_file = with_suffix(path, ".tflite")
-    tflite_file.write_bytes(tflite)
-    step(tflite_file.name)
-    attempt(".onnx", make_onnx)
+    attempt(".tflite", make_tflite)
+    has_tflite = tflite_file.exists()
+    attempt(".onnx", *([make_onnx] if has_tflite else []), direct_onnx(network, static, opset))
     examples = _in_batches(trained.examples, static)
-    for kind in dict.fromkeys(kinds):
+    for kind in dict.fromkeys(kinds if has_tflite else ()):
         attempt(f".{kind}.tflite", partial(quantize, tflite_file, kind, examples, worker.log))
     return refused
 
 
-def check_files(path, reference, limits, step):
-    """Returns the result of `check` of every file; renames those beyond a limit to *.rejected."""
+def direct_onnx(network, static=None, opset=None):
+    """Returns the function that makes the .onnx file without a .tflite file."""
+    batches = (static,) if static else (2, 3)
+
+    def make():
+        with plain_operators():
+            return to_onnx(network, batches, network.metadata, opset)
+
+    return make
+
+
+def check_files(path, reference, limits, step, second=None):
+    """Returns the result of `check` of every file; renames those beyond a limit to *.rejected.
+
+    Args:
+        path: the files' path without a suffix.
+        reference: Reference.
+        limits: {precision: {name: number}}.
+        step: called with a line for each file.
+        second: a function that makes the .onnx file in another way, if it is beyond a limit.
+    """
     results = []
     files = path.parent.glob(f"{path.name}.*")
     for file in sorted(files, key=lambda file: (file.name.count("."), file)):
         precision = file.name.removeprefix(f"{path.name}.").rpartition(".")[0] or "float32"
         result = check(file, precision, reference, limits)
+        if result["broken"] and second and file.suffix == ".onnx":
+            result = _second_way(file, second, reference, limits) or result
         if result["broken"]:
             result["file"] += ".rejected"
             file.rename(with_suffix(file, ".rejected"))
@@ -67,6 +103,20 @@ def check_files(path, reference, limits, step):
         verdict = "beyond a limit" if result["broken"] else "equal"
         step(f"{file.name} against the network: {verdict}")
     return results
+
+
+def _second_way(file, make, reference, limits):
+    """The result of a file made in another way, if it keeps within its limits."""
+    first = file.read_bytes()
+    try:
+        file.write_bytes(make())
+        result = check(file, "float32", reference, limits)
+    except Exception:  # the first way's faults are reported
+        result = {"broken": True}
+    if result["broken"]:
+        file.write_bytes(first)
+        return None
+    return result
 
 
 def keep_sources(run, config, folder):

@@ -65,4 +65,5 @@ def _quantize(tflite, kind, examples):
         raise UserError(f"{kind}: an operator of the file cannot be quantised: {reason}") from None
     original = tflite_graph.load(Path(tflite).read_bytes())
     tflite_graph.restore_interface(model, original)
+    tflite_graph.raise_versions(model)
     return tflite_graph.dump(model)

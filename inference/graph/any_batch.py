@@ -7,6 +7,8 @@ between the two graphs depends on the batch:
     a dimension     becomes -1
     a constant of   becomes -1 where its operator takes that for "the rest", else
     sizes           slope * batch + offset, computed from the shape of an input
+    a constant that becomes first + number * step, by the number of each example
+    counts examples
     a constant with becomes its first row, broadcast over the batch where the operator does not
     a row for each  broadcast by itself
     anything else   is an error: the examples of a batch would depend on each other
@@ -121,6 +123,8 @@ class _Batch:
     def _rows(self, index, two, three):
         """Replaces a constant with a row for each example by its first row, if all are the same."""
         axis = next(at for at, (a, b) in enumerate(zip(two.shape, three.shape)) if a != b)  # noqa: B905
+        if self._numbered(index, two, three, axis):
+            return
         row = two.take([0], axis)
         same = all((value == row).all() for value in (two, three))
         if not same or [*two.shape[:axis], *two.shape[axis + 1 :]] != [
@@ -139,6 +143,42 @@ class _Batch:
             self._insert(operator)
             new = broadcast
         self.graph.replace(index, new)
+
+    def _numbered(self, index, two, three, axis):
+        """Replaces a constant that counts the examples, first + number * step, by a formula.
+
+        Lookups of one element for each example have such a one among their indices.
+        """
+        first, step = two.take([0], axis), two.take([1], axis) - two.take([0], axis)
+        sizes = [-1 if at == axis else 1 for at in range(two.ndim)]
+        if (two.shape[axis], three.shape[axis], two.dtype) != (*SIZES, np.int32) or any(
+            not np.array_equal(one, first + step * np.arange(len_).reshape(sizes))
+            for one, len_ in ((two, 2), (three, 3))
+        ) or not step.any():  # fmt: skip
+            return False
+        graph, shape = self.graph, tuple(-1 if at == axis else size
+                                         for at, size in enumerate(two.shape))  # fmt: skip
+        batch = self._batch_size()
+        limit = graph.add_tensor("batch", np.int32, ())
+        count, counted = (
+            graph.add_tensor("count", np.int32, one)
+            for one in ((-1,), [-1 if size == -1 else 1 for size in shape])
+        )
+        zero, one, none, counts = (
+            graph.add_constant("count", np.int32(value)) for value in (0, 1, [], sizes)
+        )
+        stepped, total = (graph.add_tensor("count", np.int32, shape) for _ in range(2))
+        first, step = (graph.add_constant("count", value) for value in (first, step))
+        for operator in (
+            graph.make("RESHAPE", [batch, none], [limit]),
+            graph.make("RANGE", [zero, limit, one], [count], schema.RangeOptionsT()),
+            graph.make("RESHAPE", [count, counts], [counted]),
+            graph.make("MUL", [counted, step], [stepped], schema.MulOptionsT()),
+            graph.make("ADD", [stepped, first], [total], schema.AddOptionsT()),
+        ):
+            self._insert(operator)
+        graph.replace(index, total)
+        return True
 
     def _computed(self, two, three):
         """Adds the tensor slope * batch + offset that is `two` for 2 examples and `three` for 3."""

@@ -21,8 +21,6 @@ INLINED = ("jit", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint") 
 
 # Primitives without a counterpart in TFLite, and what to do instead.
 REFUSED = {
-    "sort": "keep what needs an order outside the network; for the largest use max or argmax",
-    "top_k": "return the logits and choose outside the network; for the largest use argmax",
     "fft": "transform the inputs before they reach the network",
     "cholesky": "compute the factor once and keep it as an array",
     "lu": "compute the inverse once and keep it as an array",
@@ -41,22 +39,24 @@ REFUSED = {
 }
 
 
-def exportable(function, *inputs):
+def exportable(function, *inputs, substitutes=SUBSTITUTES, refused=REFUSED):
     """Returns `function` with every operation rewritten that the converter cannot take.
 
     Args:
         function: `(*inputs) -> tuple of outputs`.
         inputs: arrays, or their shapes and dtypes as jax.ShapeDtypeStruct.
+        substitutes: {primitive: function of an equation and its inputs}.
+        refused: {primitive: what to do instead}.
 
     Raises:
         UserError: it uses what no converter takes; names the layer, its line and a remedy.
     """
     closed = jax.make_jaxpr(function)(*inputs)
-    faults = list(dict.fromkeys(_refusals(closed.jaxpr)))
+    faults = list(dict.fromkeys(_refusals(closed.jaxpr, refused)))
     if faults:
         raise UserError("\n".join(faults))
     ends = _ends(closed.jaxpr)
-    return lambda *inputs: tuple(_run(closed.jaxpr, closed.consts, inputs, ends))
+    return lambda *inputs: tuple(_run(closed.jaxpr, closed.consts, inputs, substitutes, ends))
 
 
 def operations(jaxpr, layer="", line=""):
@@ -75,9 +75,9 @@ def operations(jaxpr, layer="", line=""):
                 yield from operations(closed.jaxpr, where, here)
 
 
-def _refusals(jaxpr):
+def _refusals(jaxpr, refused):
     for equation, layer, line in operations(jaxpr):
-        advice = REFUSED.get(equation.primitive.name)
+        advice = refused.get(equation.primitive.name)
         if advice:
             yield (
                 f"{'layer ' * bool(layer)}{layer or 'the network'} ({line}): "
@@ -94,11 +94,13 @@ def _ends(jaxpr):
     return ends
 
 
-def _run(jaxpr, consts, inputs, unnamed=()):
+def _run(jaxpr, consts, inputs, substitutes, unnamed=(), outer=None):
     """Evaluates a jaxpr as JAX does, with substitutes for some primitives.
 
     Args:
         jaxpr, consts, inputs: as jax.core.eval_jaxpr has them.
+        substitutes: {primitive: function of an equation and its inputs}.
+        outer: the traceback of the call that this is the inside of.
         unnamed: variables that become the file's outputs, where a scope cannot mark a GELU.
     """
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *inputs), strict=True))
@@ -111,10 +113,12 @@ def _run(jaxpr, consts, inputs, unnamed=()):
         source, makers[equation.outvars[0]] = equation.source_info, equation
         # Each operation keeps the name of its layer and its line, for the converter's messages.
         scope = current_name_stack() + source.name_stack
-        with user_context(source.traceback, name_stack=scope):
-            activated = _exact_gelu(equation, makers)
+        where = source.traceback if summarize(source) else outer or source.traceback
+        with user_context(where, name_stack=scope):
+            activated = _exact_gelu(equation, makers) if "erf" in substitutes else None
             if activated is None or equation.outvars[0] in unnamed:
-                outputs = _apply(equation, [value(atom) for atom in equation.invars])
+                arrays = [value(atom) for atom in equation.invars]
+                outputs = _apply(equation, arrays, substitutes, where)
             else:
                 with jax.named_scope(EXACT_GELU):
                     outputs = [jax.nn.gelu(value(activated), approximate=True)]
@@ -122,32 +126,32 @@ def _run(jaxpr, consts, inputs, unnamed=()):
     return [value(atom) for atom in jaxpr.outvars]
 
 
-def _apply(equation, inputs):
+def _apply(equation, inputs, substitutes, where):
     """Evaluates one equation; returns the list of its outputs."""
     name, params, inner = equation.primitive.name, equation.params, _inner(equation)
     if name in INLINED:
         (function,) = inner.values()
-        return _run(function.jaxpr, function.consts, inputs)
-    if name in SUBSTITUTES:
-        outputs = SUBSTITUTES[name](equation, *inputs)
+        return _run(function.jaxpr, function.consts, inputs, substitutes, outer=where)
+    if name in substitutes:
+        outputs = substitutes[name](equation, *inputs)
         if outputs is not None:
             return outputs
     rewritten = {
-        key: _rewritten(param)
+        key: _rewritten(param, substitutes)
         if isinstance(param, ClosedJaxpr)
-        else tuple(_rewritten(one) for one in param)
+        else tuple(_rewritten(one, substitutes) for one in param)
         for key, param in params.items()
-        if key in inner
+        if key in inner and not isinstance(param, Jaxpr)  # what a scatter combines with is plain
     }
     outputs = equation.primitive.bind(*inputs, **params | rewritten)
     return list(outputs) if equation.primitive.multiple_results else [outputs]
 
 
-def _rewritten(closed):
+def _rewritten(closed, substitutes):
     """The body of a loop or a branch, rewritten like the whole."""
 
     def function(*inputs):
-        return _run(closed.jaxpr, closed.consts, inputs)
+        return _run(closed.jaxpr, closed.consts, inputs, substitutes)
 
     return jax.make_jaxpr(function)(*closed.in_avals)
 

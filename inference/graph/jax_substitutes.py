@@ -4,8 +4,16 @@ Each function takes the equation and its inputs, and returns the list of its out
 the primitive itself is right.
 """
 
+import itertools
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+ARITHMETIC = ("add", "sub", "mul", "neg", "max", "min", "abs", "sign", "clamp", "not",
+              "select_n", "eq", "ne", "lt", "le", "gt", "ge")  # fmt: skip
+SMALL = (jnp.uint8, jnp.int8, jnp.uint16, jnp.int16)  # the formats compute with int32
 
 
 def erf(x):
@@ -17,11 +25,213 @@ def erf(x):
     return jnp.sign(x) * (1 - series * jnp.exp(-x * x))
 
 
-def remainder(equation, x, y):
-    """The remainder of integers with the sign of x: the formats' own have the sign of y, or any."""
-    if not jnp.issubdtype(x.dtype, jnp.integer):
+def wide(equation, *inputs):
+    """Arithmetic of 8 and 16 bits: computed in 32, and cut off."""
+    if inputs[-1].dtype not in SMALL:
         return None
-    return [x - lax.div(x, y) * y]
+    params = {key: value for key, value in equation.params.items() if key != "out_dtype"}
+    inputs = [one.astype(jnp.int32) if one.dtype in SMALL else one for one in inputs]
+    name = equation.primitive.name
+    outputs = SUBSTITUTES[name](equation, *inputs) if SUBSTITUTES[name] is not wide else None
+    output = outputs[0] if outputs else equation.primitive.bind(*inputs, **params)
+    return [lax.convert_element_type(output, equation.outvars[0].aval.dtype)]
+
+
+def divide(equation, x, y):
+    """Division of integers towards 0; -1 by 0 and -x by -1, as in XLA, where runtimes fail."""
+    if x.dtype in SMALL:
+        return wide(equation, x, y)
+    if not jnp.issubdtype(x.dtype, jnp.integer) or not isinstance(y, jax.core.Tracer):
+        return None
+    plain = (y != 0) & (y != -1)
+    quotient = lax.div(x, jnp.where(plain, y, 1))
+    return [jnp.where(plain, quotient, jnp.where(y == 0, jnp.full_like(x, -1), -x))]
+
+
+def remainder(equation, x, y):
+    """The remainder with the sign of x: the formats' own have the sign of y, or any."""
+    if x.dtype in SMALL:
+        return wide(equation, x, y)
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        quotient = divide(equation, x, y)
+        return [x - (quotient[0] if quotient else lax.div(x, y)) * y]
+    positive = lax.rem(jnp.abs(x), jnp.abs(y))
+    return [jnp.where(x < 0, -positive, positive)]
+
+
+def cube_root(equation, x):
+    """The cube root of any real number: a power takes positive ones."""
+    return [jnp.sign(x) * jnp.power(jnp.abs(x), 1 / 3)]
+
+
+def exclusive_or(equation, x, y):
+    """x ^ y of booleans."""
+    return [x != y] if x.dtype == bool else None
+
+
+def shift_left(equation, x, y):
+    """x << n by a known n."""
+    if isinstance(y, jax.core.Tracer):
+        return None
+    return [x * jnp.asarray(np.left_shift(1, np.asarray(y)), x.dtype)]
+
+
+def shift_right(equation, x, y):
+    """x >> n by a known n: division towards minus infinity."""
+    if isinstance(y, jax.core.Tracer):
+        return None
+    return [jnp.floor_divide(x, jnp.asarray(np.left_shift(1, np.asarray(y)), x.dtype))]
+
+
+def sort(equation, *operands):
+    """Sorting by one key as top_k, which both formats have, of all elements."""
+    axis, keys = equation.params["dimension"], equation.params["num_keys"]
+    key = jnp.moveaxis(operands[0], axis, -1)
+    if keys > 1 or key.dtype not in (jnp.float32, jnp.int32):
+        return None
+    backwards = jnp.negative if key.dtype == jnp.float32 else jnp.bitwise_not
+    values, order = largest(backwards(key), key.shape[-1])
+    results = [backwards(values)]
+    for one in operands[1:]:
+        rows = jnp.moveaxis(one, axis, -1)
+        results.append(_rows_at(rows, order))
+    return [jnp.moveaxis(one, -1, axis) for one in results]
+
+
+def largest(x, count):
+    """lax.top_k, whose order is used in any case: the converter needs both of its outputs."""
+    values, order = lax.top_k(x, count)
+    return jnp.where(order >= 0, values, 0), order
+
+
+def accumulate(combine, neutral):
+    """Returns the substitute of a cumulative operation: log2(n) steps, over 1, 2, 4, ... places."""
+
+    def accumulate(equation, x):
+        axis, reverse = equation.params["axis"], equation.params["reverse"]
+        size, start = x.shape[axis], jnp.asarray(neutral(x.dtype), x.dtype)
+        for step in itertools.takewhile(lambda step: step < size, (2**n for n in range(64))):
+            ends = (0, size - step), (step, size)
+            kept = lax.slice_in_dim(x, *ends[reverse], axis=axis)
+            widths = [(0, 0, 0)] * x.ndim
+            widths[axis] = (0, step, 0) if reverse else (step, 0, 0)
+            x = combine(x, lax.pad(kept, start, widths))
+        return [x]
+
+    return accumulate
+
+
+def reverse_sum(equation, x):
+    """A sum from the end."""
+    if not equation.params["reverse"]:
+        return None
+    axis = equation.params["axis"]
+    return [lax.rev(lax.cumsum(lax.rev(x, (axis,)), axis), (axis,))]
+
+
+def gather(equation, operand, indices):
+    """A lookup with one index for each example, with slices, or limited to what there is.
+
+    It becomes a plain lookup of elements by all their coordinates, as both formats have it.
+    """
+    numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
+    clips = equation.params["mode"] == lax.GatherScatterMode.CLIP
+    mapped, batched = numbers.start_index_map, numbers.operand_batching_dims
+    if not clips and not batched and all(sizes[axis] == 1 for axis in mapped):
+        return None
+    shape, coordinates, wide = _coordinates(
+        indices, mapped, dict(zip(batched, numbers.start_indices_batching_dims, strict=True)),
+        sizes, operand.shape if clips else None,
+    )  # fmt: skip
+    outer = indices.ndim - 1
+    axes = sorted(coordinates)
+    rest = [axis for axis in range(operand.ndim) if axis not in axes]
+    found = lax.gather(
+        operand,
+        jnp.stack([coordinates[axis] for axis in axes], -1),
+        lax.GatherDimensionNumbers(
+            tuple(range(len(shape), len(shape) + len(rest))), tuple(axes), tuple(axes)
+        ),
+        tuple(1 if axis in axes else sizes[axis] for axis in range(operand.ndim)),
+        mode="promise_in_bounds",
+    )
+    # Its axes: those of the indices, the slices of indexed axes, and the axes without an index.
+    kept = [axis for axis in range(operand.ndim)
+            if axis not in (*numbers.collapsed_slice_dims, *batched)]  # fmt: skip
+    places = {axis: outer + at for at, axis in enumerate(wide)}
+    places |= {axis: len(shape) + at for at, axis in enumerate(rest)}
+    ones = [axis for axis in kept if axis not in places]  # slices of one element
+    found = lax.expand_dims(found, range(found.ndim, found.ndim + len(ones)))
+    places |= {axis: found.ndim - len(ones) + at for at, axis in enumerate(ones)}
+    offsets = iter(numbers.offset_dims)
+    order, outers = {next(offsets): places[axis] for axis in kept}, iter(range(outer))
+    order = [order[at] if at in order else next(outers) for at in range(found.ndim)]
+    return [lax.transpose(found, order)]
+
+
+def scatter(equation, operand, indices, updates):
+    """A scatter of whole elements along some axes, each addressed by all its coordinates."""
+    numbers = equation.params["dimension_numbers"]
+    mapped, batched = numbers.scatter_dims_to_operand_dims, numbers.operand_batching_dims
+    clips = equation.params["mode"] == lax.GatherScatterMode.CLIP
+    windows = [axis for axis in range(operand.ndim)
+               if axis not in (*numbers.inserted_window_dims, *batched)]  # fmt: skip
+    sizes = [1] * operand.ndim
+    for axis, at in zip(windows, numbers.update_window_dims, strict=True):
+        sizes[axis] = updates.shape[at]
+    partial = [axis for axis in windows
+               if axis not in mapped and sizes[axis] != operand.shape[axis]]  # fmt: skip
+    if partial:  # it starts at 0
+        zeros = jnp.zeros((*indices.shape[:-1], len(partial)), indices.dtype)
+        indices, mapped = jnp.concatenate([indices, zeros], -1), (*mapped, *partial)
+    shape, coordinates, wide = _coordinates(
+        indices, mapped, dict(zip(batched, numbers.scatter_indices_batching_dims, strict=True)),
+        sizes, operand.shape if clips else None,
+    )  # fmt: skip
+    axes = sorted(coordinates)
+    rest = [axis for axis in range(operand.ndim) if axis not in axes]
+    # The axes of the updates: those of the indices, slices of indexed axes, whole axes.
+    place = dict(zip(windows, numbers.update_window_dims, strict=True))
+    outer = [at for at in range(updates.ndim) if at not in numbers.update_window_dims]
+    ones = [place[axis] for axis in windows if axis in mapped and axis not in wide]
+    order = [*outer, *(place[axis] for axis in (*wide, *rest))]
+    updates = lax.squeeze(lax.transpose(updates, [*ones, *order]), range(len(ones)))
+    plain = lax.ScatterDimensionNumbers(
+        tuple(range(len(shape), len(shape) + len(rest))), tuple(axes), tuple(axes)
+    )
+    indices = jnp.stack([coordinates[axis] for axis in axes], -1)
+    params = {"dimension_numbers": plain, "mode": lax.GatherScatterMode.PROMISE_IN_BOUNDS}
+    return [equation.primitive.bind(operand, indices, updates, **equation.params | params)]
+
+
+def _coordinates(indices, mapped, batched, sizes, limits):
+    """The coordinates of each element that slices at indices have.
+
+    Args:
+        indices: (..., coordinates of the starts).
+        mapped: the axis of each coordinate.
+        batched: {axis that belongs to an axis of the indices: that axis}.
+        sizes: of the slices, for each axis.
+        limits: the shape that slices are moved into; or None.
+
+    Returns:
+        (shape of the coordinates, {axis: coordinates}, the axes whose slices have more elements:
+        each adds an axis to the shape).
+    """
+    outer = indices.shape[:-1]
+    wide = [axis for axis in mapped if sizes[axis] > 1]
+    shape, found = (*outer, *(sizes[axis] for axis in wide)), {}
+    for axis, at in batched.items():
+        found[axis] = lax.broadcasted_iota(jnp.int32, shape, at)
+    for position, axis in enumerate(mapped):
+        start = indices[..., position].astype(jnp.int32)
+        if limits:
+            start = jnp.clip(start, 0, limits[axis] - sizes[axis])
+        start = lax.broadcast_in_dim(start, shape, range(len(outer)))
+        if axis in wide:
+            start += lax.broadcasted_iota(jnp.int32, shape, len(outer) + wide.index(axis))
+        found[axis] = start
+    return shape, found, wide
 
 
 def transposed_convolution(equation, x, kernel):
@@ -53,9 +263,70 @@ def _dilated(x, axis, step):
     return lax.slice_in_dim(x, 0, size - step + 1, axis=axis)
 
 
+def _rows_at(rows, order):
+    """rows[..., order], where the leading axes of both belong together."""
+    shape = order.shape
+    coordinates = [lax.broadcasted_iota(jnp.int32, shape, at) for at in range(len(shape) - 1)]
+    axes = tuple(range(len(shape)))
+    return lax.gather(
+        rows,
+        jnp.stack([*coordinates, order], -1),
+        lax.GatherDimensionNumbers((), axes, axes),
+        (1,) * len(shape),
+        mode="promise_in_bounds",
+    )
+
+
+def _lowest(dtype):
+    return -jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).min
+
+
+def _highest(dtype):
+    return jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max
+
+
+def round_away(equation, x):
+    """Rounds halves away from 0; to the even number is what the formats have."""
+    if equation.params["rounding_method"] != lax.RoundingMethod.AWAY_FROM_ZERO:
+        return None
+    whole = jnp.floor(jnp.abs(x))
+    return [jnp.sign(x) * (whole + (jnp.abs(x) - whole >= 0.5).astype(x.dtype))]
+
+
+def top_k(equation, x):
+    """The largest elements along the last axis."""
+    if equation.params["axis"] % x.ndim != x.ndim - 1:
+        return None
+    return list(largest(x, equation.params["k"]))
+
+
 SUBSTITUTES = {
+    "round": round_away,
+    "top_k": top_k,
     "erf": lambda equation, x: [erf(x)],
     "erfc": lambda equation, x: [1 - erf(x)],
+    "div": divide,
     "rem": remainder,
+    "cbrt": cube_root,
+    "xor": exclusive_or,
+    "shift_left": shift_left,
+    "shift_right_arithmetic": shift_right,
+    "sort": sort,
+    "cumsum": reverse_sum,
+    "cumprod": accumulate(jnp.multiply, lambda dtype: 1),
+    "cummax": accumulate(jnp.maximum, _lowest),
+    "cummin": accumulate(jnp.minimum, _highest),
+    "cumlogsumexp": accumulate(jnp.logaddexp, _lowest),
+    "gather": gather,
     "conv_general_dilated": transposed_convolution,
-}
+} | dict.fromkeys(ARITHMETIC, wide)
+
+TFLITE_ONLY = ("erf", "xor", "cumsum", "top_k")  # ONNX has these itself
+FOR_ONNX = {name: one for name, one in SUBSTITUTES.items() if name not in TFLITE_ONLY}
+FOR_ONNX["erfc"] = lambda equation, x: [1 - lax.erf(x)]
+FOR_ONNX["rem"] = lambda equation, x, y: (
+    None if jnp.issubdtype(x.dtype, jnp.floating) else remainder(equation, x, y)
+)
+FOR_ONNX |= dict.fromkeys(
+    ("scatter", "scatter-add", "scatter-mul", "scatter-min", "scatter-max"), scatter
+)

@@ -22,19 +22,21 @@ from inference.graph import METADATA
 from inference.graph.onnx_loops import simplify_loops
 from inference.graph.onnx_recurrent import recognise_recurrent
 from inference.graph.tflite_graph import plain_name
+from utils import UserError
 
-OPSET = 20  # of the files; the first with Gelu
+OPSET, LOWEST_OPSET = 20, 13  # of the files; 20 is the first with Gelu
 BATCH = "batch"  # name of the dimension
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
-def finish(raw, names, metadata=None):
+def finish(raw, names, metadata=None, opset=None):
     """Applies the rules; returns the bytes of the .onnx file.
 
     Args:
         raw: bytes of ONNX from `converter.to_raw_onnx`.
         names: (names of the inputs, names of the outputs), in the function's order.
         metadata: dict of JSON values, written into the file.
+        opset: the version of ONNX's operators; None: the lowest that has all of them.
     """
     logging.getLogger("onnx_ir").setLevel(
         logging.ERROR
@@ -45,18 +47,47 @@ def finish(raw, names, metadata=None):
     _fold(model)  # so that the rules see constants and shapes
     simplify_loops(model)
     recognise_recurrent(model)
-    _fold(model)
-    for rules in (FUSIONS, LAYOUT):
-        RewritePass(rules)(model)
-        _fold(model)
+    simplify(model)
     _sort(model.graph.inputs, "inputs")
     _sort(model.graph.outputs, "outputs")
     OutputFixPass()(model)  # a loop may return one value twice, or its own input
+    return write(model, names, metadata, opset)
+
+
+def write(model, names, metadata=None, opset=None):
+    """Returns the bytes of the file of an ir.Model; for the arguments see `finish`.
+
+    Raises:
+        UserError: the opset lacks an operator.
+    """
     _name(model, *names)
     model = ir.to_proto(model)
     if metadata:
         onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})
+    faults = {}
+    for version in range(LOWEST_OPSET, OPSET + 1):
+        model.opset_import[0].version = version
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except Exception as error:  # of the checker, or of shape inference
+            faults[version] = " ".join(str(error).split())[:200]
+            continue
+        if opset is None or version == opset:
+            break
+    if opset is not None and opset in faults:
+        raise UserError(
+            f"--opset {opset} has not all operators of this network: {faults[opset]}. The lowest "
+            "that has is written without --opset"
+        )
     return model.SerializeToString(deterministic=True)
+
+
+def simplify(model):
+    """Applies the rules that are not of loops."""
+    _fold(model)
+    for rules in (FUSIONS, LAYOUT):
+        RewritePass(rules)(model)
+        _fold(model)
 
 
 class Gelu(RewriteRuleClassBase):

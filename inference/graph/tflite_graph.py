@@ -21,7 +21,11 @@ DTYPES = {
     schema.TensorType.INT64: np.int64,
     schema.TensorType.BOOL: np.bool_,
 }
+FLOAT = schema.TensorType.FLOAT32
 TENSOR_TYPES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
+# Versions of kinds that take floats and a scale for each channel of their weights: a runtime that
+# knows no such version would take the first scale for all.
+HYBRID_VERSIONS = {"FULLY_CONNECTED": 12, "CONV_2D": 5, "DEPTHWISE_CONV_2D": 6}
 FIRST_VERSIONS = {"BROADCAST_TO": 2}  # of kinds that became built in later than version 1
 
 
@@ -235,6 +239,29 @@ def unfold_clipping(model):
             ]
 
 
+def name_combinations(model):
+    """Gives the body of a STABLEHLO_SCATTER the operator that its kernel looks for."""
+    named = {"ADD": "ADD", "MUL": "MULTIPLY", "MAXIMUM": "MAXIMUM", "MINIMUM": "MINIMUM"}
+    for graph in graphs(model):
+        for operator in graph.operators:
+            if graph.kind(operator) != "STABLEHLO_SCATTER":
+                continue
+            body = graphs(model)[operator.builtinOptions2.updateComputationSubgraphIndex]
+            for one in body.operators:
+                if body.kind(one) in named:
+                    one.opcodeIndex = body.code(f"STABLEHLO_{named[body.kind(one)]}")
+                    one.builtinOptions, one.builtinOptionsType = None, schema.BuiltinOptions.NONE
+
+
+def scalar_axes(model):
+    """Gives ARG_MAX and ARG_MIN their axis as a plain number, as tf2onnx reads it."""
+    for graph in graphs(model):
+        for operator in graph.operators:
+            if graph.kind(operator) in ("ARG_MAX", "ARG_MIN"):
+                axis = graph.constant(operator.inputs[1]).item()
+                operator.inputs = [operator.inputs[0], graph.add_constant("axis", np.int32(axis))]
+
+
 def rename(model, inputs, outputs):
     """Names the inputs and outputs, in the network's order; they were "args_0", "output_0", ..."""
     (signature,) = model.signatureDefs
@@ -274,6 +301,20 @@ def restore_interface(model, original):
     for entry in (*signature.inputs, *signature.outputs):
         graph.tensor(entry.tensorIndex).name = entry.name
         graph.set_shape(entry.tensorIndex, shapes[entry.name])
+
+
+def raise_versions(model):
+    """Gives operators the versions that their quantised weights demand, so that older runtimes
+    refuse the file where they would misread it."""
+    for graph in graphs(model):
+        for operator in graph.operators:
+            version = HYBRID_VERSIONS.get(graph.kind(operator))
+            if version is None or graph.tensor(operator.inputs[0]).type != FLOAT:
+                continue
+            weights = graph.tensor(operator.inputs[1]).quantization
+            if weights is not None and weights.scale is not None and len(weights.scale) > 1:
+                code = model.operatorCodes[operator.opcodeIndex]
+                code.version = max(code.version, version)
 
 
 def write_metadata(model, name, metadata):

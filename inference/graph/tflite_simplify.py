@@ -24,6 +24,7 @@ def simplify(model):
         drop_relu_of_squares,
         sum_to_mean,
         keep_reduced_axes,
+        drop_order_check,
         drop_index_check,
         gather_rows,
         gather_step,
@@ -118,6 +119,25 @@ def keep_reduced_axes(graph, operator):
         ]  # which may be an output of the network, with its name
         graph.remove(reshape)
         graph.replace(source, target)
+    return True
+
+
+def drop_order_check(graph, operator):
+    """SELECT_V2(order >= 0, values, 0) -> values of one TOPK_V2, as jax_substitutes.py has it."""
+    if graph.kind(operator) != "SELECT_V2":
+        return False
+    check, values = graph.maker(operator.inputs[0]), graph.maker(operator.inputs[1])
+    if values is None or graph.kind(values) != "TOPK_V2":
+        return False
+    if not _compares(graph, check, "GREATER_EQUAL", values.outputs[1], 0):
+        return False
+    if values.outputs[0] in graph.subgraph.outputs:
+        return False
+    graph.remove(operator)
+    old, target = values.outputs[0], operator.outputs[0]  # perhaps an output, with its name
+    values.outputs = [target, values.outputs[1]]
+    graph.replace(old, target)
+    graph.remove_unused(check)
     return True
 
 

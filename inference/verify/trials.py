@@ -52,7 +52,7 @@ def find_spans(function, inputs, batches, declared):
     indices = index_ranges(function, *shapes)
     spans = []
     for at, (one, rows) in enumerate(zip(inputs, indices, strict=True)):
-        data = [batch[at] for batch in batches] or [np.zeros((1, *one.shape), one.dtype)]
+        data = [batch[at] for batch in batches]
         spans.append(_span(one, data, rows, declared.get(one.name)))
     return spans
 

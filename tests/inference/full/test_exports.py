@@ -33,40 +33,44 @@ def test_exporting_again_from_another_folder_gives_the_same_bytes(
         assert (first / name).read_bytes() == (small_export / name).read_bytes(), name
 
 
-def test_an_operator_without_counterpart_in_onnx_is_named_and_the_other_files_are_kept(
-    train_network, network_of, mnist_images, tmp_path, capsys
+def test_a_static_export_of_preprocessed_inputs_computes_the_same(
+    train_network, network_of, mnist_images, tmp_path
 ):
     run = train_network(tmp_path, "running_product")
     arguments = ["--name", "sums", "-w", str(run), "--into", str(tmp_path)]
-    code = convert_tflite.main([*arguments, "--preprocess", "outside", "--static", "4"])
-    assert code == 1
-    folder = tmp_path / "sums"
-    report = json.loads((folder / "report.json").read_text())
-    results = {result["file"]: result for result in report["files"]}
-    assert "STABLEHLO_REDUCE_WINDOW (layer product)" in results["sums.onnx"]["broken"][0]
-    assert not (folder / "sums.onnx").exists()
-    assert results["sums.tflite"]["broken"] == []
-    loaded = load(folder / "sums.tflite")
-    assert loaded.inputs == {"input": ((4, 1, 28, 28), np.float32)}
+    assert convert_tflite.main([*arguments, "--preprocess", "outside", "--static", "4"]) == 0
     images = mnist_images[:4, None]
     normalised = (images.astype(np.float32) / 255 - 0.1307) / 0.3081
     wanted = np.asarray(network_of(run)(images))
-    np.testing.assert_allclose(
-        loaded.run({"input": normalised})["logits"], wanted, atol=2e-5 * np.abs(wanted).max()
-    )
-    assert "sums.onnx" in capsys.readouterr().out
+    for suffix in ("tflite", "onnx"):
+        loaded = load(tmp_path / "sums" / f"sums.{suffix}")
+        assert loaded.inputs == {"input": ((4, 1, 28, 28), np.float32)}
+        np.testing.assert_allclose(
+            loaded.run({"input": normalised})["logits"], wanted, atol=2e-5 * np.abs(wanted).max()
+        )
 
 
-def test_an_operator_without_counterpart_in_tflite_is_named_with_its_layer_and_a_remedy(
-    train_network, no_tensorflow, tmp_path, capsys
-):
-    run = train_network(tmp_path, "sorting")
+def test_what_one_format_refuses_takes_no_other_along(train_network, tmp_path, capsys):
+    run = train_network(tmp_path, "seven_dimensions")
     arguments = ["--name", "net", "-w", str(run), "--into", str(tmp_path / "into")]
     assert convert_tflite.main(arguments) == 1
-    error = capsys.readouterr().err
-    assert "layer order" in error
-    assert "export_networks.py" in error
-    assert "argmax" in error
+    folder = tmp_path / "into" / "net"
+    report = json.loads((folder / "report.json").read_text())
+    results = {result["file"]: result for result in report["files"]}
+    assert "export_networks.py" in results["net.tflite"]["broken"][0]
+    assert not (folder / "net.tflite").exists()
+    for name in ("net.onnx", "net.stablehlo"):
+        assert results[name]["broken"] == []
+        assert (folder / name).exists()
+    printed = capsys.readouterr()
+    assert "net.tflite: " in printed.out
+    assert "a file is missing" in printed.err
+
+
+def test_a_network_that_sorts_is_exported_to_every_format(train_network, tmp_path):
+    run = train_network(tmp_path, "sorting")
+    arguments = ["--name", "net", "-w", str(run), "--into", str(tmp_path / "into")]
+    assert convert_tflite.main(arguments) == 0
 
 
 def test_an_export_imports_the_runs_own_copy_of_the_network(script, small_run, tmp_path):

@@ -1,0 +1,151 @@
+"""What both formats have is exported to both, for any batch; what one has, to that one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from inference.export.converter import import_tensorflow, to_raw_onnx, to_tflite
+from inference.export.network import Array, describe, lower
+from inference.export.worker import Worker
+from inference.graph.onnx_direct import to_onnx
+from inference.graph.onnx_graph import finish
+from inference.verify.equivalence import LIMITS, check, make_reference
+from tests.helpers.random_networks import random_network
+from utils import UserError
+
+ROW, WHOLE, INDEX = ((6,), "float32"), ((), "int32"), ((3,), "int32")
+INTEGERS, BYTES, FLAGS = ((6,), "int32"), ((4,), "uint8"), ((4,), "bool")
+TABLE = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
+
+
+def rows(x):
+    return jnp.arange(x.shape[0])
+
+
+NOT_DEFINED = {18, 20, 26}  # NaN in a sort or as an integer; the sine of 1e12: files differ
+ONLY_DIRECT = {"top_k of integers", "sort of integers"}  # tf2onnx takes them for floats
+OPERATIONS = {
+    "argmax": (lambda x: {"p": jax.nn.softmax(x @ TABLE), "label": (x @ TABLE).argmax(-1)}, ROW),
+    "argmin": (lambda x: x.argmin(1), ((4, 5), "float32")),
+    "top_k": (lambda x: dict(zip("vi", lax.top_k(x, 3), strict=True)), ROW),
+    "top_k of integers": (lambda x: dict(zip("vi", lax.top_k(x, 3), strict=True)), INTEGERS),
+    "values of top_k": (lambda x: lax.top_k(x, 3)[0] * 2, ROW),
+    "sort": (jnp.sort, ROW),
+    "sort of integers": (jnp.sort, INTEGERS),
+    "sort along an axis": (lambda x: jnp.sort(x, axis=1), ((4, 3), "float32")),
+    "argsort": (jnp.argsort, ROW),
+    "argsort, descending": (lambda x: jnp.argsort(x, descending=True), ROW),
+    "median": (lambda x: jnp.median(x, -1), ROW),
+    "set": (lambda x: x.at[:, 0].set(0.0), ROW),
+    "set, dynamic": (lambda x, i: x.at[rows(x), i].set(7.0), ROW, WHOLE),
+    "add": (lambda x: x.at[:, np.array([0, 2, 2])].add(1.0), ROW),
+    "multiply": (lambda x: x.at[:, np.array([0, 3])].multiply(2.0), ROW),
+    "set a slice": (lambda x: x.at[:, 2:4].set(0.0), ROW),
+    "histogram": (lambda i: jnp.zeros((len(i), 9)).at[rows(i)[:, None], i].add(1.0), INDEX),
+    "take_along_axis": (lambda x, i: jnp.take_along_axis(x, i, 1), ROW, INDEX),
+    "index by rows": (lambda x, i: x[rows(x), i - 1], ((5, 4), "float32"), WHOLE),
+    "index in vmap": (lambda x, i: jax.vmap(lambda a, j: a[j])(x, i), ROW, WHOLE),
+    "slice in vmap": (
+        lambda x, i: jax.vmap(lambda a, j: lax.dynamic_slice(a, (j,), (2,)))(x, i), ROW, WHOLE
+    ),
+    "take": (lambda i: jnp.take(TABLE, i, axis=0), INDEX),
+    "take, clipped": (lambda i: jnp.asarray(TABLE).at[i].get(mode="clip"), INDEX),
+    "cumsum": (lambda x: jnp.cumsum(x, 1), ROW),
+    "cumsum, reverse": (lambda x: lax.cumsum(x, 1, reverse=True), ROW),
+    "cumsum of integers": (lambda x: jnp.cumsum(x, 1), INTEGERS),
+    "cumprod": (lambda x: jnp.cumprod(x, 1), ROW),
+    "cumprod, reverse": (lambda x: lax.cumprod(x, 1, reverse=True), ROW),
+    "cummax": (lambda x: lax.cummax(x, 1), ROW),
+    "cummin, reverse": (lambda x: lax.cummin(x, 1, reverse=True), ROW),
+    "cumlogsumexp": (lambda x: lax.cumlogsumexp(x, 1), ROW),
+    "%": (lambda n: (n - 20) % 3, WHOLE),
+    "% of a negative": (lambda n: n % -3, WHOLE),
+    "% of any": (lambda n, m: n % m, WHOLE, WHOLE),
+    "//": (lambda n: n // 7, WHOLE),
+    "// by any": (lambda n, m: n // m, WHOLE, WHOLE),
+    "rem": (lambda n: lax.rem(n, 3), WHOLE),
+    "fmod": (lambda n: jnp.fmod(n, 3), WHOLE),
+    "fmod of reals": (lambda x: jnp.fmod(x, 1.5), ROW),
+    "% of reals": (lambda x: x % 1.5, ROW),
+    "// of reals": (lambda x: x // 1.5, ROW),
+    "cbrt": (jnp.cbrt, ROW),
+    "softmax, twice": (
+        lambda x: {"p": jax.nn.softmax(x), "max": jax.nn.softmax(x).max(-1)}, ROW
+    ),
+    "bytes": (lambda x: {"a": 255 - x, "b": x * 3 + 7, "c": x // 7, "d": x % 7}, BYTES),
+    "int8": (lambda x: {"a": -x, "b": abs(x) - 3}, ((4,), "int8")),
+    "exclusive or": (lambda a, b: {"a": a ^ b, "b": (a & b) | ~b, "c": a.any(-1)}, FLAGS, FLAGS),
+    "shifts": (lambda n: (n << 2) + (n >> 1), WHOLE),
+    "round": (lambda x: lax.round(x * 2, lax.RoundingMethod.AWAY_FROM_ZERO), ROW),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def converter(tmp_path_factory):
+    with Worker(tmp_path_factory.mktemp("converter") / "log.txt", import_tensorflow) as converter:
+        yield converter
+
+
+def described(function, *inputs):
+    arrays = [Array(f"x{at}", shape, np.dtype(dtype)) for at, (shape, dtype) in enumerate(inputs)]
+    network = describe(function, arrays)
+    reference = make_reference(jax.jit(network.function), lambda *raw: raw, network, [], None)
+    return network, reference
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_is_equal_in_both_formats_and_in_either_way_to_onnx(converter, tmp_path, name):
+    network, reference = described(*OPERATIONS[name])
+
+    def broken(file, content):
+        (tmp_path / file).write_bytes(content)
+        return check(tmp_path / file, "float32", reference, LIMITS)["broken"]
+
+    tflite = converter.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
+    assert broken("network.tflite", tflite) == []
+    assert broken("direct.onnx", to_onnx(network)) == []
+    if b"STABLEHLO" not in tflite and name not in ONLY_DIRECT:
+        try:
+            content = finish(converter.run(to_raw_onnx, tflite), network.names)
+        except UserError as error:
+            assert "STABLEHLO_SCATTER" in str(error)  # noqa: PT017
+        else:
+            assert broken("network.onnx", content) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "of_tflite"),
+    [
+        (lambda x: x.reshape(-1, 2, 1, 2, 1, 2, 1).transpose(0, 5, 1, 4, 3, 2, 6) * 2,
+         [((8,), "float32")], "6-D|illegal|mul"),
+        (lambda n: (n & 12) | 5, [WHOLE], "BitwiseAnd"),
+        (lambda x: lax.conv_transpose(x, jnp.ones((2, 2, 2, 1, 2)), (2, 2, 2), "SAME"),
+         [((2, 2, 2, 1), "float32")], "5-D"),
+    ],
+    ids=["seven dimensions", "bits", "transposed convolution in 3-D"],
+)  # fmt: skip
+def test_what_only_onnx_has_is_exported_to_it(converter, tmp_path, function, inputs, of_tflite):
+    network, reference = described(function, *inputs)
+    with pytest.raises(UserError, match=of_tflite):
+        converter.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
+    (tmp_path / "network.onnx").write_bytes(to_onnx(network))
+    assert check(tmp_path / "network.onnx", "float32", reference, LIMITS)["broken"] == []
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_random_network_is_equal_in_onnx_or_refused_with_its_line(tmp_path, seed):
+    words, function = random_network(seed)
+    try:
+        network, reference = described(lambda x: function(x), ((4, 5), "float32"))
+    except (ValueError, IndexError):
+        pytest.skip(f"no network of JAX: {words}")
+    try:
+        content = to_onnx(network)
+    except UserError as error:
+        assert "random_networks.py:" in str(error)  # noqa: PT017
+    else:
+        (tmp_path / "network.onnx").write_bytes(content)
+        broken = check(tmp_path / "network.onnx", "float32", reference, LIMITS)["broken"]
+        assert bool(broken) is (seed in NOT_DEFINED), (words, broken)
