@@ -6,6 +6,9 @@ whatever the batch sizes. A metric that is not a mean returns per-example statis
 
     @aggregated(lambda total, weight: total)
     def confusion_matrix(logits, labels): ...
+
+A statistic that only counts may be `Cells(index, table)`: the cell of a table that each example
+belongs to, in place of an array that is 0 everywhere else.
 """
 
 import jax
@@ -13,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from training.common.labels import class_labels, same_shape
-from training.common.measure import aggregated, finished_by  # noqa: F401
+from training.common.measure import Cells, aggregated, finished_by  # noqa: F401
 
 
 def accuracy(logits, labels):
@@ -85,12 +88,12 @@ def confusion_matrix(logits, labels):
         labels: (batch, ...) integers.
 
     Returns:
-        (batch, ..., classes, classes), a single 1.0 in each; aggregated: counts (classes, classes).
+        Cells of (classes, classes), one for each label; aggregated: counts (classes, classes).
     """
     classes, labels = logits.shape[-1], class_labels(logits, labels)
-    right = jax.nn.one_hot(labels, classes)
-    guess = jax.nn.one_hot(logits.argmax(-1), classes)
-    return right[..., :, None] * guess[..., None, :]
+    known = (labels >= 0) & (labels < classes)
+    cell = labels * classes + logits.argmax(-1).astype(jnp.int32)
+    return Cells(jnp.where(known, cell, -1), (classes, classes))
 
 
 def _macro_f1(total, weight):

@@ -4,7 +4,13 @@ Everything measured is a pair (sum, weight), so that batches, pieces of a batch 
 added up exactly; the mean is the quotient.
 """
 
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from utils import UserError
@@ -38,6 +44,58 @@ def aggregated(compute):
 finished_by = aggregated  # its name in the code that older run folders keep
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["index", "counts"], meta_fields=["table"])
+@dataclass(frozen=True)
+class Cells:
+    """A statistic that is 1 in a single cell of a table for each example, and 0 elsewhere.
+
+    A confusion matrix is the sum of such. Only the numbers of the cells leave the device, so that
+    a table of 1,000 classes costs no more than one of ten.
+
+    Attributes:
+        index: (batch, ...) integers, the cell of each example in the flat table; outside: none.
+        table: shape of the table.
+        counts: what is added to each cell; None: 1, times the weight of the example.
+    """
+
+    index: jax.Array
+    table: tuple
+    counts: jax.Array | None = None
+
+    @property
+    def shape(self):
+        """The shape of the dense statistic, (batch, ..., *table)."""
+        return *self.index.shape, *self.table
+
+    def dense(self):
+        """Returns the statistic as an array, (batch, ..., *table), to compute with."""
+        dense = jax.nn.one_hot(self.index, prod(self.table))
+        dense = dense if self.counts is None else dense * self.counts[..., None]
+        return dense.reshape(self.shape)
+
+    def __array__(self, dtype=None, copy=None):
+        """Returns `dense` as a NumPy array."""
+        return np.asarray(self.dense(), dtype)
+
+    def weighted(self, weight):
+        """Returns flat cells and counts: the weights of the examples in the table, 0 elsewhere."""
+        inside = (self.index >= 0) & (self.index < prod(self.table))
+        weight = jnp.expand_dims(weight, tuple(range(weight.ndim, self.index.ndim)))
+        counts = jnp.where(inside, weight, 0.0).reshape(-1)
+        return Cells(jnp.where(inside, self.index, 0).reshape(-1), self.table, counts)
+
+    def add_to(self, total):
+        """Adds weighted cells on the host to a float64 table, in place.
+
+        Several seeds have an axis of their own before the cells, and the table.
+        """
+        index, counts = np.asarray(self.index), np.asarray(self.counts, np.float64)
+        if index.ndim > 1:
+            size = total[0].size
+            index = index + size * np.arange(len(total), dtype=np.int64)[:, None]
+        np.add.at(total.reshape(-1), index.reshape(-1), counts.reshape(-1))
+
+
 def measure(metrics, outputs, batch):
     """Returns {name: (sum, weight)} of per-example functions over a batch."""
     return {
@@ -52,18 +110,20 @@ def weighted_sum(values, weight, statistic=False):
     """Sums per-example values times their weight.
 
     Args:
-        values: (batch, ...).
+        values: (batch, ...), or Cells.
         weight: (batch,), or (batch, positions) for values that have positions.
         statistic: keep the axes that the weight does not have.
 
     Returns:
-        The sum, and the sum of the weights it stands for.
+        The sum, of Cells those with their weights, and the sum of the weights it stands for.
     """
     if values.shape[: weight.ndim] != weight.shape:
         raise FunctionError(
             f"a loss or metric returned shape {values.shape}, expected a value for each example: "
             f"{weight.shape} or more axes after it. It must not average or sum over the batch"
         )
+    if isinstance(values, Cells):
+        return values.weighted(weight), weight.sum()
     inner = tuple(range(weight.ndim, values.ndim))
     weights = jnp.expand_dims(weight, inner)
     if statistic:

@@ -31,7 +31,7 @@ def report_non_finite(experiment, params, split, measured):
     """
     flags = [sums.pop("finite") for sums in measured]
     for number, (sums, finite) in enumerate(zip(measured, flags, strict=True)):
-        totals = [total for total, _ in sums.values()]
+        totals = jax.tree.leaves([total for total, _ in sums.values()])
         if finite.all() and all(np.isfinite(total).all() for total in totals):
             continue
         copy = int(np.argmin(_finite_seeds(totals, finite)))
@@ -69,9 +69,9 @@ def _explain(experiment, params, split, number, copy):
         )
     losses = {loss_name(name): group.loss for name, group in experiment.groups.items()}
     for name, function in (experiment.metrics | losses).items():
-        values = np.asarray(function(outputs, batch["targets"]))
-        if found := non_finite_rows(values, examples):
-            LOG.warning("%s: the values of %s for %s", where, name, found)
+        for values in jax.tree.leaves(function(outputs, batch["targets"])):
+            if found := non_finite_rows(values, examples):
+                LOG.warning("%s: the values of %s for %s", where, name, found)
 
 
 def read_batch(experiment, split, epoch, number):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from data_loader.device_cache import gather
-from training.common.measure import loss_name, measure, prefixed
+from training.common.measure import Cells, loss_name, measure, prefixed
 from training.common.trees import cast, check_part, merge, split
 from training.engine.class_weights import weigh_classes
 from training.optimizers import gradients, update
@@ -206,15 +206,29 @@ def accumulated(gradients, count):
             index, stats, *sums = carry
             piece_key = jax.random.fold_in(key, index)
             grads, measured, stats = gradients(merge(trained, stats), piece, piece_key)
-            return (index + 1, stats, *jax.tree.map(jnp.add, sums, [grads, measured])), None
+            measured, cells = _apart(measured)
+            return (index + 1, stats, *jax.tree.map(jnp.add, sums, [grads, measured])), cells
 
         first = jax.tree.map(lambda leaf: leaf[0], pieces)
-        shapes = jax.eval_shape(gradients, params, first, key)[:2]
+        grads, measured, _ = jax.eval_shape(gradients, params, first, key)
+        shapes = [grads, _apart(measured)[0]]
         sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (_, stats, grads, measured), _ = jax.lax.scan(body, (0, stats, *sums), pieces)
+        (_, stats, grads, measured), cells = jax.lax.scan(body, (0, stats, *sums), pieces)
+        cells = jax.tree.map(jnp.ravel, cells)
+        measured |= {name: (one, measured[name][1]) for name, one in cells.items()}
         return grads, measured, stats
 
     return of_pieces
+
+
+def _apart(measured):
+    """Returns what is measured as numbers to be summed, and {name: Cells} of it, to be joined."""
+    cells = {name: total for name, (total, _) in measured.items() if isinstance(total, Cells)}
+    numbers = {
+        name: (None if name in cells else total, weight)
+        for name, (total, weight) in measured.items()
+    }
+    return numbers, cells
 
 
 def _pieces(batch, count):

@@ -9,6 +9,7 @@ from collections import deque
 import jax
 import numpy as np
 
+from training.common.measure import Cells
 from training.common.records import STD
 from training.common.timing import timed
 from training.common.trees import pick
@@ -210,7 +211,7 @@ class MetricAccumulator:
             total_before, weight_before = self.sums.get(name, (0.0, 0.0))
             with np.errstate(invalid="ignore"):  # of inf - inf
                 self.sums[name] = (
-                    total_before + np.asarray(total, np.float64),
+                    _plus(total_before, total),
                     weight_before + np.asarray(weight, np.float64),
                 )
 
@@ -240,6 +241,16 @@ class MetricAccumulator:
         return {name: [_to_json(one) for one in pair] for name, pair in self.sums.items()}
 
 
+def _plus(total, measured):
+    """Returns the sum in float64; a table of Cells is one array, which grows in place."""
+    if not isinstance(measured, Cells):
+        return total + np.asarray(measured, np.float64)
+    if np.ndim(total) == 0:
+        total = np.zeros((*measured.index.shape[:-1], *measured.table))
+    measured.add_to(total)
+    return total
+
+
 def _to_json(array):
     """Returns a number or lists of numbers; of a large array its bytes, a thousand times faster.
 
@@ -253,7 +264,8 @@ def _to_json(array):
 def _from_json(value):
     if not isinstance(value, dict):
         return np.asarray(value, np.float64)
-    return np.frombuffer(base64.b64decode(value["base64"])).reshape(value["shape"])
+    numbers = np.frombuffer(bytearray(base64.b64decode(value["base64"])))  # may be written to
+    return numbers.reshape(value["shape"])
 
 
 def _mean(total, weight):
