@@ -139,8 +139,14 @@ def _restored(source):
     training = source.config.training.model_copy(update={"compute_dtype": "float32"})
     config = source.config.model_copy(update={"training": training})
     experiment = build(config, source.config_file)
-    params = jax.device_get(restored_params(experiment, source.arrays, source.checkpoint))
+    arrays = jax.tree.map(_single, source.arrays)
+    params = jax.device_get(restored_params(experiment, arrays, source.checkpoint))
     return experiment, params if experiment.seeds == 1 else pick(params, 0)
+
+
+def _single(array):
+    """An array in float32, if it is in float64."""
+    return array.astype(np.float32) if getattr(array, "dtype", None) == np.float64 else array
 
 
 def _network(source, params, unflatten):
