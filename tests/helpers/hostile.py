@@ -98,7 +98,7 @@ def _checkpoints(folder):
         arrays, meta = read(path)
         read_meta(path)
         network_params(arrays)
-        Progress.from_meta(meta, path)
+        Progress.from_meta(meta, path, arrays)
 
     return open_file
 

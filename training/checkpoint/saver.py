@@ -7,6 +7,8 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from training.checkpoint.naming import BEST, numbered
 from training.checkpoint.orbax_folder import OrbaxFolder
 from training.checkpoint.single_file import SingleFile, reason
@@ -50,6 +52,7 @@ class Saver:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remove_temporaries(self.folder)
         self._format = OrbaxFolder() if orbax else SingleFile()
+        self.takes_arrays = not orbax  # besides those of the state
         self._worker = futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: futures.Future | None = None
         self.failure: UserError | None = None
@@ -70,7 +73,14 @@ class Saver:
             LOG.error("%s", failure)
 
     @timed("checkpoint")
-    def save(self, state: Any, meta: dict, name: str | None, best: bool = False) -> None:
+    def save(
+        self,
+        state: Any,
+        meta: dict,
+        name: str | None,
+        best: bool = False,
+        arrays: dict[str, np.ndarray] | None = None,
+    ) -> None:
         """Waits for the last save, takes a snapshot and returns; a thread does the rest.
 
         Args:
@@ -78,6 +88,7 @@ class Saver:
             meta: dict that JSON can hold.
             name: from `file_name`, or None if no numbered checkpoint is due.
             best: whether to save it as the best checkpoint, too, which is kept longer.
+            arrays: more of them by name, if the format takes them: `takes_arrays`.
 
         Raises:
             UserError: no disk could hold the last state, or this one.
@@ -88,7 +99,8 @@ class Saver:
             return
         text = json.dumps(meta)
         with self._failures_logged(names):
-            finish = self._format.start(self.folder, names, state, text)
+            more = {"arrays": arrays} if arrays else {}
+            finish = self._format.start(self.folder, names, state, text, **more)
             if finish:
                 self._throttle = Throttle()
                 self._pending = self._worker.submit(self._finish, finish, names)

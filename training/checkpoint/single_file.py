@@ -9,7 +9,8 @@ a flipped bit without notice. So its metadata holds, besides
     "checksums"  JSON: name -> CRC-32 of that array's name, dtype, shape and bytes
     "checksum"   CRC-32 of the two above
 
-Arrays are named by their path: "step", "params/stem/kernel", "optimizers/0/mu/stem/kernel".
+Arrays are named by their path: "step", "params/stem/kernel", "optimizers/0/mu/stem/kernel"; running
+sums that are too large for the meta "sums/epoch/confusion_matrix/0".
 """
 
 import functools
@@ -54,7 +55,12 @@ class SingleFile:
         self._unsaved_best = None  # buffers of the best checkpoint, until it is on disk
 
     def start(
-        self, folder: Path | None, names: list[str], state: Any, meta: str
+        self,
+        folder: Path | None,
+        names: list[str],
+        state: Any,
+        meta: str,
+        arrays: dict[str, np.ndarray] | None = None,
     ) -> Callable[[Callable[[], None]], None] | None:
         """Takes a snapshot of a state and starts to save it; all processes call it.
 
@@ -63,6 +69,7 @@ class SingleFile:
             names: to save it under, at least one, each atomically, the best checkpoint's first.
             state: tree of arrays; they may be donated as soon as this returns.
             meta: text.
+            arrays: more arrays on the host, by name.
 
         Returns:
             what the background thread calls to finish, with `Throttle.pause`; None: nothing to do.
@@ -74,7 +81,8 @@ class SingleFile:
         state = replicate(state)  # all processes take part
         if folder is None:
             return None
-        return functools.partial(self._finish, folder, names, snapshot(state), meta)
+        content = snapshot(state) | snapshot(arrays or {})
+        return functools.partial(self._finish, folder, names, content, meta)
 
     @staticmethod
     def load(path: Path, for_devices: bool = False) -> tuple[dict[str, Any], dict]:

@@ -30,10 +30,13 @@ class Progress:
     data: list | None = None  # the loader's position in a stream
 
     @classmethod
-    def from_meta(cls, meta, where="the checkpoint"):
-        """Returns the Progress that `meta` was made from; errors name its file, `where`."""
+    def from_meta(cls, meta, where="the checkpoint", arrays=None):
+        """Returns the Progress that `meta` was made from; errors name its file, `where`.
+
+        What `meta` put into its `arrays` is taken out of these; without them it is NaN.
+        """
         try:
-            sums = {name: MetricAccumulator(meta[name]) for name in ("interval", "epoch")}
+            sums = {name: MetricAccumulator(meta[name], arrays) for name in ("interval", "epoch")}
             progress = cls(**meta | sums)
             counts = [progress.epochs, progress.batch, progress.since_best, progress.steps]
             counts += [progress.batch_size, progress.batches_before, progress.examples_before]
@@ -50,9 +53,11 @@ class Progress:
             pass
         raise UserError(f"{where}: does not say how far a run has come; name a run's checkpoint")
 
-    def meta(self):
-        """Returns it as plain numbers, lists and dicts."""
-        sums = {name: getattr(self, name).to_json() for name in ("interval", "epoch")}
+    def meta(self, arrays=None):
+        """Returns it as plain numbers, lists and dicts; large sums go into `arrays`, a dict."""
+        sums = {
+            name: getattr(self, name).to_json(arrays, f"{name}/") for name in ("interval", "epoch")
+        }
         return vars(self) | sums
 
     def remember_data(self, loader):

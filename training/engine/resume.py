@@ -30,7 +30,7 @@ def read_run(config, folder, checkpoint):
     if not checkpoint:
         return None, Progress(), config
     arrays, meta = read(checkpoint, for_devices=True)
-    progress, before = Progress.from_meta(meta, checkpoint), config
+    progress, before = Progress.from_meta(meta, checkpoint, arrays), config
     with contextlib.suppress(UserError):
         before = read_config(folder / "config.json")
     _check_resumable(config, before, folder)

@@ -73,7 +73,8 @@ class Run:
         self.progress.rates = learning_rates(self.experiment, self.progress.steps)
         self.progress.remember_data(self.experiment.loaders["train"])
         name = file_name(*self.progress.position()) if numbered else None
-        saver.save(self.state, self.progress.meta(), name, best)
+        sums = {} if saver.takes_arrays else None
+        saver.save(self.state, self.progress.meta(sums), name, best, sums)
 
     def save_if_due(self, saver, trackers, best):
         """Saves at an epoch's end: every `save_period` epochs, the last, the best so far."""

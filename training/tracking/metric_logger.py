@@ -17,7 +17,8 @@ from training.common.trees import pick
 # How far the host may be ahead of the device: more gains nothing, and Ctrl-C waits for all of it.
 IN_FLIGHT = 8  # calls
 LEAD = 0.045  # seconds of work queued behind the call that is running
-LARGE = 1000  # numbers; a larger array is kept as bytes
+LARGE = 1000  # numbers; a larger array is no JSON in a checkpoint
+SUMS = "sums/"  # begins the names of such arrays
 LOG = logging.getLogger("main")
 
 
@@ -196,12 +197,12 @@ def _is_rate(name):
 class MetricAccumulator:
     """Running sums {name: (sum, weight)} of what update or evaluate measured, kept in float64.
 
-    `sums` is what `to_json` returned, to continue from.
+    `sums` and `arrays` are what `to_json` returned and filled, to continue from.
     """
 
-    def __init__(self, sums=None):
+    def __init__(self, sums=None, arrays=None):
         self.sums = {
-            name: (_from_json(total), _from_json(weight))
+            name: (_from_json(total, arrays), _from_json(weight, arrays))
             for name, (total, weight) in (sums or {}).items()
         }
 
@@ -236,9 +237,17 @@ class MetricAccumulator:
                 results[prefix + name + STD] = float(of_seeds.std(ddof=1))
         return results
 
-    def to_json(self):
-        """Returns the sums as JSON can hold them; `MetricAccumulator(sums)` restores every bit."""
-        return {name: [_to_json(one) for one in pair] for name, pair in self.sums.items()}
+    def to_json(self, arrays=None, prefix=""):
+        """Returns the sums as JSON can hold them; `MetricAccumulator(sums)` restores every bit.
+
+        Args:
+            arrays: dict that takes the large ones, if given; the JSON then has their names.
+            prefix: of these names.
+        """
+        return {
+            name: [_to_json(one, arrays, f"{SUMS}{prefix}{name}/{i}") for i, one in enumerate(pair)]
+            for name, pair in self.sums.items()
+        }
 
 
 def _plus(total, measured):
@@ -251,19 +260,24 @@ def _plus(total, measured):
     return total
 
 
-def _to_json(array):
-    """Returns a number or lists of numbers; of a large array its bytes, a thousand times faster.
+def _to_json(array, arrays, name):
+    """Returns a number or lists of numbers; of a large array its name, or bytes without `arrays`.
 
-    So it does where a number is not finite: JSON has no NaN.
+    Bytes it returns where a number is not finite, too: JSON has no NaN.
     """
+    if array.size >= LARGE and arrays is not None:
+        arrays[name] = array
+        return {"array": name}
     if array.size < LARGE and np.isfinite(array).all():
         return array.tolist()
     return {"shape": array.shape, "base64": base64.b64encode(array.tobytes()).decode()}
 
 
-def _from_json(value):
+def _from_json(value, arrays):
     if not isinstance(value, dict):
         return np.asarray(value, np.float64)
+    if str(value.get("array")).startswith(SUMS):
+        return np.array(math.nan if arrays is None else arrays.pop(value["array"]), np.float64)
     numbers = np.frombuffer(bytearray(base64.b64decode(value["base64"])))  # may be written to
     return numbers.reshape(value["shape"])
 

@@ -1,0 +1,61 @@
+"""Running sums of many classes: a run that is stopped within an epoch is saved, and goes on."""
+
+import os
+import signal
+
+import numpy as np
+
+import train
+from tests.helpers import labelled
+from tests.helpers.project import ROOT, same_arrays
+from training.checkpoint.naming import latest
+from training.checkpoint.reading import read, read_meta
+from training.engine.progress import Progress
+
+CLASSES = 900  # twice two tables of them, as text, are more than the header of a checkpoint holds
+
+
+class Stopping(labelled.Points):
+    """Ends its own process with Ctrl-C after some examples, where STOP_AFTER says so."""
+
+    read = 0
+
+    def __getitem__(self, index):
+        Stopping.read += 1
+        if Stopping.read == int(os.environ.get("STOP_AFTER", 0)):
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().__getitem__(index)
+
+
+def test_a_run_with_a_large_confusion_matrix_is_saved_and_resumes_to_the_same_bits(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(ROOT)
+
+    def config(folder):
+        config = labelled.small_config(tmp_path / folder, classes=CLASSES)
+        config["model"]["args"]["classes"] = CLASSES
+        config["data_loader"]["train"]["args"] = config["data_loader"]["train"]["args"] | {
+            "dataset": {"name": f"{__name__}:Stopping", "args": {"classes": CLASSES}}
+        }
+        config["training"] |= {"metrics": ["confusion_matrix", "macro_f1"], "epochs": 1}
+        return config | {"imports": ["tests"]}
+
+    whole = train.fit(config("whole"))
+    Stopping.read = 0
+    monkeypatch.setenv("STOP_AFTER", "40")
+    stopped = train.fit(config("stopped"))
+    monkeypatch.delenv("STOP_AFTER")
+    assert stopped.stopped == signal.SIGINT
+    arrays, meta = read(latest(stopped.folder))
+    assert meta["batch"] > 0
+    names = [f"sums/epoch/{name}/0" for name in ("confusion_matrix", "macro_f1")]
+    assert all(arrays[name].sum() == 8 * meta["batch"] for name in names)
+    unread = Progress.from_meta(read_meta(latest(stopped.folder)))  # as a sweep reads it
+    assert np.isnan(unread.epoch.sums["macro_f1"][0])
+    resumed = train.fit(resume=str(stopped.folder))
+    assert resumed.metrics.keys() == whole.metrics.keys()
+    for name, value in whole.metrics.items():
+        np.testing.assert_array_equal(resumed.metrics[name], value)
+    ends = [read(latest(run.folder))[0] for run in (whole, resumed)]
+    assert same_arrays(*ends)
