@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import utils
 from data_loader.inspect.findings import WRONG, class_names, judge, suggested_normalize
-from data_loader.inspect.reading import read_split
+from data_loader.inspect.reading import Field, read_split
 from training.common.tables import text_table
 from training.config import read_config
 from training.engine.build import make_loaders
@@ -104,7 +104,7 @@ def class_counts(splits: list, names: dict) -> list[tuple]:
     return [(name, [table[label] for table in tables]) for label, name in names.items()]
 
 
-def describe(field) -> str:
+def describe(field: Field) -> str:
     """Returns the types, shapes and values of a Field in words."""
     shapes = list(field.shapes)
     shape = str(shapes[0]) if len(shapes) == 1 else f"{len(shapes)} shapes"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_loader.inspect.duplicates import equal_inputs, lookalikes
+from data_loader.inspect.reading import Split
 from utils import printable
 
 SHOWN = 5  # examples that a finding names
@@ -53,7 +54,7 @@ def judge(splits: list, preprocess: dict | None = None) -> list[Finding]:
     return sorted(found, key=lambda one: one.level == NOTE)
 
 
-def suggested_normalize(split) -> dict | None:
+def suggested_normalize(split: Split) -> dict | None:
     """Returns mean and std, a number per channel, of a split's images in 0 ... 1, else None."""
     levels = getattr(split.fields.get("inputs"), "levels", None)
     if levels is None:

@@ -48,11 +48,11 @@ class Split:
     sizes: Counter = field(default_factory=Counter)  # (height, width)
 
     @property
-    def labels(self):
+    def labels(self) -> dict:
         """{index: label} of the examples whose target is a whole number or a text."""
         return {index: row[1] for index, row in self.rows.items() if row[1] is not None}
 
-    def name_of(self, index):
+    def name_of(self, index: int) -> str:
         """Returns an example's file, or its number in the data set."""
         paths, root = (getattr(self.dataset, name, None) for name in ("paths", "root"))
         if paths is None:
@@ -178,7 +178,7 @@ def _take(split, rows, batch):
         split.rows[row] = (digest.digest(), labels[position], None)
 
 
-def labels_of(targets, count):
+def labels_of(targets: Any, count: int) -> list:
     """Returns the classes that targets name, whole numbers or texts; else None for each."""
     targets = np.asarray(targets) if not isinstance(targets, dict) else None
     kinds = "iubUS"

@@ -1,6 +1,8 @@
 """What a column of a table is: its cells as numbers, dates or categories. For tables.py."""
 
 import datetime
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -31,7 +33,15 @@ class Column:
         is_whole: whether they are whole numbers, written without a point.
     """
 
-    def __init__(self, series, name, path, rows, missing_values, decimal):
+    def __init__(
+        self,
+        series: Any,
+        name: str,
+        path: Any,
+        rows: Any,
+        missing_values: Sequence | None,
+        decimal: str,
+    ) -> None:
         self.name, self.where, self._path = name, f"{path}, column {name!r}", path
         self.rows, self._decimal = rows, decimal
         self._missing_values = missing_values
@@ -50,7 +60,7 @@ class Column:
             self.is_text and len(present) > 0 and present.str.fullmatch(r"[-+]?\d+").all()
         )
 
-    def missing(self, every=True):
+    def missing(self, every: bool = True) -> np.ndarray:
         """Returns where a value is missing, (rows,) bool; `every` also by a word such as "NA"."""
         if not self.is_text:
             return self.series.isna().to_numpy(bool)
@@ -60,14 +70,14 @@ class Column:
             words = MISSING if every else [""]
         return self.series.str.lower().isin(words).to_numpy(bool)
 
-    def normal(self):
+    def normal(self) -> Any:
         """Returns the text of each cell with a point before the decimals of a number."""
         if self._decimal == ".":
             return self.series
         text = self.series.str.replace(".", "_", regex=False)  # then "1.500" is no number
         return text.str.replace(self._decimal, ".", regex=False)
 
-    def cell(self, position):
+    def cell(self, position: int) -> str:
         """Returns a cell as it stands in the file, for a message."""
         value = self.series.iloc[position]
         return repr(value) if isinstance(value, str) else str(value)
@@ -85,7 +95,7 @@ class Column:
         return values.map(str).astype("str").str.strip()
 
 
-def refuse_cell(column, wrong, reason):
+def refuse_cell(column: Any, wrong: np.ndarray, reason: str) -> NoReturn:
     """Raises the UserError of the first cell that is wrong, and says how many there are."""
     position, count = int(np.argmax(wrong)), int(np.sum(wrong))
     others = f" ({count} such cells)" if count > 1 else ""
@@ -95,7 +105,7 @@ def refuse_cell(column, wrong, reason):
     )
 
 
-def column_kind(column):
+def column_kind(column: Any) -> str:
     """Returns "number", "boolean" or "category"; what may be either is refused with a way out."""
     if not column.is_text:
         if str(column.series.dtype).startswith(("datetime", "date", "time")):
@@ -131,7 +141,7 @@ def column_kind(column):
     return "category"
 
 
-def read_numbers(column):
+def read_numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns a column as (rows,) float64, and where it is missing, (rows,) bool."""
     missing = column.missing()
     if not column.is_text:
@@ -151,7 +161,7 @@ def read_numbers(column):
     return numbers, missing
 
 
-def read_booleans(column):
+def read_booleans(column: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns a column of true and false as (rows,) float64, 1 and 0; and where it is missing."""
     missing = column.missing()
     text = (column.series if column.is_text else column.series.astype(str)).str.lower()
@@ -160,7 +170,7 @@ def read_booleans(column):
     return np.where(missing, np.nan, (text == "true").to_numpy(np.float64)), missing
 
 
-def read_dates(column):
+def read_dates(column: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns a column of dates as days since 1970-01-01, (rows,) float64; and where missing."""
     import pandas
 
@@ -178,7 +188,7 @@ def read_dates(column):
     return np.where(missing, np.nan, (times - np.datetime64(0, "us")) / DAY), missing
 
 
-def values_of(column, empty):
+def values_of(column: Any, empty: bool) -> list[str]:
     """Returns the different values of a column of categories, sorted, as text.
 
     With `empty` there is one more, "", for what is missing or not among them.
@@ -193,7 +203,7 @@ def values_of(column, empty):
     return [*values, ""] if empty else values
 
 
-def category_codes(column, values, fill):
+def category_codes(column: Any, values: list[str], fill: Any) -> np.ndarray:
     """Returns the index of each cell's value, (rows,) int32."""
     import pandas
 
