@@ -26,7 +26,7 @@ import ml_dtypes
 import numpy as np
 
 from training.checkpoint.naming import BEST
-from training.common.files import atomic_write, chunks
+from training.common.files import atomic_write, chunks, hard_link
 
 # Modules that import JAX are imported in functions: a checkpoint is read without it.
 
@@ -128,7 +128,9 @@ class SingleFile:
         files = {BEST: self._unsaved_best} if self._unsaved_best else {}
         files |= dict.fromkeys(names, content)
         for name, buffers in files.items():
-            atomic_write(folder / name, buffers, pause)
+            same = name != BEST and buffers is files.get(BEST)
+            if not (same and hard_link(folder / BEST, folder / name)):
+                atomic_write(folder / name, buffers, pause)
         self._unsaved_best = None
 
 

@@ -71,6 +71,23 @@ def atomic_write(path, buffers, pause=lambda: None, private=False):
             temporary.unlink()
 
 
+def hard_link(source, path):
+    """Gives a complete file a second name atomically; returns whether that is possible here.
+
+    Neither name is affected when the other is removed, or given to another file.
+    """
+    temporary = temporary_name(path)
+    try:
+        os.link(source, temporary)
+        rename_over(temporary, path)
+    except (OSError, NotImplementedError):  # a file system without links
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    return True
+
+
 def atomic_write_text(path, text, private=False):
     """Writes a text in UTF-8, as `atomic_write` does."""
     content = text.encode(errors="backslashreplace")  # names of files may be bytes that are no text

@@ -1,6 +1,7 @@
 """Checkpoints are saved in the background, and survive kills and full disks."""
 
 import os
+import tempfile
 import threading
 
 import jax
@@ -20,6 +21,7 @@ from training.checkpoint.reading import read
 from training.checkpoint.restore import restore
 from training.checkpoint.saver import Saver
 from training.checkpoint.single_file import write
+from training.common.files import hard_link
 from utils import UserError
 
 
@@ -115,14 +117,31 @@ def test_nothing_is_saved_or_deleted_when_nothing_is_due(tmp_path, state):
     assert os.listdir(tmp_path / "new" / "run") == []
 
 
-def test_the_best_is_a_file_of_its_own(tmp_path, state):
+def test_a_best_of_the_same_moment_takes_no_room_of_its_own_and_outlives_the_numbered(
+    tmp_path, state
+):
     with Saver(tmp_path, keep=1) as saver:
         saver.save(state, META, file_name(3), best=True)
-    with open(tmp_path / file_name(3), "r+b") as file:
-        file.write(b"damage")
-    arrays, meta = read(tmp_path / BEST)
-    assert meta == META
-    assert same_trees(restore(state, arrays), state)
+        saver.wait()
+        assert os.path.samefile(tmp_path / file_name(3), tmp_path / BEST)
+        saver.save({"n": np.int64(4)}, {}, file_name(4))  # file_name(3) is deleted
+        saver.wait()
+        arrays, meta = read(tmp_path / BEST)
+        assert meta == META
+        assert same_trees(restore(state, arrays), state)
+        saver.save({"n": np.int64(4)}, {}, file_name(4), best=True)
+        saver.save({"n": np.int64(5)}, {}, None, best=True)  # the numbered one keeps its content
+    assert [read(tmp_path / name)[0]["n"] for name in (file_name(4), BEST)] == [4, 5]
+    assert sorted(os.listdir(tmp_path)) == [BEST, file_name(4)]
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs a second file system")
+def test_where_no_link_can_be_made_none_is_and_nothing_is_left_behind(tmp_path):
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as other:
+        if os.stat(other.name).st_dev == os.stat(tmp_path).st_dev:
+            pytest.skip("one file system")
+        assert not hard_link(other.name, tmp_path / BEST)
+    assert os.listdir(tmp_path) == []
 
 
 def test_old_checkpoints_are_kept_until_the_new_one_is_in_place(tmp_path):
