@@ -12,9 +12,11 @@ from data_loader.device_cache import gather
 from data_loader.streams import is_stream
 from training.common.labels import are_labels
 from training.common.timing import timed
+from training.common.trees import pick
+from training.distributed.processes import is_distributed
 from training.distributed.sharding import put_batch, replicate
 from training.engine.finite import report_non_finite
-from training.engine.splits import check_numbers, naming
+from training.engine.splits import check_numbers, naming, stored_batch
 from training.tracking.metric_logger import IN_FLIGHT, MetricAccumulator
 
 LOG = logging.getLogger("main")
@@ -82,13 +84,52 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
     total = MetricAccumulator()
     for sums in measured:
         total.add(sums)
-    outputs = tuple(map(np.concatenate, zip(*kept, strict=True))) if kept else None
+    outputs = _join(kept) if kept else None
     return total.results(experiment.aggregates, f"{split}_"), outputs
 
 
+def _join(kept):
+    """Joins (outputs, targets, places) of batches, each of which is given up once it is copied."""
+    end = sum(len(targets) for _, targets, _ in kept)
+    joined = tuple(np.empty((end, *one.shape[1:]), one.dtype) for one in kept[0])
+    while kept:
+        batch = kept.pop()
+        start = end - len(batch[1])
+        for whole, part in zip(joined, batch, strict=True):
+            whole[start:end] = part
+        end = start
+    return joined
+
+
+def predict_classes(experiment, params):
+    """Returns the Predictions for the test set, or None where the network is no classifier.
+
+    Then nothing is computed: whether it is one is told by the shapes of a batch.
+    """
+
+    def outputs_and_targets(params, batch):
+        params, batch = params if experiment.seeds == 1 else pick(params, 0), gather(batch)
+        return experiment.forward(params, batch["inputs"], None, False)[0], batch["targets"]
+
+    batch = stored_batch(experiment, "test")
+    outputs, targets = jax.eval_shape(outputs_and_targets, params, batch)
+    if not (are_labels(outputs, targets) and len(targets.shape) == 1):
+        return None
+    return predict(experiment, params)[1]
+
+
 def predict(experiment, params):
-    """Returns the test results, and the Predictions where the network is a classifier."""
-    results, kept = evaluate(experiment, params, "test", keep_outputs=True)
+    """Returns the test results, and the Predictions where the network is a classifier.
+
+    Where the memory does not suffice for every output, there are none, and a warning.
+    """
+    try:
+        results, kept = evaluate(experiment, params, "test", keep_outputs=True)
+    except MemoryError:
+        if is_distributed():  # the other processes do not evaluate once more
+            raise
+        LOG.warning("No predictions: the memory does not suffice for the outputs of the test set")
+        results, kept = evaluate(experiment, params, "test")[0], None
     if kept is None or not is_classification(*kept[:2]):
         return results, None
     outputs, targets, indices = _by_index(experiment.loaders["test"], *kept)
@@ -108,7 +149,9 @@ def _by_index(loader, outputs, targets, places):
     order = loader.order(epoch=1) if hasattr(loader, "order") else None
     indices = places if order is None else order[places]
     sort = np.argsort(indices, kind="stable")
-    return outputs[sort], targets[sort].astype(np.int64), indices[sort]
+    if (np.diff(indices) < 0).any():  # large outputs are not copied if they are in order
+        outputs, targets, indices = outputs[sort], targets[sort], indices[sort]
+    return outputs, targets.astype(np.int64), indices
 
 
 def write_report(config, folder, experiment, params, predictions):

@@ -18,7 +18,7 @@ from training.distributed.devices import log_devices
 from training.distributed.sharding import check_devices
 from training.engine.build import build
 from training.engine.compilation import compile_predict, use_compilation_cache
-from training.engine.evaluation import evaluate, predict, write_report
+from training.engine.evaluation import evaluate, predict_classes, write_report
 from training.engine.fitted import keep_fitted
 from training.engine.initialize import (
     FLOAT16,
@@ -131,7 +131,9 @@ class Run:
     def finish(self, trackers):
         """Hands the last checkpoint to the trackers and writes report.html."""
         self.progress.log_end(self.config.training)
-        _, predictions = predict(self.experiment, self.params)  # by all processes
+        predictions = None
+        if utils.optional_module("training.report.page"):
+            predictions = predict_classes(self.experiment, self.params)  # by all processes
         if self.folder:
             trackers.artifact(self.folder / file_name(self.progress.epochs))
             shown = (self.config, self.folder, self.experiment, self.params, predictions)

@@ -10,17 +10,18 @@ from utils import printable
 MISTAKES = 25  # shown, the most confident ones
 MATRIX_CLASSES = 50  # with more classes the most common confusions are listed instead
 SAMPLES, CLASSES = 100, 30  # shown at most
+BLOCK = 2**20  # probabilities that are computed at a time
 BINS = 15  # of confidence, as in the paper
 Z_95 = 1.96  # standard deviations to either side of a normal mean that cover 95 %
 
 
 def classify(predictions):
-    """Returns (examples, classes) probabilities, the predicted classes and the classes' names.
+    """Returns the logits, (examples, classes), the predicted classes and the classes' names.
 
     Raises:
         ValueError: the shapes do not match, or a target is not a class.
     """
-    logits, targets = np.asarray(predictions.logits, np.float64), np.asarray(predictions.targets)
+    logits, targets = np.asarray(predictions.logits), np.asarray(predictions.targets)
     if targets.dtype.kind not in "biu":
         raise ValueError(f"predictions: got targets of {targets.dtype}, expected whole numbers.")
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
@@ -34,21 +35,46 @@ def classify(predictions):
             f"predictions: got targets from {targets.min()} to {targets.max()}, "
             f"expected 0 to {count - 1}, as there are {count} logits."
         )
-    with np.errstate(invalid="ignore"):  # of a network that diverged, the probabilities are NaN
-        probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
     names = range(count) if predictions.classes is None else predictions.classes
-    return probabilities, logits.argmax(axis=1), [printable(name) for name in names]
+    return logits, logits.argmax(axis=1), [printable(name) for name in names]
+
+
+def probabilities(logits):
+    """Yields the probabilities of some rows after the others, so that they take little memory.
+
+    Args:
+        logits: (examples, classes).
+
+    Yields:
+        A slice of the examples, and their (rows, classes) probabilities, float64.
+    """
+    count = max(1, BLOCK // logits.shape[1])
+    for start in range(0, len(logits), count):
+        rows = slice(start, start + count)
+        part = logits[rows].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # of a network that diverged, they are NaN
+            part -= part.max(axis=1, keepdims=True)
+            np.exp(part, out=part)
+            part /= part.sum(axis=1, keepdims=True)
+        yield rows, part
+
+
+def _confidence(logits, predicted):
+    """The probability of each example's predicted class."""
+    found = np.empty(len(logits))
+    for rows, part in probabilities(logits):
+        found[rows] = part[np.arange(len(part)), predicted[rows]]
+    return found
 
 
 def summarize(predictions):
     """Returns what the template shows of the Predictions, as a dict."""
-    probabilities, predicted, classes = classify(predictions)
+    logits, predicted, classes = classify(predictions)
     # Of a small type, the products below would overflow.
     targets, images = np.asarray(predictions.targets).astype(np.int64), predictions.images
     image_at = images if callable(images) or images is None else images.__getitem__
     pairs, counts = np.unique(targets * len(classes) + predicted, return_counts=True)
-    confidence = probabilities[np.arange(len(targets)), predicted]
+    confidence = _confidence(logits, predicted)
     wrong = np.flatnonzero(predicted != targets)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")]  # NaN is sorted last
     calibration = calibrate(confidence, predicted == targets)

@@ -10,7 +10,7 @@ from training.common.records import STD, flatten, read_lines, read_record
 from training.engine.evaluation import Predictions
 from training.engine.splits import leakage
 from training.report.charts import RATES, charts, lower_is_better, metrics_of
-from training.report.classification import classify, summarize
+from training.report.classification import classify, probabilities, summarize
 from training.report.compare import RECORDS
 from training.report.gallery import Gallery
 from training.report.render import format_duration, format_number, render
@@ -73,16 +73,18 @@ def write_report(
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Writes a CSV line for each example: index,target,prediction,probability,p_<class>,..."""
-    probabilities, predicted, classes = classify(predictions)
+    logits, predicted, classes = classify(predictions)
+    targets, indices = predictions.targets, predictions.indices
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         names = [csv_text(name) for name in classes]
         columns = [f"p_{printable(name)}" for name in classes]
         writer.writerow(["index", "target", "prediction", "probability", *columns])
-        indices = range(len(predicted)) if predictions.indices is None else predictions.indices
-        for i, (target, guess) in enumerate(zip(predictions.targets, predicted, strict=True)):
-            row = [f"{probability:.6g}" for probability in probabilities[i]]
-            writer.writerow([indices[i], names[target], names[guess], row[guess], *row])
+        for rows, block in probabilities(logits):
+            for i, row in enumerate(block, rows.start):
+                texts, guess = [f"{probability:.6g}" for probability in row], predicted[i]
+                index, target = i if indices is None else indices[i], names[targets[i]]
+                writer.writerow([index, target, names[guess], texts[guess], *texts])
 
 
 def _table(lines):

@@ -2,10 +2,12 @@
 
 import json
 import re
+import tracemalloc
 
 import jax
 import numpy as np
 import pytest
+from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 
@@ -15,7 +17,7 @@ from tests.helpers.report_pages import page, pixels_of, sections, text, texts
 from training.config import read_config
 from training.engine.build import build
 from training.engine.evaluation import Predictions
-from training.report.classification import BINS, calibrate, wilson_interval
+from training.report.classification import BINS, calibrate, summarize, wilson_interval
 from training.report.filters import NEGATIVE, POSITIVE, first_layer_filters, first_weights
 from training.report.gallery import VARIATIONS, Gallery, collect_gallery
 from training.report.page import write_report
@@ -317,3 +319,17 @@ def tiles(pixels, side):
     """Returns the square images of a row; the gap between two is 0.06 of their side."""
     pitch = side + max(1, round(0.06 * side))
     return [pixels[:, start : start + side] for start in range(0, pixels.shape[1], pitch)]
+
+
+def test_a_summary_of_many_classes_takes_less_memory_than_its_logits():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(6000, 2000)).astype(np.float32)
+    predictions = Predictions(logits, random.integers(0, 2000, len(logits)))
+    tracemalloc.start()
+    summary = summarize(predictions)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < logits.nbytes
+    confidence = softmax(logits.astype(np.float64), axis=1).max(1)
+    assert summary["calibration"]["confidence"] == pytest.approx(confidence.mean())
+    assert summary["wrong"] == (logits.argmax(1) != predictions.targets).sum()
