@@ -60,6 +60,9 @@ def parse_json(text, where):
     return value
 
 
+NOT_FINITE = ("nan", "inf", "infinity")
+
+
 def parse_value(text, where):
     """Returns the value that is meant by a text of the command line.
 
@@ -192,6 +195,8 @@ def _word(text, where):
         return CONSTANTS[word.lower()]
     if len(word) > 1 and word[0] == word[-1] == "'":
         return word[1:-1]
+    if word.lstrip("+-").lower() in NOT_FINITE:
+        return word  # as a text; whatever expects a number refuses it
     try:
         return finite_number(word, where)
     except ValueError:

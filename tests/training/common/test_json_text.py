@@ -79,13 +79,19 @@ def test_any_text_is_a_value_or_refused_in_one_message(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["1e400", "-1e400", "nan", "NaN", "inf", "-Infinity", "9" * 5000, "1_" * 3000 + "1",
+    "text", ["1e400", "-1e400", "NaN", "-Infinity", "9" * 5000, "1_" * 3000 + "1",
              "[1, NaN]", '{"a": 1e999}', str(2**63), "0" * 5000 + "1" + "0" * 30],
 )  # fmt: skip
 def test_a_number_that_is_not_finite_or_endless_is_refused(text):
     with pytest.raises(UserError, match="no number to train with") as caught:
         parse_value(text, f"k={text}")
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "-inf", "Nan", "infinity"])
+def test_a_word_that_json_does_not_know_as_a_number_is_a_text(word):
+    assert parse_value(word, "k") == word
+    assert parse_value(f"[{word}, 1]", "k") == [word, 1]
 
 
 def test_a_key_that_holds_a_text_takes_any_text():
