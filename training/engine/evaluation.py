@@ -17,7 +17,7 @@ from training.distributed.processes import is_distributed
 from training.distributed.sharding import put_batch, replicate
 from training.engine.finite import report_non_finite
 from training.engine.splits import check_numbers, naming, stored_batch
-from training.tracking.metric_logger import IN_FLIGHT, MetricAccumulator
+from training.tracking.metric_logger import IN_FLIGHT, MOST_HELD, MetricAccumulator, size_of
 
 LOG = logging.getLogger("main")
 
@@ -65,11 +65,12 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
         targets are one label for each; else None.
     """
     measured, kept, loader = [], [], experiment.loaders[split]
+    total, number = MetricAccumulator(), 0
     with naming(split):
-        for batch in loader.batches(epoch=1):
+        for number, batch in enumerate(loader.batches(epoch=1), 1):
             if stop is not None and stop.due():
                 return {}, None
-            check_numbers(batch, split, loader, number=len(measured))
+            check_numbers(batch, split, loader, number=number - 1)
             batch = put_batch(batch, experiment.mesh)
             sums, outputs = experiment.evaluate(params, batch)
             measured.append(sums)
@@ -77,15 +78,23 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
                 jax.block_until_ready(measured[-IN_FLIGHT])
             targets = gather(batch["targets"]) if keep_outputs else None
             if are_labels(outputs, targets) and targets.ndim == 1:
-                places = len(targets) * (len(measured) - 1) + np.arange(len(targets))
+                places = len(targets) * (number - 1) + np.arange(len(targets))
                 kept.append(real_examples((outputs, targets, places), batch["weight"]))
-    measured = jax.device_get(measured)  # only now, so that the device never waits for the host
-    report_non_finite(experiment, params, split, measured)
-    total = MetricAccumulator()
-    for sums in measured:
-        total.add(sums)
+            if len(measured) * size_of(sums) > MOST_HELD:
+                _add(total, measured, experiment, params, split, number)
+    # Most are read only now, so that the device never waits for the host.
+    _add(total, measured, experiment, params, split, number)
     outputs = _join(kept) if kept else None
     return total.results(experiment.aggregates, f"{split}_"), outputs
+
+
+def _add(total, measured, experiment, params, split, number):
+    """Adds what was measured of the batches up to this number to the total, and forgets it."""
+    sums_of_batches, first = jax.device_get(measured), number - len(measured)
+    measured.clear()
+    report_non_finite(experiment, params, split, sums_of_batches, first)
+    for sums in sums_of_batches:
+        total.add(sums)
 
 
 def _join(kept):

@@ -16,7 +16,7 @@ LISTED = 5  # examples that a message names
 LOG = logging.getLogger("main")
 
 
-def report_non_finite(experiment, params, split, measured):
+def report_non_finite(experiment, params, split, measured, first=0):
     """Names what is not finite in the first batch of an evaluation that has such, if one has.
 
     Args:
@@ -24,13 +24,14 @@ def report_non_finite(experiment, params, split, measured):
         params: the parameters that were evaluated.
         split: the split of the data.
         measured: what `evaluate` measured of each batch, on the host; "finite" is taken out.
+        first: number of the first of these batches.
 
     Raises:
         UserError: inputs, targets, parameters or outputs are not finite. A loss or a metric alone
             is warned of.
     """
     flags = [sums.pop("finite") for sums in measured]
-    for number, (sums, finite) in enumerate(zip(measured, flags, strict=True)):
+    for number, (sums, finite) in enumerate(zip(measured, flags, strict=True), first):
         totals = jax.tree.leaves([total for total, _ in sums.values()])
         if finite.all() and all(np.isfinite(total).all() for total in totals):
             continue

@@ -17,6 +17,7 @@ from training.common.trees import pick
 # How far the host may be ahead of the device: more gains nothing, and Ctrl-C waits for all of it.
 IN_FLIGHT = 8  # calls
 LEAD = 0.045  # seconds of work queued behind the call that is running
+MOST_HELD = 64 * 2**20  # bytes of what was measured of batches, until it is added up
 LARGE = 1000  # numbers; a larger array is no JSON in a checkpoint
 SUMS = "sums/"  # begins the names of such arrays
 LOG = logging.getLogger("main")
@@ -44,6 +45,7 @@ class MetricLogger:
         # [(batches, measured)] of the previous interval and of the current one
         self._previous, self._current = [], []
         self._running, self._max_running, self._last_wait = deque(), 1, None
+        self._size = None  # bytes of what a call measures
         self._warned = set()  # names of results that were not finite
         self.exact = True  # whether the sums and the log are those of the batches done
         self.sizes = None  # of the log's files before the epoch's results, which are being logged
@@ -83,8 +85,14 @@ class MetricLogger:
         done = range(first, self._progress.batch)
         self._current.append((done, measured))
         self._running.append(measured["finite"])
+        self._size = self._size or size_of(measured)
         if any(batch % self._log_interval == 0 for batch in done):
             entries, self._previous, self._current = self._previous, self._current, []
+            self._accumulate(entries)
+        elif (
+            len(self._previous) + len(self._current)
+        ) * self._size > MOST_HELD:  # of large statistics
+            entries, self._previous, self._current = self._previous + self._current, [], []
             self._accumulate(entries)
 
     @timed("logging")
@@ -171,6 +179,11 @@ class MetricLogger:
                     "%s: %s is %s. What is not finite is null in metrics.jsonl, is given to no "
                     "tracker and is never the best", where, name, value
                 )  # fmt: skip
+
+
+def size_of(measured):
+    """Returns the bytes of what was measured of a call."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(measured))
 
 
 @timed("device")

@@ -3,6 +3,8 @@
 import os
 import signal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import train
@@ -10,7 +12,11 @@ from tests.helpers import labelled
 from tests.helpers.project import ROOT, same_arrays
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read, read_meta
+from training.engine import evaluation
 from training.engine.progress import Progress
+from training.metrics import aggregated
+from training.tracking import metric_logger
+from training.tracking.metric_logger import MetricAccumulator
 
 CLASSES = 900  # twice two tables of them, as text, are more than the header of a checkpoint holds
 
@@ -59,3 +65,32 @@ def test_a_run_with_a_large_confusion_matrix_is_saved_and_resumes_to_the_same_bi
         np.testing.assert_array_equal(resumed.metrics[name], value)
     ends = [read(latest(run.folder))[0] for run in (whole, resumed)]
     assert same_arrays(*ends)
+
+
+@aggregated(lambda total, weight: total)
+def dense(logits, labels):
+    """A statistic of a user's own, 800 kB for each batch."""
+    return jnp.broadcast_to(logits[:, :1], (len(logits), 200_000)) + labels[:, None]
+
+
+def test_large_statistics_are_added_up_before_many_of_them_are_held(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = labelled.small_config(tmp_path)
+    config["training"] |= {"metrics": [f"{__name__}:dense"], "epochs": 1, "log_interval": 50}
+    config["imports"] = ["tests"]
+    held, add = [], MetricAccumulator.add
+
+    def watched_add(sums, measured):
+        held.append(sum(array.size == 200_000 for array in jax.live_arrays()))
+        add(sums, measured)
+
+    monkeypatch.setattr(MetricAccumulator, "add", watched_add)
+    usual, most = train.fit(config), max(held)
+    held.clear()
+    for module in (metric_logger, evaluation):
+        monkeypatch.setattr(module, "MOST_HELD", 2_000_000)
+    frugal = train.fit(config)
+    assert max(held) < 6 == most  # one for each batch
+    assert frugal.metrics.keys() == usual.metrics.keys()
+    for name, value in usual.metrics.items():
+        np.testing.assert_array_equal(frugal.metrics[name], value)
