@@ -76,7 +76,8 @@ def top_k_accuracy(logits, labels, *, k=5):
 
 
 def _counts(total, weight=None):
-    return total.reshape(-1, *total.shape[-2:]).sum(0)  # over the positions, if there are any
+    tables = total.reshape(-1, *total.shape[-2:])  # one for each position, if there are any
+    return tables[0] if len(tables) == 1 else tables.sum(0)
 
 
 @aggregated(_counts)
