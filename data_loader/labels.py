@@ -117,7 +117,10 @@ def as_numbers(targets: Any, indices: np.ndarray, split: str) -> Any:
     if targets.dtype.kind not in "OSUmM":
         return targets
     rows = targets.reshape(len(indices), -1).tolist() if targets.size else []
-    at, row = next(((i, row) for i, row in enumerate(rows) if not _are_numbers(row)), (0, rows[:1]))
+    # An array holds numbers beside a text as texts, too: the example to name is the odd one.
+    odd = [i for i, row in enumerate(rows) if not all(map(_could_be_a_number, row))]
+    at = next(iter(odd + [i for i, row in enumerate(rows) if not _are_numbers(row)]), 0)
+    row = rows[at] if rows else []
     texts = sorted({one for row in rows for one in row if isinstance(one, str)})
     way_out = " or name a `collate` that makes numbers of them"
     if texts:
@@ -126,6 +129,14 @@ def as_numbers(targets: Any, indices: np.ndarray, split: str) -> Any:
         f"{_data(split)}: targets of a batch are {targets.dtype}; expected numbers. Example "
         f"{indices[at]} has {_shown(row)}. Let the data set return numbers,{way_out}"
     )
+
+
+def _could_be_a_number(value):
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def refuse_labels(targets: np.ndarray, indices: np.ndarray, count: int, split: str) -> None:

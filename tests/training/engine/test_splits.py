@@ -17,8 +17,10 @@ REFUSED = [
      "the test split: the inputs are int32, those of the training split float32"),
     ({"classes": ["b", "a", "c"]}, "the test split: its classes are b, a, c, those of the training "
      "split a, b, c: label 0 is 'b' in one and 'a' in the other"),
-    ({"kind": "values"}, "the test split: the targets"),
-    ({"faults": [["targets", 3, "text"]]}, "targets of example 3 are <U"),
+    ({"kind": "values"}, "the test split: example 0, position 0 has the label 0.0 (float32), "
+     "expected a whole number from 0 to 2"),
+    ({"faults": [["targets", 3, "text"]]}, "the test split: targets of a batch are <U11; expected "
+     "numbers. Example 3 has 'n/a'"),
 ]  # fmt: skip
 
 
