@@ -21,7 +21,8 @@ from training.common.files import UNFINISHED
 @pytest.fixture(scope="session")
 def folders_of_four(tmp_path_factory):
     """A run of two epochs on four devices, its state in four parts, its checkpoints Orbax's."""
-    overrides = ["devices.orbax=true", "devices.shards=4", "training.optimizer.args.eps=0.001"]
+    overrides = ["devices.orbax=true", "devices.shards=4", "training.optimizer.args.eps=0.001",
+                 "training.monitor=min test_loss"]  # fmt: skip
     group = Group(tmp_path_factory.mktemp("orbax"), 2, 32, overrides, 1, 4)
     group.finish()
     return group
