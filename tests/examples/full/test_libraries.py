@@ -77,7 +77,7 @@ def test_a_run_stopped_within_an_epoch_and_resumed_ends_with_the_same_bits(
     config, run, finished_run, monkeypatch
 ):
     config["data_loader"]["train"]["args"]["dataset"]["name"] = "tests.helpers.networks:Signalling"
-    monkeypatch.setenv("SIGNAL_AT", "SIGINT@11")  # the first epoch reads 0 for its shape, then 1-8
+    monkeypatch.setenv("SIGNAL_AT", "SIGINT@11")  # the first epoch reads 1-8
     code, folder = run()
     assert code == 128 + signal.SIGINT
     monkeypatch.delenv("SIGNAL_AT")

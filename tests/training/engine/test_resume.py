@@ -65,7 +65,7 @@ def last_epoch(folder):
 def test_an_epoch_goes_on_with_the_examples_it_has_not_seen_at_another_batch_size(
     run, trusty, monkeypatch, capsys
 ):
-    monkeypatch.setenv("SIGNAL_AT", "SIGINT@17")  # the first reads are those of the checks
+    monkeypatch.setenv("SIGNAL_AT", "SIGINT@14")  # in the second epoch
     code, folder = run("data_loader.train.args.batch_size=100")
     monkeypatch.delenv("SIGNAL_AT")
     done = read_meta(latest(folder))
