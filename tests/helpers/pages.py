@@ -3,6 +3,7 @@
 import glob
 import re
 import shlex
+import subprocess
 from itertools import chain
 from typing import NamedTuple
 
@@ -70,6 +71,10 @@ def make_project(folder, page):
 
 def type_in(command, folder, script):
     """Runs a command as if it had been typed into a shell; returns what it did."""
+    if sourced := re.fullmatch(r"source <\((.+)\)", command):
+        done = type_in(sourced[1], folder, script)
+        bash = {"cwd": folder, "input": done.stdout, "capture_output": True, "text": True}
+        return done if done.returncode else subprocess.run(["bash"], **bash)
     words = shlex.split(command)
     assert words[0] == "python"
     found = [sorted(glob.glob(word, root_dir=folder)) or [word] for word in words[1:]]
