@@ -73,9 +73,21 @@ def run_own_sample(monkeypatch):
 
 
 def no_images(x, *, params=None, key=None, train=False):
-    """A network with the same parameters that returns no images."""
+    """A network with the same parameters that returns no images among its outputs."""
     outputs, params = gan(x, **GAN, params=params, key=key, train=train)
+    del outputs["images"]
+    return outputs, params
+
+
+def logits_alone(x, *, params=None, key=None, train=False):
+    """A network with the same parameters that returns an array."""
+    outputs, params = no_images(x, params=params, key=key, train=train)
     return outputs["real"], params
+
+
+def fits_any(outputs, targets):
+    """A loss of every output."""
+    return jnp.zeros(targets.shape)
 
 
 def generator_rate(count):
@@ -216,7 +228,12 @@ def test_sample_uses_the_runs_own_copy_of_the_code(finished_run, script, tmp_pat
     assert text.count("jnp.tanh(x)") == 1
     code.write_text(text.replace("jnp.tanh(x)", "jnp.ones_like(x)"))  # makes white pictures
     out = tmp_path / "white.png"
-    done = script(ROOT / "examples/gan/sample.py", "-w", folder, "--out", out, *GRID, cwd=tmp_path)
+    command = [ROOT / "examples/gan/sample.py", "-w", folder, "--out", out, *GRID]
+    done = script(*command, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "What would run: examples/gan/gan.py. Look at it, then add --trust" in done.stderr
+    assert not out.exists()
+    done = script(*command, "--trust", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert np.asarray(Image.open(out)).min() == 255
 
@@ -229,15 +246,19 @@ def test_sample_reports_errors(finished_run, run_own_sample, tmp_path, capsys):
     assert f"error: {nowhere}: cannot write a picture there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("network", [no_images, logits_alone])
 def test_sample_refuses_a_network_that_returns_no_images(
-    finished_run, run_own_sample, tmp_path, capsys
+    network, finished_run, run_own_sample, tmp_path, capsys
 ):
     folder = shutil.copytree(finished_run, tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
-    config["model"] = {"name": f"{__name__}:no_images"}
+    config["model"] = {"name": f"{__name__}:{network.__name__}"}
+    config["training"]["metrics"] = []  # these and the losses are tried before
+    for group in config["training"]["optimizer_groups"].values():
+        group["loss"] = f"{__name__}:fits_any"
     (folder / "config.json").write_text(json.dumps(config))
     assert run_own_sample("-w", folder) == 1
-    assert f"its network {__name__}:no_images makes no images" in capsys.readouterr().err
+    assert f"its network {__name__}:{network.__name__} makes no images" in capsys.readouterr().err
 
 
 def test_the_generator_is_exported_alone_and_makes_the_same_images(finished_run, tmp_path):
