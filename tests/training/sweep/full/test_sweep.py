@@ -44,6 +44,7 @@ def test_wandb_makes_commands_of_train_py_from_the_file(config, write_config, ca
         "training.clip_norm": [None, 1.0],
         "title": ["3"],
     }
+    config["training"]["monitor"] = "max test_accuracy"
     words = [f"{key}={json.dumps(values)}" for key, values in tried.items()]
     words += ["training.epochs=1", "--wandb", "--name", "x"]
     assert sweep.main(["-c", write_config(config), *words]) == 0
@@ -72,3 +73,14 @@ def test_wandb_makes_commands_of_train_py_from_the_file(config, write_config, ca
         assert read.model.args["feat_dims"] == tried["model.args.feat_dims"][index]
         assert read.training.optimizer.args["learning_rate"] == tried[RATE][index]
         assert read.training.clip_norm == tried["training.clip_norm"][index]
+
+
+def test_without_a_monitor_wandb_is_told_what_the_table_is_sorted_by(config, write_config, capsys):
+    config["training"]["monitor"] = None
+    words = ["-c", write_config(config), "seed=[0,1]", "training.epochs=1"]
+    assert sweep.main([*words, "--wandb"]) == 0
+    path = Path(re.search(r"wandb sweep (.+)", capsys.readouterr().out)[1])
+    written = yaml.safe_load(path.read_text())
+    assert written["metric"] == {"name": "test_loss", "goal": "minimize"}
+    assert sweep.main(words) == 0
+    assert "test_loss" in capsys.readouterr().out.partition("\n\n")[2].split()

@@ -53,7 +53,8 @@ def children(pid):
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_a_sweep_trains_sorts_and_continues_when_a_run_fails(sweeper, script, run):
+def test_a_sweep_trains_sorts_and_continues_when_a_run_fails(sweeper, script, run, config):
+    config["training"]["monitor"] = "max test_accuracy"
     words = (f"{RATE}=[0.0001,0.01,fast]", "seed=[0,1]", "training.epochs=1")
     code, output = finish(sweeper(*words, "--jobs", "2"))
     assert code == 1
