@@ -10,7 +10,7 @@ from tests.helpers.copies import copy_without
 COMMANDS = {  # of each optional folder: what it is for, and what shows that it was done
     "training/debug": (["train.py", "--check"], "All is well."),
     "training/report": (["test.py", "--predictions"], "predictions.csv"),
-    "training/sweep": (["-m", "training.sweep", "seed=[0,1]"], "[2/2] seed=1: test_accuracy"),
+    "training/sweep": (["-m", "training.sweep", "seed=[0,1]"], "[2/2] seed=1: test_loss"),
     "inference": (["inference/convert_tflite.py", "--name", "mine"], "mine.onnx"),
     "training/provenance": (["train.py", "--resume", "latest", "seed=1"], "seed: was 0, is 1"),
 }
