@@ -12,6 +12,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 import train
+from data_loader.device_cache import gather
 from examples.tabular import diabetes
 from examples.tabular.diabetes import UNIT, Diabetes, normal_log_likelihood, within_one_deviation
 from inference import convert_tflite
@@ -22,8 +23,9 @@ from training.checkpoint.naming import find
 from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params
 from training.config import read_config
+from training.distributed.sharding import put_batch
 from training.engine.build import build
-from training.engine.evaluation import evaluate
+from training.engine.evaluation import evaluate, real_examples
 from training.engine.initialize import restored_params
 from utils import UserError
 
@@ -48,7 +50,13 @@ def outputs(finished_run, experiment):
     """The metrics, outputs and targets of the last checkpoint on the test set."""
     checkpoint = find(finished_run)
     params = restored_params(experiment, network_params(read(checkpoint)[0]), checkpoint)
-    results, (outputs, targets) = evaluate(experiment, params, "test", keep_outputs=True)
+    results, _ = evaluate(experiment, params, "test")
+    kept = []
+    for batch in experiment.loaders["test"].batches(epoch=1):
+        batch = put_batch(batch, experiment.mesh)
+        _, outputs = experiment.evaluate(params, batch)
+        kept.append(real_examples((outputs, gather(batch["targets"])), batch["weight"]))
+    outputs, targets = jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
     return results, outputs, targets
 
 
