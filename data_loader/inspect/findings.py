@@ -1,4 +1,4 @@
-"""Judges what was read: what is wrong, what is worth a look, and how to mend it."""
+"""Judges what was read: what is wrong, what is worth a look, and how to fix it."""
 
 import importlib.util
 import math

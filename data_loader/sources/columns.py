@@ -123,7 +123,7 @@ def column_kind(column: Any) -> str:
         wrong = ~number & ~missing
         if wrong.any():
             refuse_cell(
-                column, wrong, "not a number, but other cells of the column are; mend "
+                column, wrong, "not a number, but other cells of the column are; fix "
                 "it, list it in `missing_values`, or the column in `categories`"
             )  # fmt: skip
         return "number"
@@ -218,7 +218,7 @@ def category_codes(column: Any, values: list[str], fill: Any) -> np.ndarray:
         near = nearest(text.iloc[int(unseen.argmax())], values)
         listed = ", ".join(map(repr, values[:10])) + ", ..." * (len(values) > 10)
         refuse_cell(column, unseen, f"expected one of {listed}, as in the training file{near}. "
-                    'Mend the file, or for inputs set "missing": "fill"')  # fmt: skip
+                    'Fix the file, or for inputs set "missing": "fill"')  # fmt: skip
     return codes
 
 

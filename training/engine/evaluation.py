@@ -113,7 +113,7 @@ def _join(kept):
 def predict_classes(experiment, params):
     """Returns the Predictions for the test set, or None where the network is no classifier.
 
-    Then nothing is computed: whether it is one is told by the shapes of a batch.
+    Then nothing is computed: the shapes of a batch say whether it is one.
     """
 
     def outputs_and_targets(params, batch):

@@ -1,4 +1,4 @@
-"""What an export's outputs mean is told by the targets and the loss it was trained with."""
+"""The targets and the loss of the training determine what the outputs of an export mean."""
 
 import pytest
 
