@@ -91,7 +91,8 @@ def command(main: Callable[[Any], int | None]) -> Callable[..., int]:
 
 def print_error(error: UserError) -> None:
     """Prints an error, whatever the names in it: none can write on another line or elsewhere."""
-    print("error:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
+    text = "\n".join(map(printable, str(error).split("\n")))
+    print(styled("error:", "red", sys.stderr), text, file=sys.stderr)
 
 
 # Names -----------------------------------------------------------------------------------------
@@ -424,6 +425,36 @@ def _make_run_folder(parent, name):
 
 
 # Logging ---------------------------------------------------------------------------------------
+
+
+STYLES = {"dim": "2", "bold": "1", "green": "32", "yellow": "33", "red": "31"}
+
+
+def styled(text: str, style: str, stream: Any) -> str:
+    """Returns the text in a style of STYLES where the stream is a terminal that may have colours.
+
+    It may not where NO_COLOR is set (https://no-color.org).
+    """
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if plain or not stream.isatty():
+        return text
+    return f"\033[{STYLES[style]}m{text}\033[0m"
+
+
+class ConsoleFormatter(logging.Formatter):
+    """The console's lines: on a terminal what matters stands out by its colour."""
+
+    LEVELS = ((logging.ERROR, "red"), (logging.WARNING, "yellow"))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the line of a record."""
+        line, message = super().format(record), record.message
+        head, found, rest = line.partition(message)
+        style = next((style for level, style in self.LEVELS if record.levelno >= level), None)
+        style = style or ("green" if message.startswith("Finished!") else None)
+        style = style or ("bold" if message.startswith("---- STARTING") else None)
+        body = styled(found, style, sys.stdout) if style else found
+        return (styled(head, "dim", sys.stdout) if head else "") + body + rest
 
 
 class LogFile(logging.FileHandler):

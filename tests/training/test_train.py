@@ -259,5 +259,5 @@ def test_a_terminal_gets_a_progress_bar(config, write_config):
     text = output.decode()
     assert process.returncode == 0, text
     assert re.search(r"Epoch 1: +\d+%\|", text)
-    assert " images/s]" in text
-    assert "STARTING EPOCH 2" in text
+    assert re.search(r"\[\d\d:\d\d left, .+ examples/s, loss \d", text)
+    assert "\033[1m---- STARTING EPOCH 2" in text

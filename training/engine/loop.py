@@ -33,7 +33,7 @@ def train_epoch(run, logger, stop):
                     break
                 run.state, measured = experiment.update(run.state, batch)
                 logger.add(measured, count)
-                advance(count)
+                advance(count, logger.loss)
         logger.flush()
     except TypeError:  # of JAX, for what is no number
         batches = loader.batches(epoch, progress.batch)

@@ -47,6 +47,7 @@ class MetricLogger:
         self._running, self._max_running, self._last_wait = deque(), 1, None
         self._size = None  # bytes of what a call measures
         self._warned = set()  # names of results that were not finite
+        self.loss = None  # the last training loss that was logged
         self.exact = True  # whether the sums and the log are those of the batches done
         self.sizes = None  # of the log's files before the epoch's results, which are being logged
 
@@ -157,6 +158,7 @@ class MetricLogger:
 
     def _log_interval_results(self, batch, results):
         epoch, percent = self._progress.epochs + 1, 100 * batch / self._batches
+        self.loss = results.get("loss")
         losses = ", ".join(
             f"{_title(name)}: {_with_std(results, name)}"
             for name in results
