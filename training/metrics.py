@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from training.common.labels import class_labels, same_shape
+from training.common.labels import right_classes, same_shape
 from training.common.measure import Cells, aggregated, finished_by  # noqa: F401
 
 
@@ -24,12 +24,13 @@ def accuracy(logits, labels):
 
     Args:
         logits: (batch, ..., classes).
-        labels: (batch, ...) integers.
+        labels: (batch, ...) integers, or probabilities of the shape of the logits.
 
     Returns:
         (batch, ...) of 0.0 and 1.0.
     """
-    return (logits.argmax(-1) == class_labels(logits, labels)).astype(jnp.float32)
+    labels, known = right_classes(logits, labels)
+    return jnp.where(known, (logits.argmax(-1) == labels).astype(jnp.float32), jnp.nan)
 
 
 def one_hot_accuracy(logits, targets):
@@ -64,15 +65,16 @@ def top_k_accuracy(logits, labels, *, k=5):
 
     Args:
         logits: (batch, ..., classes).
-        labels: (batch, ...) integers.
+        labels: (batch, ...) integers, or probabilities of the shape of the logits.
         k: number of guesses.
 
     Returns:
         (batch, ...) of 0.0 and 1.0.
     """
-    labels = class_labels(logits, labels)
+    labels, known = right_classes(logits, labels)
     _, guesses = jax.lax.top_k(logits, k)
-    return (guesses == labels[..., None]).any(-1).astype(jnp.float32)
+    right = (guesses == labels[..., None]).any(-1).astype(jnp.float32)
+    return jnp.where(known, right, jnp.nan)
 
 
 def _counts(total, weight=None):
@@ -86,22 +88,23 @@ def confusion_matrix(logits, labels):
 
     Args:
         logits: (batch, ..., classes).
-        labels: (batch, ...) integers.
+        labels: (batch, ...) integers, or probabilities of the shape of the logits.
 
     Returns:
         Cells of (classes, classes), one for each label; aggregated: counts (classes, classes).
     """
-    classes, labels = logits.shape[-1], class_labels(logits, labels)
-    known = (labels >= 0) & (labels < classes)
+    classes, (labels, known) = logits.shape[-1], right_classes(logits, labels)
+    inside = (labels >= 0) & (labels < classes)
     cell = labels * classes + logits.argmax(-1).astype(jnp.int32)
-    return Cells(jnp.where(known, cell, -1), (classes, classes))
+    counts = None if known is True else jnp.where(known, 1.0, jnp.nan)
+    return Cells(jnp.where(inside, cell, -1), (classes, classes), counts)
 
 
 def _macro_f1(total, weight):
     counts = _counts(total)
     hits = np.diagonal(counts)
     total = counts.sum(0) + counts.sum(1)  # times predicted plus times present
-    occurs = total > 0
+    occurs = total != 0  # also where a count is NaN
     return float((2 * hits[occurs] / total[occurs]).mean()) if occurs.any() else 0.0
 
 
@@ -113,7 +116,7 @@ def macro_f1(logits, labels):
 
     Args:
         logits: (batch, ..., classes).
-        labels: (batch, ...) integers.
+        labels: (batch, ...) integers, or probabilities of the shape of the logits.
 
     Returns:
         The statistics of `confusion_matrix`; aggregated: a number in [0, 1].

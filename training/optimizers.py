@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from training.common.measure import loss_name, measure, norm_and_rate, weighted_sum
+from training.common.measure import (
+    asked_of,
+    loss_name,
+    measure,
+    measure_loss,
+    norm_and_rate,
+    with_names,
+)
 from training.common.trees import merge, split
 
 
@@ -44,7 +51,7 @@ def update(state, batch, key, *, gradients, groups):
     return state._replace(step=state.step + 1, params=params, optimizers=optimizers), measured
 
 
-def gradients(params, batch, key, *, forward, groups, metrics):
+def gradients(params, batch, key, *, forward, groups, metrics, step=None):
     """Runs the network forward and backward on a batch.
 
     Args:
@@ -54,6 +61,7 @@ def gradients(params, batch, key, *, forward, groups, metrics):
         forward: (params, inputs, key, train) -> (outputs, params).
         groups: {name: OptimizerGroup}.
         metrics: {name: function of (outputs, targets)}.
+        step: updates done, for a loss that names it.
 
     Returns:
         {group: gradient of its summed loss}, {name: (sum, weight)} of losses and metrics, and the
@@ -69,12 +77,17 @@ def gradients(params, batch, key, *, forward, groups, metrics):
     grads, measured = {}, measure(metrics, outputs, batch)
     for name, group in groups.items():  # one forward pass serves all groups
 
-        def loss_of(outputs, loss=group.loss):
-            return weighted_sum(loss(outputs, batch["targets"]), batch["weight"])
+        def loss_of(outputs, trained, name=name, loss=group.loss):
+            given = {"step": step, "key": key, "params": merge(trained, stats), "train": True}
+            found = measure_loss(name, loss, outputs, batch, **given)
+            return found[loss_name(name)][0], found
 
-        total, loss_backward, weight = jax.vjp(loss_of, outputs, has_aux=True)
-        (grads[name],) = backward(*loss_backward(jnp.ones_like(total)))
-        measured[loss_name(name)] = (total, weight)
+        total, loss_backward, found = jax.vjp(loss_of, outputs, trained, has_aux=True)
+        of_outputs, of_params = loss_backward(jnp.ones_like(total))
+        (grads[name],) = backward(of_outputs)
+        if "params" in asked_of(group.loss):
+            grads[name] = jax.tree.map(jnp.add, grads[name], of_params)
+        measured = with_names(measured, found, f"the loss of {name}")
     return grads, measured, stats
 
 

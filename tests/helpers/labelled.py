@@ -23,6 +23,7 @@ class Points:
             "labels": lambda y: y,
             "one-hot": lambda y: np.eye(self.count, dtype=np.float32)[y],
             "many": lambda y: self.many[index],
+            "many floats": lambda y: self.many[index].astype(np.float32),
             "ignored": lambda y: np.int32(-100 if index % 4 == 0 else y),
             "byte": np.uint8,
             "from one": lambda y: np.int32(y + 1),

@@ -16,9 +16,9 @@ from utils import UserError
          ["the training data: example 0 has the label -100 (int32)", "0 to 127", "weight 0"]),
         ({"kind": "from one"}, [], ["has the label 3", "0 to 2", "loader's argument `classes`"]),
         ({"kind": "text"}, [], ["targets of a batch are <U7", "`classes`", "'class 0', 'class 1'"]),
-        ({"kind": "one-hot"}, labelled.both("batch_size=3"),
-         ["accuracy", "softmax_cross_entropy and one_hot_accuracy"]),
-        ({"kind": "one-hot"}, ["training.loss=softmax_cross_entropy"], ["accuracy", "one-hot"]),
+        ({"kind": "many"}, labelled.both("batch_size=3"),
+         ["softmax_cross_entropy and one_hot_accuracy"]),
+        ({"kind": "many"}, ["training.loss=softmax_cross_entropy"], ["accuracy", "One-hot"]),
         ({"kind": "many", "classes": 8}, ["training.loss=binary_cross_entropy",
           "model.args.classes=8", 'training.metrics=["macro_f1"]'],
          ["macro_f1", "binary_cross_entropy and binary_accuracy"]),
@@ -33,6 +33,15 @@ def test_targets_that_do_not_fit_are_refused_before_anything_is_trained(
         fit_labelled(overrides=overrides, **args)
     assert all(one in str(error.value) for one in words), error.value
     assert not list(tmp_path.glob("saved/*/*"))
+
+
+def test_probabilities_of_one_train_as_labels_do_and_those_of_several_labels_are_refused(
+    fit_labelled,
+):
+    labels, probabilities = (fit_labelled(kind=kind).metrics for kind in ("labels", "one-hot"))
+    assert probabilities == pytest.approx(labels, rel=1e-5)
+    with pytest.raises(UserError, match=r"the loss of .* is not: .* probabilities, which must sum"):
+        fit_labelled(kind="many floats")
 
 
 @pytest.mark.parametrize("count", [12, 20, 256, 300])

@@ -38,6 +38,49 @@ def test_cross_entropy_equals_scipy(seed, batch, classes):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
+@few
+@given(st.integers(0, 1000), st.integers(1, 40), st.integers(2, 12), st.booleans())
+def test_cross_entropy_of_probabilities_equals_scipy(seed, batch, classes, sharp):
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(batch, 3, classes)).astype(np.float32) * 5
+    targets = random.dirichlet(np.full(classes, 0.1 if sharp else 1.0), (batch, 3))
+    targets = targets.astype(np.float32)
+    terms = targets * special.log_softmax(logits.astype(np.float64), axis=-1)
+    np.testing.assert_allclose(
+        loss.cross_entropy(jnp.array(logits), targets), -terms.sum(-1), rtol=1e-4, atol=1e-4
+    )
+    right = (logits.argmax(-1) == targets.argmax(-1)).mean()
+    assert finished(metrics.accuracy, logits, targets) == pytest.approx(right)
+    table = reference.confusion_matrix(
+        targets.argmax(-1).ravel(), logits.argmax(-1).ravel(), labels=range(classes)
+    )
+    np.testing.assert_array_equal(finished(metrics.confusion_matrix, logits, targets), table)
+
+
+def test_a_class_that_cannot_be_has_no_part_in_the_cross_entropy_of_probabilities():
+    logits, targets = jnp.array([[0.0, 0.0, -jnp.inf]]), jnp.array([[0.5, 0.5, 0.0]])
+    value, slope = jax.value_and_grad(lambda x: loss.cross_entropy(x, targets).sum())(logits)
+    assert float(value) == pytest.approx(np.log(2))
+    np.testing.assert_allclose(slope, np.zeros((1, 3)), atol=1e-7)
+
+
+def test_probabilities_that_do_not_sum_to_one_give_no_number():
+    logits, targets = np.eye(3, dtype=np.float32), np.ones((3, 3), np.float32)
+    for function in (loss.cross_entropy, metrics.accuracy):
+        assert np.isnan(function(logits, targets)).all()
+    assert np.isnan(finished(metrics.macro_f1, logits, targets))
+
+
+def test_labels_are_smoothed_in_training_alone():
+    logits, labels = logits_and_labels(0, 8, 5)
+    smoothed, plain, evaluated = (
+        loss.cross_entropy(jnp.array(logits), labels, label_smoothing=share, train=train)
+        for share, train in ((0.1, True), (0.0, True), (0.1, False))
+    )
+    assert (smoothed != plain).all()
+    np.testing.assert_array_equal(evaluated, plain)
+
+
 def test_cross_entropy_of_sequences_has_a_value_per_position():
     logits, labels = logits_and_labels(0, 12, 5)
     flat = loss.cross_entropy(jnp.array(logits), labels)

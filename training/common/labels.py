@@ -1,6 +1,9 @@
 """Labels: targets that are the number of a class for each example, or for each position."""
 
+import jax.numpy as jnp
 import numpy as np
+
+NOT_ONE = 1e-3  # how far the sum of a target's probabilities may be from 1
 
 
 def are_labels(outputs, targets):
@@ -16,6 +19,28 @@ def are_labels(outputs, targets):
     return whole and targets.shape == outputs.shape[:-1] and outputs.shape[-1] > 1
 
 
+def are_probabilities(logits, targets):
+    """Whether targets are a probability for each class, as mixup makes them, and not labels."""
+    return targets.shape == logits.shape and jnp.issubdtype(targets.dtype, jnp.floating)
+
+
+def sums_to_one(probabilities):
+    """Whether they sum to 1, (batch, ...): those of several labels at once do not."""
+    return jnp.abs(probabilities.sum(-1) - 1) <= NOT_ONE
+
+
+def right_classes(logits, targets):
+    """Returns the class of each target, int32, and where there is one, a bool or (batch, ...).
+
+    Args:
+        logits: (batch, ..., classes).
+        targets: (batch, ...) whole numbers, or probabilities of the shape of the logits.
+    """
+    if are_probabilities(logits, targets):
+        return targets.argmax(-1).astype(jnp.int32), sums_to_one(targets)
+    return class_labels(logits, targets), True
+
+
 def class_labels(logits, labels):
     """Returns labels as int32, or says which targets, losses and metrics belong together.
 
@@ -29,8 +54,8 @@ def class_labels(logits, labels):
     if labels.shape == logits.shape:
         raise ValueError(
             f"targets have the shape of the outputs, {labels.shape}, expected the number of a "
-            "class for each example. One-hot: return targets.argmax(-1), or use "
-            "softmax_cross_entropy and one_hot_accuracy; likewise for soft targets. Several labels "
+            "class for each example. One-hot: return targets.argmax(-1), or float probabilities "
+            "that sum to 1 (or use softmax_cross_entropy and one_hot_accuracy). Several labels "
             "at once: use binary_cross_entropy and binary_accuracy"
         )
     if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != bool:

@@ -6,6 +6,7 @@ added up exactly; the mean is the quotient.
 
 from dataclasses import dataclass
 from functools import partial
+from inspect import Parameter
 from math import prod
 
 import jax
@@ -13,9 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from utils import UserError
+from utils import UserError, signature_of
 
 SINGLE_GROUP = "network"  # the name of the optimizer group where there is only one
+GIVEN = ("step", "key", "params", "train", "weight")  # what a loss is given if it names it
+EVALUATED_STEP = 2**30  # the step that evaluation gives: what a loss anneals has come to its end
+KEY_OF_LOSS = 2  # folded into the step's key; the halves 0 and 1 are augmentation's and network's
+TAKEN = ("loss", "gradient_norm", "learning_rate", "finite")  # names that no part may have
 
 
 class FunctionError(UserError, ValueError):
@@ -81,6 +86,7 @@ class Cells:
         """Returns flat cells and counts: the weights of the examples in the table, 0 elsewhere."""
         inside = (self.index >= 0) & (self.index < prod(self.table))
         weight = jnp.expand_dims(weight, tuple(range(weight.ndim, self.index.ndim)))
+        weight = weight if self.counts is None else weight * self.counts
         counts = jnp.where(inside, weight, 0.0).reshape(-1)
         return Cells(jnp.where(inside, self.index, 0).reshape(-1), self.table, counts)
 
@@ -97,13 +103,69 @@ class Cells:
 
 
 def measure(metrics, outputs, batch):
-    """Returns {name: (sum, weight)} of per-example functions over a batch."""
-    return {
-        name: weighted_sum(
-            metric(outputs, batch["targets"]), batch["weight"], hasattr(metric, "compute")
-        )
-        for name, metric in metrics.items()
-    }
+    """Returns {name: (sum, weight)} of per-example functions over a batch.
+
+    A metric may return {name: values}, each of which is measured by its own name.
+    """
+    measured = {}
+    for name, metric in metrics.items():
+        values = metric(outputs, batch["targets"])
+        named = values if isinstance(values, dict) else {name: values}
+        statistic = hasattr(metric, "compute")
+        sums = {key: weighted_sum(one, batch["weight"], statistic) for key, one in named.items()}
+        measured = with_names(measured, sums, f"the metric {name}")
+    return measured
+
+
+def measure_loss(group, loss, outputs, batch, **given):
+    """Returns {name: (sum, weight)} of an optimizer group's loss, and of the parts that it names.
+
+    The sum of the parts is trained. Of a part with more axes each example has the mean over them,
+    as of a single loss.
+
+    Args:
+        group: name of the optimizer group.
+        loss: (outputs, targets, and what it names of GIVEN) -> values, or {name: values}.
+        outputs: of the network.
+        batch: dict with targets and weight.
+        given: step, key (of the whole step), params and train.
+    """
+    weight, values = batch["weight"], call_loss(loss, outputs, batch, **given)
+    if not isinstance(values, dict):
+        return {loss_name(group): weighted_sum(values, weight)}
+    if taken := set(values) & set(TAKEN):
+        raise FunctionError(f"the loss has a part {taken.pop()!r}; expected another name for it")
+    measured = {prefixed(group, name): weighted_sum(one, weight) for name, one in values.items()}
+    inner = [prod(one.shape[weight.ndim :]) for one in values.values()]
+    total = sum(part / size for (part, _), size in zip(measured.values(), inner, strict=True))
+    own = {loss_name(group): (total, weight.sum())}
+    return with_names(own, measured, "the loss")
+
+
+def call_loss(loss, outputs, batch, **given):
+    """Returns what a loss returns, given what it asks for; see `measure_loss`."""
+    given |= {"key": jax.random.fold_in(given["key"], KEY_OF_LOSS), "weight": batch["weight"]}
+    asked = {name: given[name] for name in asked_of(loss)}
+    return loss(outputs, batch["targets"], **asked)
+
+
+def asked_of(loss):
+    """Returns which names of GIVEN a loss takes, after a *."""
+    signature = signature_of(loss)
+    parameters = signature.parameters if signature else {}
+    return [
+        name
+        for name in GIVEN
+        if name in parameters and parameters[name].kind is Parameter.KEYWORD_ONLY
+    ]
+
+
+def with_names(measured, more, source):
+    """Returns both dicts as one; refuses a name that is in both."""
+    if both := set(measured) & set(more):
+        name = min(both)
+        raise FunctionError(f"{source} measures {name!r}, and so does another; rename one of them")
+    return measured | more
 
 
 def weighted_sum(values, weight, statistic=False):

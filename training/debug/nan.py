@@ -17,7 +17,8 @@ from training.checkpoint.reading import read
 from training.checkpoint.restore import current_name, restore
 from training.checkpoint.single_file import write
 from training.common.kept_code import add_options, use_code_of
-from training.common.measure import measure
+from training.common.labels import are_probabilities, sums_to_one
+from training.common.measure import loss_name, measure_loss
 from training.common.trees import merge, pick, split
 from training.config import read_config
 from training.distributed.processes import broadcast
@@ -88,13 +89,18 @@ def diagnose(experiment, state, batch, examples=None, show=None):
             return f"the first output that is not finite is that of layer {path}"
     if not _finite(outputs):
         return "the network's output is not finite"
-    losses = {name: group.loss for name, group in experiment.groups.items()}
-    for name, (total, _) in measure(losses, outputs, batch).items():
-        if not _finite(total):
+    for name in experiment.groups:
+        measured = _losses(experiment, state, name, outputs, batch)
+        if bad := [one for one, (total, _) in measured.items() if not _finite(total)]:
             hint = _classes_hint(outputs, batch["targets"])
-            return f"all outputs are finite, but the loss of optimizer group {name!r} is not{hint}"
-    for name, loss in losses.items():
-        paths = _non_finite_gradients(experiment, state, batch, loss, list(layers))
+            parts = [one for one in bad if one != loss_name(name)]
+            which = f" (its part {', '.join(parts)})" if parts else ""
+            return (
+                f"all outputs are finite, but the loss of optimizer group {name!r}{which} is "
+                f"not{hint}"
+            )
+    for name in experiment.groups:
+        paths = _non_finite_gradients(experiment, state, batch, name, list(layers))
         if paths:
             shown = ", ".join(paths[1:LISTED])
             others = f"; of {len(paths)} in all, the next are {shown}" if shown else ""
@@ -156,14 +162,23 @@ def _run_layers(experiment, state, batch, show):
     return layers, outputs
 
 
-def _non_finite_gradients(experiment, state, batch, loss, layers):
+def _losses(experiment, state, name, outputs, batch, params=None):
+    """Returns what is measured of the loss of an optimizer group in that step."""
+    params = state.params if params is None else params
+    given = {"step": state.step, "key": experiment.step_key(state.step), "train": True}
+    loss = experiment.groups[name].loss
+    return measure_loss(name, loss, outputs, batch, params=params, **given)
+
+
+def _non_finite_gradients(experiment, state, batch, name, layers):
     """Returns the paths of these parameters, the last layer first: backpropagation's order."""
     trained, fixed = split(state.params)
     key = experiment.step_key(state.step)
 
     def total(trained):
-        outputs, _ = experiment.forward(merge(trained, fixed), batch["inputs"], key, True)
-        return measure({"loss": loss}, outputs, batch)["loss"][0]
+        params = merge(trained, fixed)
+        outputs, _ = experiment.forward(params, batch["inputs"], key, True)
+        return _losses(experiment, state, name, outputs, batch, params)[loss_name(name)][0]
 
     grads = jax.tree_util.tree_leaves_with_path(jax.grad(total)(trained))
     paths = [
@@ -179,6 +194,8 @@ def _classes_hint(outputs, targets):
     """Returns a hint, where a target is a class that the network has no output for, or ""."""
     if not (hasattr(outputs, "shape") and hasattr(targets, "dtype") and outputs.ndim > 1):
         return ""
+    if are_probabilities(outputs, targets) and not sums_to_one(targets).all():
+        return ": targets of the shape of the outputs are probabilities, which must sum to 1"
     if targets.shape != outputs.shape[:-1] or not np.issubdtype(targets.dtype, np.integer):
         return ""
     low, high, classes = int(targets.min()), int(targets.max()), outputs.shape[-1]

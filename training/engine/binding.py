@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from training.common.measure import GIVEN, asked_of
 from training.config import HOMES, Named, is_named, nested
 from training.engine.user_code import wrap_compute, wrap_user_function
 from utils import UserError, call, check_arguments, resolve, signature_of
@@ -22,6 +23,8 @@ def bind(named, kind, where, positional, keywords=()):
     if not isinstance(args, dict):
         raise UserError(f"{where}.args: expected an object with argument names, got a list")
     _check_keywords(function, keywords, f"{where}.name")
+    if kind == "loss":
+        keywords = _asked(function, f"{where}.name")
     taken = (*parameters_of(function)[:positional], *keywords)
     check_arguments(function, args, f"{where}.args", taken)
     bound = wrap_user_function(
@@ -68,6 +71,23 @@ def _check_keywords(function, keywords, where):
             f"{where}: {name} takes no {missing[0]!r}; it is called with {wanted} by name, "
             "so write them at the end of its arguments, after a *"
         )
+
+
+def _asked(function, where):
+    """Returns what a loss asks for by naming it; refuses such a name that is not given to it.
+
+    So neither does a hyperparameter become the step, nor does the step stay at its default.
+    """
+    asked, signature = asked_of(function), signature_of(function)
+    for name, one in list(signature.parameters.items())[2:] if signature else ():
+        plain = one.default is one.empty or one.default is None or isinstance(one.default, bool)
+        if name in GIVEN and not (name in asked and plain):
+            raise UserError(
+                f"{where}: {function.__name__}{signature}: a loss that names {name!r} is given "
+                f"the {name} of training. Write it after a *, without a default, as in "
+                f"f(outputs, targets, *, {name}); a hyperparameter needs another name"
+            )
+    return asked
 
 
 def parameters_of(function):

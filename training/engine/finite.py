@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from data_loader.device_cache import gather
-from training.common.measure import loss_name
+from training.common.measure import call_loss, loss_name
 from training.common.trees import pick
 from training.distributed.sharding import put_batch, replicate
-from training.engine.step import outputs_finite
+from training.engine.step import in_evaluation, outputs_finite
 from utils import UserError
 
 LISTED = 5  # examples that a message names
@@ -68,10 +68,15 @@ def _explain(experiment, params, split, number, copy):
             f"{where}: the network's outputs for {found}, while the inputs are finite. Lower the "
             "learning rate, or look for a division, a root or a logarithm in the network"
         )
-    losses = {loss_name(name): group.loss for name, group in experiment.groups.items()}
-    for name, function in (experiment.metrics | losses).items():
-        for values in jax.tree.leaves(function(outputs, batch["targets"])):
-            if found := non_finite_rows(values, examples):
+    measured = {
+        name: metric(outputs, batch["targets"]) for name, metric in experiment.metrics.items()
+    } | {
+        loss_name(name): call_loss(group.loss, outputs, batch, **in_evaluation(params))
+        for name, group in experiment.groups.items()
+    }
+    for name, values in measured.items():
+        for one in jax.tree.leaves(values):
+            if found := non_finite_rows(one, examples):
                 LOG.warning("%s: the values of %s for %s", where, name, found)
 
 

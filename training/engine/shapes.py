@@ -8,6 +8,7 @@ loss or metric is traced once more, for another number of examples, which equals
 import re
 
 import jax
+import numpy as np
 
 LABELLED = (  # those of optax whose targets are labels; its other losses compare equal shapes
     "softmax_cross_entropy_with_integer_labels", "multiclass_hinge_loss", "ntxent",
@@ -15,21 +16,22 @@ LABELLED = (  # those of optax whose targets are labels; its other losses compar
 )  # fmt: skip
 
 
-def check_shapes(function, outputs, targets, returned):
+def check_shapes(function, args, returned):
     """Refuses a loss or metric that mixes examples by broadcasting.
 
     Args:
-        function: (outputs, targets) -> a value, or more, for each example.
-        outputs: of the network, (batch, ...) or a tree.
-        targets: of the batch, (batch, ...) or a tree.
-        returned: shape of what the function returned for these.
+        function: (outputs, targets, ...) -> a value, or more, for each example, or a dict of such.
+        args: the outputs of the network, (batch, ...) or a tree; the targets of the batch; and
+            what else it is given for each example.
+        returned: what the function returned for these.
 
     Raises:
         ValueError: what does not belong together.
     """
-    given, shapes = jax.tree.leaves((outputs, targets)), [returned]
-    shapes += [one.shape for one in given]
-    batch, other = returned[0], 1 + max(size for shape in shapes for size in shape)
+    shapes = _shapes(returned)
+    sizes = [*shapes, *(leaf.shape for leaf in jax.tree.leaves(args))]
+    batch, other = shapes[0][0], 1 + max(size for shape in sizes for size in shape)
+    outputs = args[0]
     if hasattr(outputs, "shape") and (not outputs.shape or outputs.shape[0] % batch):
         raise ValueError(
             f"outputs have shape {outputs.shape}, expected one for each of the {batch} examples"
@@ -41,14 +43,20 @@ def check_shapes(function, outputs, targets, returned):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         return jax.ShapeDtypeStruct((size // batch * other, *leaf.shape[1:]), leaf.dtype)
 
-    args = jax.tree.map(resized, (outputs, targets))
+    args = jax.tree.map(resized, args)
     _refuse_pairs(function, args, other, batch)
-    result = jax.eval_shape(function, *args).shape
-    if result != (other, *returned[1:]):
-        raise ValueError(
-            f"it returned shape {returned}, and {result} for {other} examples: examples are "
-            "compared with each other. Give outputs and targets one shape"
-        )
+    results = _shapes(jax.eval_shape(function, *args))
+    for shape, result in zip(shapes, results, strict=True):
+        if result != (other, *shape[1:]):
+            raise ValueError(
+                f"it returned shape {shape}, and {result} for {other} examples: examples are "
+                "compared with each other. Give outputs and targets one shape"
+            )
+
+
+def _shapes(values):
+    """The shapes of values, of a dict of values one after the other."""
+    return [np.shape(one) for one in (values.values() if isinstance(values, dict) else [values])]
 
 
 def check_optax_shapes(function, outputs, targets):

@@ -11,7 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from data_loader.device_cache import gather
-from training.common.measure import Cells, loss_name, measure, prefixed
+from training.common.measure import (
+    EVALUATED_STEP,
+    Cells,
+    loss_name,
+    measure,
+    measure_loss,
+    prefixed,
+    with_names,
+)
 from training.common.trees import cast, check_part, merge, split
 from training.engine.class_weights import weigh_classes
 from training.optimizers import gradients, update
@@ -31,7 +39,7 @@ class TrainState(NamedTuple):
 class OptimizerGroup(NamedTuple):
     """Which loss trains which part of the parameters with which optimizer."""
 
-    loss: Any  # (outputs, targets) -> per-example values
+    loss: Any  # (outputs, targets) -> per-example values, or {part: values}; see training/loss.py
     optimizer: Any  # optax's pair
     params: tuple = ()  # paths of the parts it trains ("generator"); empty: everything
     learning_rate: Any = None  # number or schedule the optimizer was given, to be logged
@@ -122,7 +130,8 @@ def make_step(forward, groups, metrics, seed=0, accumulate=1, ema=None, class_we
         batch = gather(batch)
         if class_weights is not None:
             batch = weigh_classes(batch, class_weights)
-        new, measured = update(state, batch, key, gradients=grads_of, groups=groups)
+        grads_now = partial(grads_of, step=state.step)
+        new, measured = update(state, batch, key, gradients=grads_now, groups=groups)
         if ema:
             new = new._replace(ema_params=moving_average(state, new.params, ema))
         return unless_finite_keep(state, new, measured, groups)
@@ -139,11 +148,19 @@ def make_evaluate(forward, groups, metrics):
     def evaluate(params, batch):
         batch = gather(batch)
         outputs, _ = forward(params, batch["inputs"], None, False)
-        losses = {loss_name(name): group.loss for name, group in groups.items()}
-        measured = measure(metrics | losses, outputs, batch)
+        measured = measure(metrics, outputs, batch)
+        for name, group in groups.items():
+            found = measure_loss(name, group.loss, outputs, batch, **in_evaluation(params))
+            measured = with_names(measured, found, f"the loss of {name}")
         return measured | {"finite": outputs_finite(outputs, batch["weight"])}, outputs
 
     return evaluate
+
+
+def in_evaluation(params):
+    """Returns what a loss is given outside of training: always the same step and key."""
+    step = jnp.full((), EVALUATED_STEP, jnp.int32)
+    return {"step": step, "key": jax.random.key(0), "params": params, "train": False}
 
 
 def outputs_finite(outputs, weight):
@@ -198,19 +215,20 @@ def moving_average(state, params, decay):
 def accumulated(gradients, count):
     """Returns `gradients` that sums over `count` pieces of the batch, one after the other."""
 
-    def of_pieces(params, batch, key):
+    def of_pieces(params, batch, key, **given):
+        of_piece = partial(gradients, **given)
         pieces = _pieces(batch, count)
         trained, stats = split(params)
 
         def body(carry, piece):
             index, stats, *sums = carry
             piece_key = jax.random.fold_in(key, index)
-            grads, measured, stats = gradients(merge(trained, stats), piece, piece_key)
+            grads, measured, stats = of_piece(merge(trained, stats), piece, piece_key)
             measured, cells = _apart(measured)
             return (index + 1, stats, *jax.tree.map(jnp.add, sums, [grads, measured])), cells
 
         first = jax.tree.map(lambda leaf: leaf[0], pieces)
-        grads, measured, _ = jax.eval_shape(gradients, params, first, key)
+        grads, measured, _ = jax.eval_shape(of_piece, params, first, key)
         shapes = [grads, _apart(measured)[0]]
         sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         (_, stats, grads, measured), cells = jax.lax.scan(body, (0, stats, *sums), pieces)

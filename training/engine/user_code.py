@@ -13,7 +13,7 @@ import numpy as np
 from training.common.labels import are_labels
 from training.common.measure import FunctionError
 from training.engine.shapes import check_optax_shapes, check_shapes
-from utils import ROOT, UserError
+from utils import ROOT, UserError, signature_of
 
 FAULTS = (TypeError, ValueError, LookupError, AttributeError, NameError, ArithmeticError)
 LINES = 4  # of a traceback that a message shows
@@ -58,24 +58,31 @@ def wrap_user_function(function, name, kind, where):
             _check_pair(result, f"{where}: {name}")
         return result
 
-    def measure(outputs, targets):
+    def measure(outputs, targets, **given):
         args = (outputs, targets)
         if is_optax:
             with errors(args):
                 check_optax_shapes(plain, *args)
         if are_labels(*args):
             args = (outputs, targets.astype(np.int32))  # smaller types overflow when counted on
-        result = call(*args)
+        result = call(*args, **given)
         types = _described(args, kind)
         if types not in checked:
-            _check_values(result, args, f"{where}: {name}", kind)
+            _check_values(result, args, f"{where}: {name}{_line_of(plain)}", kind)
+            weight = [given["weight"]] if "weight" in given else []
+
+            def of_examples(outputs, targets, *weight):
+                named = given | ({"weight": weight[0]} if weight else {})
+                return function(outputs, targets, **named)
+
             with errors(args):
-                check_shapes(function, *args, np.shape(result))
+                check_shapes(of_examples, (*args, *weight), result)
             checked.add(types)
         return result
 
     plain = getattr(function, "func", function)  # the arguments of a config are bound by `partial`
     is_optax = getattr(plain, "__module__", "").startswith("optax")
+    measure.__signature__ = signature_of(plain)  # says what a loss asks for
     return measure if kind in ("loss", "metric") else call
 
 
@@ -150,13 +157,33 @@ def _check_pair(result, where):
 
 
 def _check_values(result, args, where, kind):
-    """Refuses what is not a value for each example."""
-    batch, shape = np.shape(jax.tree.leaves(args[1])[0])[0], np.shape(result)
-    if shape[:1] != (batch,):
-        raise FunctionError(
-            f"{where} of {_described(args, kind)} returned shape {shape}; expected a value for "
-            f"each of the {batch} examples. It must not average or sum over the batch"
-        )
+    """Refuses what is not a value for each example, or a dict of such by name."""
+    batch = np.shape(jax.tree.leaves(args[1])[0])[0]
+    named = result if isinstance(result, dict) else {None: result}
+    got = f"{where} of {_described(args, kind)} returned"
+    if not named or not all(name is None or isinstance(name, str) for name in named):
+        raise FunctionError(f"{got} {result}; expected names with their values: {{'kl': values}}")
+    for name, values in named.items():
+        of = "" if name is None else f" for {name!r}"
+        if not hasattr(values, "shape"):
+            kinds = f"{type(values).__name__}{of}"
+            raise FunctionError(
+                f"{got} {kinds}; expected an array of a value for each of the {batch} examples, or "
+                "a dict of such by name"
+            )
+        if values.shape[:1] != (batch,):
+            raise FunctionError(
+                f"{got} shape {values.shape}{of}; expected a value for each of the {batch} "
+                "examples. It must not average or sum over the batch"
+            )
+
+
+def _line_of(function):
+    """ " (training/loss.py:12)", where a function of the user's begins, or ""."""
+    code = getattr(function, "__code__", None)
+    if code is None or not _is_the_users(code.co_filename):
+        return ""
+    return f" ({_shown(Path(code.co_filename))}:{code.co_firstlineno})"
 
 
 def reason_of(error):

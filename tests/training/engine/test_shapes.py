@@ -136,9 +136,9 @@ def test_a_function_of_ones_own_that_means_what_it_does_is_left_alone(
 
 def test_the_message_says_which_loss_and_metric_fit():
     with pytest.raises(FunctionError, match="softmax_cross_entropy and one_hot_accuracy"):
-        call(metrics.accuracy, (3, 3), (3, 3))
+        call(metrics.accuracy, (3, 3), (3, 3), np.int32)
     with pytest.raises(FunctionError, match="binary_cross_entropy and binary_accuracy"):
-        call(loss.cross_entropy, (3, 3), (3, 3))
+        call(loss.cross_entropy, (3, 3), (3, 3), np.int32)
     with pytest.raises(FunctionError, match=r"\(batch, 1\) with \(batch,\).*test_shapes\.py:"):
         call(mean_of_difference, (4, 1), (4,))
 
