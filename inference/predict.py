@@ -1,11 +1,14 @@
-"""Classifies pictures with an exported network, without the code that trained it.
+"""Shows what an exported network says of pictures, without the code that trained it.
 
 python inference/predict.py --name jax_mnist 7.png
 python inference/predict.py --name jax_mnist 7.png 8.png --top 2 --runtime tflite
 python inference/predict.py --name jax_mnist digits/           a folder, or "digits/*.png": a CSV
 python inference/predict.py --name jax_mnist 7.png 8.png --out digits.csv
 python inference/predict.py --name inference/jax_mnist/jax_mnist.int8.tflite 7.png
+python inference/predict.py --name tags photo.jpg --threshold 0.3     labels above a probability
+python inference/predict.py --name roads photos/ --overlay            masks/<name>.png for each
 
+Which of these it does is said by the export: see docs/outputs.md.
 It imports neither TensorFlow nor, unless it is the runtime, JAX.
 """
 
@@ -18,11 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `python FILE` looks beside FILE only
 
-import numpy as np
-
 from data_loader.image_folders import find_images, sort_files, summary
 from inference.serving.classifier import classify, load
 from inference.serving.exports import SUFFIXES, find_export
+from inference.serving.results import MaskFolder, columns, words
 from utils import UserError, command, csv_text, print_error, printable
 
 
@@ -47,10 +49,17 @@ def parse_arguments(argv):
         help="number of classes to print, the likeliest first (3)",
     )  # fmt: skip
     parser.add_argument(
-        "--out", metavar="FILE",
-        help="write a CSV of all classes in place of printing; predictions.csv where a folder "
-        "or pattern is given",
+        "--threshold", type=_probability, default=0.5, metavar="P",
+        help="of labels that may all be right: the least probability to name one (0.5)",
     )  # fmt: skip
+    parser.add_argument(
+        "--out", metavar="PATH",
+        help="write a CSV of everything in place of printing; predictions.csv where a folder or "
+        "pattern is given. Of masks the folder (masks)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--overlay", action="store_true", help="write masks over the pictures as well"
+    )
     return parser.parse_intermixed_args(argv)
 
 
@@ -67,15 +76,21 @@ def predict(options):
     if left_out:
         print(f"not used: {summary(left_out)}", file=sys.stderr)
     results = classify(classifier, paths, report)
-    if many or options.out:
+    if (many or options.out) and not classifier.is_mask:
         out = options.out or "predictions.csv"
-        write_csv(out, results, classifier.classes)
+        write_csv(out, results, lambda result: columns(classifier, result, options.threshold))
         print(
             f"{len(paths) - len(faults)} of {len(paths)} pictures: predictions in {printable(out)}"
         )
-    else:
-        width = max(len(printable(path)) for path in paths)
-        print_lines(results, classifier.classes, options.top, width)
+        return 1 if faults else 0
+    width = max(len(printable(path)) for path in paths)
+    masks = MaskFolder(options.out or "masks", options.overlay)
+    for path, image, result in results:
+        if classifier.is_mask:
+            texts = masks.write(classifier, path, image, result, options.threshold)
+        else:
+            texts = words(classifier, result, options.top, options.threshold)
+        print("   ".join([f"{printable(path):<{width}}", *texts]))
     return 1 if faults else 0
 
 
@@ -107,38 +122,35 @@ def find_paths(arguments):
     return paths, left_out, many
 
 
-def write_csv(path, results, classes):
-    """Writes a line for each result of `classify`: path,prediction,probability,p_<class>,..."""
+def write_csv(path, results, columns):
+    """Writes a line for each result of `classify`: the path, then its columns, {name: cell}."""
     try:
         # A path that is not valid text is written as its bytes.
         with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            names = [csv_text(name) for name in classes]
-            columns = [f"p_{printable(name)}" for name in classes]
-            writer.writerow(["path", "prediction", "probability", *columns])
-            for image, probabilities in results:
-                row, guess = [f"{one:.6g}" for one in probabilities], probabilities.argmax()
-                writer.writerow([csv_text(image), names[guess], row[guess], *row])
+            writer, begun = csv.writer(file), False
+            for image, _, result in results:
+                cells = columns(result)
+                if not begun:
+                    writer.writerow(["path", *cells])
+                writer.writerow([csv_text(image), *cells.values()])
+                begun = True
     except OSError as error:
         raise UserError(
             f"{printable(path)}: cannot write predictions there: {error.strerror}"
         ) from None
 
 
-def print_lines(results, classes, top, width):
-    """Prints a line for each image: its path, then the likeliest classes' probabilities."""
-    names = [printable(name) for name in classes]
-    widest = max(map(len, names))
-    for path, probabilities in results:
-        likeliest = np.argsort(-probabilities, kind="stable")[:top]
-        cells = [f"{names[index]:<{widest}} {probabilities[index]:7.2%}" for index in likeliest]
-        print("   ".join([f"{printable(path):<{width}}", *cells]))
-
-
 def _at_least_one(text):
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
+
+
+def _probability(text):
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"expected 0 to 1, got {number:g}")
     return number
 
 

@@ -37,7 +37,9 @@ HOMES = {  # homes that are not there are left out
     "metric": ("training.metrics",),
     "optimizer": ("training.optimizers", f"optax:{OPTIMIZERS}"),
     "tracker": ("training.tracking.backends",),
+    "output": ("training.common.outputs",),
 }
+OUTPUT_KINDS = ("softmax", "sigmoid", "none")
 OLD_KEYS = (  # of older versions: a pattern of the key's path, and what it is called now
     (r"^data_loader\.device_resident(?=\.|$)", "data_loader.cache_on_device"),
     (r"^training\.rules(?=\.|$)", "training.optimizer_groups"),
@@ -197,6 +199,9 @@ class Config(Section):
     model: NamedOrName
     data_loader: DataLoaders
     training: Training
+    # What the network's outputs are: softmax, sigmoid, none, or "package.module:function"; null: as
+    # the loss tells.
+    output: NamedOrName | None = None
     devices: Devices = Devices()
     wandb: Wandb = Wandb()
 
@@ -219,6 +224,8 @@ class Config(Section):
             yield f"training.metrics.{index}", "metric", metric
         for index, tracker in enumerate(self.training.trackers):
             yield f"training.trackers.{index}", "tracker", tracker
+        if self.output:
+            yield "output", "output", self.output
         for name, group in self.training.all_groups().items():
             where = f".optimizer_groups.{name}" if self.training.optimizer_groups else ""
             for kind in ("loss", "optimizer"):
@@ -245,7 +252,7 @@ def read_config(
         values = read_json(path)
     values.pop("$schema", None)  # is for editors; training/schema.py writes it
     rename_old_keys(values)
-    _keep_old_split(values, path)
+    _keep_old_behaviour(values, path)
     for override in overrides:
         override_key(values, _with_current_key(override), Config)
     rename_old_keys(values)  # those in the values of overrides
@@ -302,14 +309,22 @@ def _with_current_key(override):
     return f"{current}{separator}{text}"
 
 
-def _keep_old_split(values, path):
-    """Keeps the validation split of a run that began before splits had every class in proportion.
+def _keep_old_behaviour(values, path):
+    """Gives a run of an older version what it began with.
 
-    The config.json of a run has every key, unless a version without the key wrote it.
+    The config.json of a run has every key, unless a version without the key wrote it. Validation
+    splits had not every class in proportion, and outputs beside labels were taken for logits,
+    whatever the loss.
     """
-    loaders = values.get("data_loader")
-    if isinstance(loaders, dict) and Path(path).with_name("metrics.jsonl").exists():
+    if not Path(path).with_name("metrics.jsonl").exists():
+        return
+    loaders, training = values.get("data_loader"), values.get("training")
+    if isinstance(loaders, dict):
         loaders.setdefault("stratify", False)
+    loss = training.get("loss") if isinstance(training, dict) else None
+    name = loss.get("name") if isinstance(loss, dict) else loss
+    if "output" not in values and ":" in str(name):
+        values["output"] = "softmax"
 
 
 def _choose_monitor(values):

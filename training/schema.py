@@ -32,12 +32,13 @@ GIVEN = {
     "metric": (2, ()),
     "optimizer": (0, ()),
     "tracker": (2, ()),
+    "output": (1, ()),
 }
 # Which key names what, in whatever section it is.
 KINDS = {
     "model": "model", "train": "data_loader", "validation": "data_loader", "test": "data_loader",
     "preprocess": "transform", "augment": "transform", "loss": "loss", "optimizer": "optimizer",
-    "metrics": "metric", "trackers": "tracker",
+    "metrics": "metric", "trackers": "tracker", "output": "output",
 }  # fmt: skip
 
 

@@ -20,10 +20,6 @@ from training.engine.initialize import count_parameters, first_batch, restored_p
 from training.engine.step import make_forward
 from utils import UserError, printable
 
-# Losses of targets that are no labels: several classes may be right, or shares of all.
-SIGMOID = {"binary_cross_entropy", "sigmoid_binary_cross_entropy", "sigmoid_focal_loss"}
-SOFTMAX = {"softmax_cross_entropy", "safe_softmax_cross_entropy", "kl_divergence"}
-
 
 class Trained(NamedTuple):
     """A trained network, and the data for its files."""
@@ -52,13 +48,18 @@ def load(source, preprocess="inside", specs=(), static=None, ranges=None):
     as_stored, raw = jax.tree.structure(stored), _arrays(stored)
 
     def network(*inputs):
-        return experiment.forward(params, as_stored.unflatten(inputs), None, False)[0]
+        outputs = experiment.forward(params, as_stored.unflatten(inputs), None, False)[0]
+        return experiment.output.exported(outputs)
 
     if outside:
         where = f"{source.config_file}: data_loader.preprocess"
         prepare = bind(named, "transform", where, 1)
         prepared = jax.eval_shape(prepare, stored)
-        exported = _network(source, params, jax.tree.structure(prepared).unflatten)
+        plain = _network(source, params, jax.tree.structure(prepared).unflatten)
+
+        def exported(*inputs):
+            return experiment.output.exported(plain(*inputs))
+
         given = _arrays(prepared)
     else:
         exported, given = network, raw
@@ -75,13 +76,13 @@ def load(source, preprocess="inside", specs=(), static=None, ranges=None):
     batches, labels, output_names = _test_set(experiment, network)
     training = _training_examples(experiment)
     metadata = _metadata(experiment, params, source, named and preprocess)
-    metadata["probabilities"] = _probabilities(source.config, labels)
     metadata["stored_as"] = {
         one.name: str(np.asarray(leaf).dtype)
         for one, leaf in zip(raw, jax.tree.leaves(in_data), strict=True)
         if np.asarray(leaf).dtype != one.dtype
     }
     described = describe(exported, inputs, output_names, metadata, static)
+    described.metadata["output"] = _output(experiment, described.names[1])
     jitted = jax.jit(lambda *raw: tuple(jax.tree.leaves(network(*raw))))
     declared = getattr(experiment.loaders["test"].dataset, "ranges", None) or {}
     reference = make_reference(
@@ -119,7 +120,8 @@ def load_part(source, part, specs, static=None, ranges=None):
         return inputs[0] if len(specs) == 1 else dict(zip(names, inputs, strict=True))
 
     network = _network(source, params, named)
-    described = describe(network, specs, None, _metadata(experiment, params, whole), static)
+    metadata = _metadata(experiment, params, whole) | {"output": {"kind": "none"}}
+    described = describe(network, specs, None, metadata, static)
     jitted = jax.jit(described.function)
     reference = make_reference(
         jitted, lambda *raw: raw, described, [], None, ranges=ranges, static=static
@@ -176,14 +178,16 @@ def _batches(loader):
 
 
 def _test_set(experiment, network):
-    """The test set in batches of inputs; labels and output names of a classifier, else None."""
+    """The test set in batches of inputs; the labels of a classifier and output names, or None."""
     batches, targets = map(list, zip(*_batches(experiment.loaders["test"]), strict=True))
     outputs = jax.device_get(jax.jit(network)(*batches[0]))
-    if isinstance(targets[0], np.ndarray) and targets[0].ndim == 1:
-        labels = np.concatenate(targets)
-        if isinstance(outputs, np.ndarray) and is_classification(outputs, labels):
-            return batches, labels, ["logits"]
-    return batches, None, None
+    if experiment.output.kind == "none" or not isinstance(outputs, np.ndarray):
+        return batches, None, None
+    labels = None
+    if experiment.output.kind == "softmax" and isinstance(targets[0], np.ndarray):
+        found = np.concatenate(targets) if targets[0].ndim == 1 else targets[0]
+        labels = found if is_classification(outputs, found) else None
+    return batches, labels, ["logits"]
 
 
 def _training_examples(experiment):
@@ -217,12 +221,19 @@ def _metadata(experiment, params, source, preprocess=None):
     }
 
 
-def _probabilities(config, labels):
-    """What makes probabilities of the outputs: "softmax" or "sigmoid"; None if not known."""
-    losses = {group.loss.name.rpartition(":")[2] for group in config.training.all_groups().values()}
-    if losses <= SIGMOID:
-        return "sigmoid"
-    return "softmax" if labels is not None or losses <= SOFTMAX else None
+def _output(experiment, names):
+    """What the outputs of the files are: kind, name of the logits, names of classes or values."""
+    output, loader = experiment.output, experiment.loaders["test"]
+    logits = "logits" if "logits" in names and output.kind != "none" else None
+    labels = getattr(loader, "classes", None) if logits else None
+    if labels is None:
+        labels = getattr(loader.dataset, "target_names", None)
+    return {
+        "kind": output.kind if logits else "none",
+        "name": logits,
+        "labels": None if labels is None else [printable(one) for one in labels],
+        "function": output.name,
+    }
 
 
 def _revision(run):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_loader.images import read_image
+from data_loader.masks import label_axis
 from inference.verify import runtimes
 from inference.verify.metadata import LARGEST, check_metadata, parse_metadata
 from utils import UserError, check_arguments, printable
@@ -21,17 +22,19 @@ NORMALIZE = ("normalize", "data_loader.transforms:normalize")  # its names in a 
 
 
 class Classifier(NamedTuple):
-    """An exported file as a classifier of images."""
+    """An exported file that takes pictures, and what its outputs are."""
 
-    run: Callable  # (batch, channels, height, width) uint8 -> (batch, classes) logits
+    run: Callable  # (batch, channels, height, width) uint8 -> logits (batch, ...); of values a dict
     shape: tuple  # (channels, height, width)
     batch: int | None  # the batch size; None for any
-    classes: list[str]
+    classes: list[str]  # of "none" the names of the values, or []
     metadata: dict  # of the file, see export/network.py
+    kind: str = "softmax"  # "softmax", "sigmoid" or "none": what makes of outputs what is read
+    is_mask: bool = False  # whether there are logits for each pixel
 
     def probabilities(self, logits):
         """Returns the probabilities of (..., classes) logits, which sum to 1 where one is right."""
-        return PROBABILITIES[self.metadata.get("probabilities", "softmax")](logits)
+        return PROBABILITIES[self.kind](logits)
 
     def read(self, file, max_pixels=None):
         """Returns the image in a file as training read it, (channels, height, width) uint8."""
@@ -41,7 +44,7 @@ class Classifier(NamedTuple):
 
 
 def load(path, threads=None):
-    """Loads an exported network that takes images and returns a logit for each class.
+    """Loads an exported network that takes images.
 
     Args:
         path: .onnx, .tflite or .stablehlo file; the last one needs report.json of its export
@@ -61,30 +64,30 @@ def load(path, threads=None):
         outputs = dict(zip(metadata["outputs"], outputs.values(), strict=True))
     name, (batch, *shape), dtype = _image_input(path, network.inputs)
     batch = batch if isinstance(batch, int) else None
-    position, classes = _classes(path, outputs, metadata.get("classes"))
-    if metadata.get("probabilities", "softmax") not in PROBABILITIES:
-        raise UserError(
-            f"{path}: what its outputs mean is not known: it was trained with another loss than "
-            "cross-entropies, on targets that are no labels. Call inference.verify.runtimes.load "
-            "and its run"
-        )
+    kind, position, classes, is_mask = _meaning(path, outputs, metadata, shape[1:])
     prepare = _preprocessing(path, metadata.get("preprocess"), shape[0])
+    names = list(outputs)
 
     def run(pixels):
         try:
             results = network.run({name: prepare(pixels).astype(dtype, copy=False)})
         except Exception as error:  # each runtime has exceptions of its own
             raise UserError(f"{path}: fails on a picture: {printable(error)[:300]}") from None
-        logits = list(results.values())[position]
-        if logits.shape != (len(pixels), len(classes)):
+        results = dict(zip(names, results.values(), strict=True))
+        if position is None:
+            return results
+        logits = results[names[position]]
+        if logits.shape != (len(pixels), *outputs[names[position]][0][1:]):
             raise UserError(f"{path}: gives logits of shape {logits.shape}, not what it states")
         return logits
 
-    return Classifier(run, tuple(shape), batch, classes, metadata)
+    return Classifier(run, tuple(shape), batch, classes, metadata, kind, is_mask)
 
 
 def classify(classifier, paths, report):
-    """Yields (path, (classes,) probabilities) for the images at the paths, in their order.
+    """Yields (path, image, result) for the images at the paths, in their order.
+
+    A result has the (..., classes) probabilities; of a network that gives values, these by name.
 
     Args:
         classifier: Classifier.
@@ -135,10 +138,14 @@ PROBABILITIES = {"softmax": softmax, "sigmoid": sigmoid}
 
 def _classify_batch(classifier, images, size):
     """Classifies a batch filled up to its size, since some runtimes prepare for each new shape."""
-    paths, pixels = zip(*images, strict=True)
+    pixels = [image for _, image in images]
     filled = np.stack([*pixels, *pixels[-1:] * (size - len(pixels))])
-    probabilities = classifier.probabilities(classifier.run(filled))
-    return zip(paths, probabilities[: len(paths)], strict=True)
+    outputs = classifier.run(filled)
+    for index, (path, image) in enumerate(images):
+        if classifier.kind == "none":
+            yield path, image, {name: values[index] for name, values in outputs.items()}
+        else:
+            yield path, image, classifier.probabilities(outputs[index])
 
 
 def _report(path):
@@ -171,26 +178,50 @@ def _image_input(path, inputs):
     )
 
 
-def _classes(path, outputs, classes):
-    """The position of the output with a logit for each class, and the classes' names."""
+def _meaning(path, outputs, metadata, size):
+    """The kind of the outputs, the position of the logits, the classes' names, whether a mask."""
+    said = metadata.get("output")
+    if not said:  # of an older export, which is of a classifier
+        kind, wanted = metadata.get("probabilities", "softmax"), None
+        if kind not in PROBABILITIES:
+            raise UserError(
+                f"{path}: what its outputs mean is not known: it was trained with another loss "
+                "than cross-entropies, on targets that are no labels. Export it again, or call "
+                "inference.verify.runtimes.load and its run"
+            )
+        labels = metadata.get("classes")
+    else:
+        kind, wanted, labels = said["kind"], said.get("name"), said.get("labels")
+    if kind == "none":
+        return kind, None, labels or [], False
     likely = [
         name
-        for name, (shape, dtype) in outputs.items()
-        if len(shape) == 2 and shape[1] not in (1, "batch") and dtype.kind == "f"
+        for name, ((_, *sizes), dtype) in outputs.items()
+        if sizes and "batch" not in sizes and dtype.kind == "f"
+        if said or (len(sizes) == 1 and sizes != [1])
     ]
-    name = "logits" if "logits" in likely else likely[0] if len(likely) == 1 else None
-    if name is None:
+    wanted = wanted or "logits"
+    name = wanted if wanted in likely else likely[0] if len(likely) == 1 else None
+    shape = outputs[name][0][1:] if name else ()
+    is_mask = len(shape) in (2, 3) and bool(said)
+    if not (len(shape) == 1 or is_mask) or (kind == "softmax" and len(shape) == 2):
         raise UserError(
             f"{path}: gives {_describe(outputs)}; expected a logit for each class, "
-            "(batch, classes), in one output or in the one called logits"
+            "(batch, classes) or (batch, height, width, classes), in one output or in the one "
+            "called logits"
         )
-    count = outputs[name][0][1]
+    position = list(outputs).index(name)
+    count = shape[-1]
+    if is_mask and kind == "sigmoid":
+        count = 1 if len(shape) == 2 else shape[label_axis(shape, size)]
     if not isinstance(count, int) or not 0 < count <= MOST_CLASSES:
         raise UserError(f"{path}: gives {count} logits; expected at most {MOST_CLASSES:,} classes")
-    classes = classes or [str(index) for index in range(count)]
-    if len(classes) != count:
-        raise UserError(f"{path}: has names for {len(classes)} classes, and {count} logits")
-    return list(outputs).index(name), classes
+    if math.prod(shape) > LARGEST_INPUT:
+        raise UserError(f"{path}: gives {_describe(outputs)}, too large a mask")
+    labels = labels or [str(index) for index in range(count)]
+    if len(labels) != count:
+        raise UserError(f"{path}: has names for {len(labels)} classes, and {count} logits")
+    return kind, position, labels, is_mask
 
 
 def _describe(arrays):

@@ -141,6 +141,12 @@ class File:
     def __init__(self, path):
         self.path, self.name = path, RUNTIMES[path.suffix]
         self.classifier = load(path, threads=1)  # more are no faster for one image, but compete
+        if self.classifier.kind == "none" or self.classifier.is_mask:
+            what = "masks" if self.classifier.is_mask else "values"
+            raise UserError(
+                f"{path}: gives {what}; the demo shows probabilities of classes and labels. For "
+                f"{what}: python inference/predict.py --name {path} PICTURE"
+            )
         self._seconds, self._lock = deque(maxlen=RECENT), Lock()  # LiteRT takes one call at a time
         self.classify(np.zeros(self.classifier.shape, np.uint8))  # the first call is slow
         self._seconds.clear()

@@ -28,7 +28,8 @@ RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "stablehlo": "jax
 
 # "error": largest difference, as a share of the outputs' largest magnitude; of float32 files on all
 #     inputs, of others on the test set. Of integers, the share that differ.
-# "agreement": least share of test examples with the same likeliest class.
+# "agreement": least share of the decisions on the test set that are the same: the likeliest class
+#     of softmax, yes or no of each sigmoid. In a near tie of the network's logits either is right.
 # "accuracy_loss": largest allowed loss of test accuracy; 0.001 is 0.1 points.
 LIMITS = {
     "float32": {"error": 2e-5, "agreement": 1.0},
@@ -37,6 +38,7 @@ LIMITS = {
     "int8": {"error": 0.2, "agreement": 0.98, "accuracy_loss": 0.005},
 }
 LIMIT_NAMES = ("error", "agreement", "accuracy_loss")
+TIE = 4e-5  # of two logits, as a share of the largest: each may be off by half of it in float32
 
 
 class Trial(NamedTuple):
@@ -56,9 +58,11 @@ class Reference(NamedTuple):
     inputs: list  # Array of each, as the files take them
     outputs: list  # Array of each
     batches: list  # of the test set: (raw inputs, outputs of the function), real examples only
-    labels: np.ndarray | None  # (examples,), if the network is a classifier of its test set
+    labels: np.ndarray | None  # (examples,), if there is one class for each
     spans: list  # Span of each raw input
     trials: list  # Trial, in the order they are run
+    kind: str = "none"  # what the logits are: "softmax", "sigmoid"; "none" if there are none
+    logits: int = 0  # which output has them
 
     @property
     def summary(self):
@@ -103,7 +107,10 @@ def make_reference(function, feed, network, batches, labels, *, raw=None, more=(
         own = sensitivity(outputs, _host(function(*nearby(inputs))))
         made.append(Trial(name, inputs, outputs, own))
     arrays = network.inputs, network.outputs
-    return Reference(function, feed, *arrays, computed, labels, spans, made)
+    said = network.metadata.get("output") or {"kind": "none" if labels is None else "softmax"}
+    names = [one.name for one in network.outputs]
+    logits = names.index(said["name"]) if said.get("name") else 0
+    return Reference(function, feed, *arrays, computed, labels, spans, made, said["kind"], logits)
 
 
 def parse_limits(changes):
@@ -204,17 +211,30 @@ def _on_test_set(run, reference, fixed):
         for name, one, other in zip(names, computed, wanted, strict=True)
     }
     result = {"examples": len(wanted[0]), "errors": errors}
-    if reference.labels is not None:
-        guesses, right = (logits[0].argmax(-1) for logits in (computed, wanted))
-        accuracy, before = ((one == reference.labels).mean() for one in (guesses, right))
+    if reference.kind != "none":
+        pair = computed[reference.logits], wanted[reference.logits]
+        (guesses, _), (right, margin) = (_decisions(one, reference.kind) for one in pair)
+        tie = margin <= TIE * magnitude(pair[1])
         result |= {
-            "same_class": int((guesses == right).sum()),
-            "accuracy": float(accuracy),
-            "accuracy_change": float(accuracy - before),
+            "same_class": int(((guesses == right) | tie).sum()),
+            "decisions": right.size,
         }
+    if reference.labels is not None:
+        accuracy, before = ((one == reference.labels).mean() for one in (guesses, right))
+        result |= {"accuracy": float(accuracy), "accuracy_change": float(accuracy - before)}
     first = [one[0].reshape(-1)[:SHOWN].tolist() for one in computed]
     result["first_output"] = dict(zip(names, first, strict=True))
     return result
+
+
+def _decisions(logits, kind):
+    """What is decided, the likeliest class or yes and no, and by what margin."""
+    if kind == "sigmoid":
+        return logits > 0, np.abs(logits)
+    if logits.shape[-1] == 1:
+        return logits.argmax(-1), np.full(logits.shape[:-1], np.inf)
+    two = np.partition(logits, -2)[..., -2:]
+    return logits.argmax(-1), two[..., 1] - two[..., 0]
 
 
 def _on_trials(run, reference, fixed, errors):
@@ -281,9 +301,10 @@ def _broken(result, errors, allowed):
                 f"error {one['error']:.2g} > {allowed['error']:g} (output {name}, {where}){fault}"
             )
     if "same_class" in result:
-        agreement = result["same_class"] / result["examples"]
+        agreement = result["same_class"] / max(1, result["decisions"])
         if agreement < allowed["agreement"]:
             broken.append(f"agreement {agreement:.5g} < {allowed['agreement']:g}")
+    if "accuracy" in result:
         loss = -result["accuracy_change"]
         if loss > allowed.get("accuracy_loss", 1) + 1e-9:
             broken.append(f"accuracy_loss {loss:.4g} > {allowed['accuracy_loss']:g}")

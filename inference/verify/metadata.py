@@ -10,7 +10,10 @@ FIELDS = {  # of what is used: the types it may have; inputs and outputs are des
     "probabilities": TEXT, "title": TEXT, "run": TEXT, "checkpoint": TEXT, "git_revision": TEXT,
     "classes": (list, type(None)), "preprocess": (dict, type(None)),
     "parameters": (int, type(None)), "outputs": (dict,), "value_range": (list, type(None)),
+    "output": (dict, type(None)),
 }  # fmt: skip
+OUTPUT = {"kind": (str,), "name": TEXT, "labels": (list, type(None)), "function": TEXT}
+KINDS = ("softmax", "sigmoid", "none")
 WORDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
 WORDS |= {float: "a number", type(None): "null"}
 
@@ -44,6 +47,16 @@ def check_metadata(metadata, where):
             _expect(metadata[name], types, f"{where}: metadata: {name}")
     for name in metadata.get("classes") or ():
         _expect(name, (str,), f"{where}: metadata: classes")
+    output = metadata.get("output") or {}
+    for name, types in OUTPUT.items() if output else ():
+        _expect(output.get(name), types, f"{where}: metadata: output.{name}")
+    if output and output["kind"] not in KINDS:
+        got = printable(output["kind"])[:60]
+        raise UserError(
+            f"{where}: metadata: output.kind is {got}; expected one of {', '.join(KINDS)}"
+        )
+    for name in output.get("labels") or ():
+        _expect(name, (str,), f"{where}: metadata: output.labels")
     for limit in metadata.get("value_range") or ():
         _expect(limit, (int, float), f"{where}: metadata: value_range")
     preprocess = metadata.get("preprocess")

@@ -50,7 +50,8 @@ def _row(result):
         return (result["file"], "refused", *[""] * (len(HEADINGS) - 2))
     same = accuracy = "-"
     if "same_class" in result:
-        same = f"{result['same_class']} / {result['examples']}"
+        same = f"{result['same_class']} / {result['decisions']}"
+    if "accuracy" in result:
         change = 100 * result["accuracy_change"]
         accuracy = f"{100 * result['accuracy']:.2f} % ({change:+.2f})"
     operators = str(sum(result["operators"].values())) if result["operators"] else "-"

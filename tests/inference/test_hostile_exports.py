@@ -22,15 +22,31 @@ ANYTHING = st.recursive(
     lambda one: st.lists(one, max_size=3) | st.dictionaries(st.text(max_size=8), one, max_size=3),
     max_leaves=5,
 )  # fmt: skip
-NAMES = ["title", "run", "classes", "preprocess", "parameters", "outputs", "inputs", "value_range"]
+NAMES = [
+    "title",
+    "run",
+    "classes",
+    "preprocess",
+    "parameters",
+    "outputs",
+    "inputs",
+    "value_range",
+    "output",
+    "probabilities",
+]
 PREPROCESS = st.fixed_dictionaries(
     {"where": st.just("outside") | ANYTHING, "name": st.just("normalize") | ANYTHING,
      "args": st.fixed_dictionaries({"mean": ANYTHING, "std": ANYTHING}) | ANYTHING},
+)  # fmt: skip
+OUTPUT = st.fixed_dictionaries(
+    {"kind": st.sampled_from(["softmax", "sigmoid", "none"]) | ANYTHING},
+    optional={"name": st.just("logits") | ANYTHING, "labels": ANYTHING, "function": ANYTHING},
 )  # fmt: skip
 METADATA = st.one_of(
     ANYTHING,
     st.dictionaries(st.sampled_from(NAMES), ANYTHING, max_size=4),
     st.fixed_dictionaries({"preprocess": PREPROCESS}, optional={"classes": ANYTHING}),
+    st.fixed_dictionaries({"output": OUTPUT}, optional={"classes": ANYTHING}),
 )
 
 
@@ -72,7 +88,8 @@ def test_metadata_of_any_type_are_used_or_refused_in_words(folder, metadata):
         assert str(path) in message
         assert tidy(message)
         return
-    assert network.run(np.zeros((2, 1, 28, 28), np.uint8)).shape == (2, 10)
+    found = network.run(np.zeros((2, 1, 28, 28), np.uint8))
+    assert (found["logits"] if network.kind == "none" else found).shape == (2, 10)
     assert all(isinstance(name, str) for name in network.classes)
 
 

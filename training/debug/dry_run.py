@@ -59,6 +59,7 @@ def _check(config, source, folder=None, checkpoint=None):
         state = pretrained_state(experiment, initial_state(experiment, batch, config), config)
     batch = put_batch(batch, experiment.mesh)
     _print_sizes(experiment, state, batch)
+    print(f"outputs      {experiment.output.why}")
     call, _ = next(experiment.batches(epoch=progress.epochs + 2))  # of a whole epoch
     compiled = experiment.update.lower(state, call).compile()
     memory = compiled.memory_analysis()

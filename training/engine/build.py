@@ -19,6 +19,7 @@ from training.engine.class_weights import class_weights
 from training.engine.compilation import compile_functions
 from training.engine.fitted import with_fitted
 from training.engine.optimizer_groups import make_group
+from training.engine.outputs import make_output
 from training.engine.progress import Progress
 from training.engine.scan import default_steps, device_batches, even_steps, scan_steps, vmap_seeds
 from training.engine.step import make_evaluate, make_forward, make_init, make_step, step_key
@@ -44,6 +45,7 @@ class Experiment(NamedTuple):
     seeds: int  # networks trained at once; if several, all arrays of the state have that axis
     aggregates: dict  # {name: (sum, weight) -> result} of everything measured that is not a mean
     class_weights: Any = None  # (classes,) weights of training; None: all classes count alike
+    output: Any = None  # Output: what the network's outputs are
 
 
 def build(config, source="config.json", progress=None):
@@ -62,6 +64,7 @@ def build(config, source="config.json", progress=None):
     model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
     prepare = prepare_inputs(config.data_loader, source)
     metrics = _metrics(settings.metrics, source)
+    output = make_output(config, source)
     losses = {
         name: bind(group.loss, "loss", f"{source}: {_place(name)}.loss", 2)
         for name, group in settings.all_groups().items()
@@ -117,6 +120,7 @@ def build(config, source="config.json", progress=None):
         seeds=settings.seeds,
         aggregates={name: one.compute for name, one in metrics.items() if hasattr(one, "compute")},
         class_weights=weights,
+        output=output,
     )
 
 

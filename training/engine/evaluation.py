@@ -113,8 +113,10 @@ def _join(kept):
 def predict_classes(experiment, params):
     """Returns the Predictions for the test set, or None where the network is no classifier.
 
-    Then nothing is computed: the shapes of a batch say whether it is one.
+    Then nothing is computed: the config's output and a batch's targets say whether it is one.
     """
+    if experiment.output.kind != "softmax":
+        return None
 
     def outputs_and_targets(params, batch):
         params, batch = params if experiment.seeds == 1 else pick(params, 0), gather(batch)
@@ -139,7 +141,7 @@ def predict(experiment, params):
             raise
         LOG.warning("No predictions: the memory does not suffice for the outputs of the test set")
         results, kept = evaluate(experiment, params, "test")[0], None
-    if kept is None or not is_classification(*kept[:2]):
+    if experiment.output.kind != "softmax" or kept is None or not is_classification(*kept[:2]):
         return results, None
     outputs, targets, indices = _by_index(experiment.loaders["test"], *kept)
     dataset = experiment.loaders["test"].dataset

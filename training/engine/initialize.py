@@ -49,6 +49,7 @@ def dry_run(experiment, batch):
         jax.eval_shape(experiment.update, state, call)
         params = eval_params(state)
         _, outputs = jax.eval_shape(experiment.evaluate, params, batch)
+        experiment.output.check(outputs)
         if hasattr(outputs, "shape"):
             check_class_weights(experiment.class_weights, outputs.shape[-1], "outputs")
         _expect_labels(experiment, outputs, gather(batch["targets"]))
