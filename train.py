@@ -92,7 +92,7 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False,
         with (
             StopSignal(processes.is_distributed()) as stop,
             Saver(run.folder, settings.keep, run.config.devices.orbax) as saver,
-            Trackers(run.config, run.folder, progress.files) as trackers,
+            Trackers(run.config, run.folder, progress.files, progress.steps) as trackers,
             instruments(run, profile) as end_epoch,
             explain_out_of_memory(config),
         ):

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from data_loader.folds import check_folds, fold_numbers, read_groups
 from data_loader.labels import (
     ClassNumbers,
     as_numbers,
@@ -61,6 +62,10 @@ class BaseDataLoader:
         shuffle_window: records of a stream (see `data_loader.streams`) that are shuffled together.
         stratify: whether to hold out the same share of every class, where the data set has
             `labels`, (examples,) integers or texts. A class of a single example is kept.
+        fold, folds: hold out part `fold` (from 0) of `folds` equal parts, in place of
+            `validation_split`. Of the same data and seed, each example is in one fold.
+        groups: what of the data set stays together in a fold: the name of an attribute of it with
+            a value for each example ("patients"), or a list of such values.
 
     Attributes:
         examples: number of examples in an epoch, without those held out.
@@ -70,6 +75,7 @@ class BaseDataLoader:
 
     shard = (0, 1)
     _held_out_count = 0
+    _fold: Any = None  # (fold, folds, groups)
     _begun: tuple[int | None, int, int] = (None, 0, 0)  # see continue_epoch
     class_count: int | None = None  # see expect_classes
     split = "train"  # of the data, for messages
@@ -89,6 +95,9 @@ class BaseDataLoader:
         drop_last: bool = False,
         shuffle_window: int = 1000,
         stratify: bool = True,
+        fold: int | None = None,
+        folds: int | None = None,
+        groups: str | Sequence[int | str] | None = None,
     ) -> None:
         if prefetch is None:
             prefetch = 0 if hasattr(dataset, "__getitems__") else 2
@@ -105,8 +114,12 @@ class BaseDataLoader:
         self._pass_length: Any = None
         if is_stream(dataset):
             self._whole_number("shuffle_window", shuffle_window, 1)
-            self._open_stream(sampler, validation_split, shuffle_window, examples_per_epoch)
+            folded = fold is not None or folds is not None
+            split = "folds" if folded else "validation_split" if validation_split else None
+            self._open_stream(sampler, split, shuffle_window, examples_per_epoch)
         else:
+            given = (fold, folds, groups)
+            self._fold = check_folds(*given, self._length(), validation_split, self._name)
             self._held_out_count = self._count_held_out(self._length(), validation_split)
             self.hold_out(stratify)
             if sampler is not None and len(self._indices):
@@ -364,9 +377,9 @@ class BaseDataLoader:
             )
         return weight * real.reshape((-1,) + (1,) * (weight.ndim - 1))
 
-    def _open_stream(self, sampler, validation_split, shuffle_window, examples_per_epoch):
-        if sampler is not None or validation_split:
-            name = "sampler" if sampler is not None else "validation_split"
+    def _open_stream(self, sampler, split, shuffle_window, examples_per_epoch):
+        if sampler is not None or split:
+            name = "sampler" if sampler is not None else split
             raise UserError(
                 f"{self._name}: {name} needs a data set that is read by index, but this is a "
                 "stream; validation data of their own are data_loader.validation"
@@ -396,10 +409,19 @@ class BaseDataLoader:
         count = self._held_out_count
         examples = 0 if self.stream else len(self.dataset)
         self._indices, self._held_out = np.arange(examples), None
-        if not count:
+        if not count and not self._fold:
             return
         order = self._generator(SPLIT_EPOCH).permutation(examples)
         labels = labels_of(self.dataset) if stratify else None
+        if self._fold:
+            fold, folds, groups = self._fold
+            together = read_groups(groups, self.dataset, self._name)
+            numbers = fold_numbers(order, folds, labels, together)
+            self._indices, self._held_out = (
+                np.flatnonzero(one) for one in (numbers != fold, numbers == fold)
+            )
+            self._held_out_count = len(self._held_out)
+            return
         if labels is not None:
             order = classes_in_proportion(order, labels, count)
         self._indices, self._held_out = np.sort(order[count:]), np.sort(order[:count])

@@ -178,7 +178,7 @@ class DataLoader(BaseDataLoader):
     Args:
         dataset: data set, see above.
         batch_size, shuffle, seed, validation_split, prefetch, sampler, examples_per_epoch,
-            drop_last, shuffle_window, stratify: see `BaseDataLoader`.
+            drop_last, shuffle_window, stratify, fold, folds, groups: see `BaseDataLoader`.
         workers: number of workers that read the samples of a batch in parallel, 0 for none.
         worker_kind: "thread" for reading that waits or releases the GIL (files, images, NumPy),
             "process" for slow Python. Processes start with the first batch and end with the
@@ -210,6 +210,9 @@ class DataLoader(BaseDataLoader):
         shuffle_window: int = 1000,
         classes: Sequence[str | int] | dict[str, str] | None = None,
         stratify: bool = True,
+        fold: int | None = None,
+        folds: int | None = None,
+        groups: str | Sequence[int | str] | None = None,
     ) -> None:
         if collate is not None and not callable(collate):
             raise UserError(
@@ -221,8 +224,11 @@ class DataLoader(BaseDataLoader):
         )
         if prefetch is None:
             prefetch = 0 if self.whole_batches else 2
-        order = (sampler, examples_per_epoch, drop_last, shuffle_window, stratify)
-        super().__init__(dataset, batch_size, shuffle, seed, validation_split, prefetch, *order)
+        order = (sampler, examples_per_epoch, drop_last, shuffle_window)
+        parts = (stratify, fold, folds, groups)
+        super().__init__(
+            dataset, batch_size, shuffle, seed, validation_split, prefetch, *order, *parts
+        )
         self.collate = collate or base.collate
         self.numbers = None if classes is None else ClassNumbers(classes)
         self.workers = self._whole_number("workers", workers, 0)

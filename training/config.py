@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from training.common.config_file import describe, override_key, read_json
 from training.common.files import atomic_write_text
 from training.common.json_text import check_values
+from training.common.variables import as_variable, escape, substitute
 from utils import UserError, check_name
 
 # Where a bare name is looked up: first in its home, then in the library that serves it, in those of
@@ -195,6 +196,8 @@ class Config(Section):
 
     title: str = Field(pattern=NAME)  # names the folder of the runs
     seed: Whole = Field(0, ge=0, lt=2**32)
+    # {"name": value}: what "$name" stands for, anywhere here; on the command line name=value.
+    variables: dict[str, Any] = {}
     imports: list[str] = []  # packages it may name functions of, besides this project's and optax
     model: NamedOrName
     data_loader: DataLoaders
@@ -254,8 +257,11 @@ def read_config(
     rename_old_keys(values)
     _keep_old_behaviour(values, path)
     for override in overrides:
+        override = as_variable(override, values, Config.model_fields)
         override_key(values, _with_current_key(override), Config)
     rename_old_keys(values)  # those in the values of overrides
+    if "variables" in values or not Path(path).with_name("metrics.jsonl").exists():
+        substitute(values, path)  # a run of an older version has no variables
     if allow and isinstance(values.setdefault("imports", []), list):
         values["imports"] += [one for one in allow if one not in values["imports"]]
     _choose_monitor(values)
@@ -282,7 +288,7 @@ def as_overrides(values: dict[str, Any]) -> list[str]:
 
 def write_config(config: Config, path: str | Path) -> None:
     """Writes the resolved config, every default spelled out."""
-    text = json.dumps(config.model_dump(), indent=4)
+    text = json.dumps(escape(config.model_dump()), indent=4)
     atomic_write_text(path, text + "\n")
 
 
@@ -331,11 +337,13 @@ def _choose_monitor(values):
     """Sets the default of training.monitor, which depends on the data that are held out."""
     training, args = values.get("training"), values.get("data_loader")
     given = isinstance(args, dict) and args.get("validation")
-    for key in ("train", "args", "validation_split"):
+    for key in ("train", "args"):
         args = args.get(key) if isinstance(args, dict) else None
+    if isinstance(args, dict):
+        given = given or args.get("validation_split") or args.get("folds")
     if not isinstance(training, dict) or "monitor" in training:
         return
-    if (args or given) and not training.get("optimizer_groups"):
+    if given and not training.get("optimizer_groups"):
         training["monitor"] = "min validation_loss"
     elif training.get("early_stop") is not None:  # as it was before the default was null
         training["monitor"] = "min test_loss"

@@ -31,7 +31,7 @@ GIVEN = {
     "loss": (2, ()),
     "metric": (2, ()),
     "optimizer": (0, ()),
-    "tracker": (2, ()),
+    "tracker": (2, ("step", "size")),
     "output": (1, ()),
 }
 # Which key names what, in whatever section it is.

@@ -23,10 +23,11 @@ class Recorder:
         folder: the run folder.
         config: the run's Config.
         notes: an argument from the config, recorded.
+        file: the name of the file.
     """
 
-    def __init__(self, folder, config, notes=""):
-        path = folder / RECORDED
+    def __init__(self, folder, config, notes="", file=RECORDED):
+        path = folder / file
         self._file = LinesFile(path, path.stat().st_size if path.exists() else 0)
         self._record("start", config.title, notes)
 
@@ -38,6 +39,14 @@ class Recorder:
     def image(self, step, name, array):
         """Records a call."""
         self._record("image", step, name, array.tolist())
+
+    def text(self, step, name, text):
+        """Records a call."""
+        self._record("text", step, name, text)
+
+    def histogram(self, step, name, values):
+        """Records a call."""
+        self._record("histogram", step, name, values.tolist())
 
     def artifact(self, path):
         """Records a call."""
@@ -61,24 +70,37 @@ class Failing(Recorder):
         method: the name of the method.
     """
 
-    def __init__(self, folder, config, method):
-        super().__init__(folder, config)
+    def __init__(self, folder, config, method, file=RECORDED):
+        super().__init__(folder, config, file=file)
         setattr(self, method, self._fail)
 
     def _fail(self, *args):
+        self._record("fail")
         raise KeyError("a key of the tracker")
 
 
-class WithoutImage:
-    """A tracker without one of the methods."""
+class OnlyScalars:
+    """A tracker with the one method that it must have."""
 
     def __init__(self, folder, config):
-        self.scalars = self.artifact = self.close = print
+        self._path = folder / "only.jsonl"
+
+    def scalars(self, step, values):
+        """Writes a line."""
+        with open(self._path, "a") as file:
+            file.write(json.dumps({"step": step} | values) + "\n")
 
 
-def recorded(folder):
+class WithoutScalars:
+    """A tracker without that method."""
+
+    def __init__(self, folder, config):
+        self.image = self.close = print
+
+
+def recorded(folder, file=RECORDED):
     """The calls that a Recorder got."""
-    return [line["call"] for line in json_lines(folder / RECORDED)]
+    return [line["call"] for line in json_lines(folder / file)]
 
 
 def events(folder):

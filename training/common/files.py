@@ -183,7 +183,7 @@ def _sync(path):
             os.close(descriptor)
 
 
-def lock(folder):
+def lock(folder, file="train.log"):
     """Keeps other processes from training in a run folder until `unlock`, or the process ends.
 
     The operating system releases the lock of a dead process. On a file system without locks this
@@ -194,7 +194,7 @@ def lock(folder):
     with contextlib.suppress(ImportError, OSError):  # Windows has no fcntl
         import fcntl
 
-        _lock_file = open(Path(folder, "train.log"), "ab")  # noqa: SIM115
+        _lock_file = open(Path(folder, file), "ab")  # noqa: SIM115
         try:
             fcntl.flock(_lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from pathlib import Path
 
 LONGEST = 2**24  # characters of a line or a record
@@ -61,6 +62,11 @@ def parse_record(text):
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def without_password(text):
+    """Returns a text without the names and passwords that are in its addresses."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def _is_metrics(line):

@@ -182,6 +182,12 @@ def make_loaders(config, source):
             args = {"stratify": config.data_loader.stratify} | args
         with _with_share(named.args, where):
             loaders[split] = call(loader, args, f"{where}.args")
+        if split != "train" and loaders[split].validation() is not None:
+            raise UserError(
+                f"{where}.args: validation_split and folds hold out a part of the training data; "
+                f"expected them in data_loader.train alone, or the {split} set is not evaluated "
+                "as a whole"
+            )
         if not (takes_stratify or config.data_loader.stratify) and split == "train":
             loaders[split].hold_out(stratify=False)
         if split != "train" and not getattr(loaders[split], "reads_everything", True):
@@ -193,8 +199,8 @@ def make_loaders(config, source):
     if held_out is not None:
         if "validation" in loaders:
             raise UserError(
-                f"{source}: data_loader.train.args.validation_split: there is "
-                "data_loader.validation as well; expected one of the two"
+                f"{source}: data_loader.train.args: a validation_split or fold is held out, and "
+                "there is data_loader.validation as well; expected one of the two"
             )
         loaders = {"train": loaders["train"], "validation": held_out, "test": loaders["test"]}
     for split, loader in loaders.items():

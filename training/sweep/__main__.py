@@ -5,8 +5,9 @@ python -m training.sweep "training.optimizer.args.weight_decay=0.001..1" --trial
 
 Brackets contain the values to try, each written as train.py reads it. A value that is a list has
 its own brackets: "model.args.feat_dims=[[8,16,32],[16,32,64]]". LOW..HIGH is a range from which
---trials values are drawn. All other overrides apply to every run. Runs that differ by their seed
-alone are one line of the table.
+--trials values are drawn; log(LOW,HIGH) and uniform(LOW,HIGH) say how. All other overrides apply to
+every run. Runs that differ by their seed alone, or by the keys of --mean-over, are one line of the
+table. With --sampler or --pruner, Optuna chooses the values: docs/sweeps.md.
 
 Each run is a process of train.py, and a run folder in <save_dir>/<title>-sweep/<name>/. The same
 command, run again, continues where it stopped; with more values it trains what is new.
@@ -18,10 +19,10 @@ import signal
 import sys
 
 from training.sweep.execute import execute
-from training.sweep.plan import create_folders, parse_overrides, plan
-from training.sweep.results import table, write_csv, write_page
+from training.sweep.plan import Range, create_folders, parse_overrides, plan, short_names
+from training.sweep.results import SEED, missing, table, write_csv, write_json, write_page
 from training.sweep.schedulers import write_slurm, write_wandb
-from utils import UserError, command
+from utils import UserError, command, nearest
 
 
 @command
@@ -29,7 +30,11 @@ def main(argv=None):
     """Runs the command line; returns the exit code."""
     options = parse_arguments(argv)
     try:
-        fixed, choices = parse_overrides(options.overrides, options.trials)
+        searched = options.sampler or options.pruner
+        fixed, choices = parse_overrides(options.overrides, options.trials, searched)
+        over = _mean_over(options.mean_over, choices)
+        if searched:
+            return search(options, fixed, choices, over)
         runs = plan(options.config, fixed, choices, options.trials, options.name)
         folder = runs[0].folder.parent
         if options.wandb:
@@ -46,22 +51,65 @@ def main(argv=None):
             return 0
         failed, stopped = execute(chosen, options.jobs)
         if options.task is None:
-            show_results(folder, runs)
+            show_results(folder, runs, over)
     except KeyboardInterrupt:  # before the first run; later, the running ones are saved first
         return 128 + signal.SIGINT
+    return _exit_code(failed, stopped)
+
+
+def search(options, fixed, choices, over):
+    """Has Optuna choose the values of --trials settings; returns the exit code."""
+    if not options.trials:
+        raise UserError("--sampler and --pruner: say how many settings to try, like --trials 20")
+    if options.task is not None or options.slurm or options.wandb:
+        raise UserError("--sampler and --pruner: not with --task, --slurm or --wandb")
+    listed = {key: one for key, one in choices.items() if key in over}
+    searched = {key: one for key, one in choices.items() if key not in over}
+    if not searched or any(isinstance(one, Range) for one in listed.values()):
+        raise UserError("--sampler and --pruner: give a key to search, and lists to average over")
+
+    def make_runs(values):
+        values = {key: listed.get(key) or [values[key]] for key in choices}
+        return plan(options.config, fixed, values, None, options.name)
+
+    from training.sweep.search import Search
+
+    sampler, pruner = options.sampler or "tpe", options.pruner or "none"
+    found = Search(make_runs, searched, sampler, pruner, options.jobs)
+    stopped = found.run(options.trials)
+    if runs := found.runs():
+        show_results(found.folder, runs, over)
+    return _exit_code(found.failed, stopped)
+
+
+def _exit_code(failed, stopped):
     if stopped:
         print("Stopped; continue with the same command", file=sys.stderr)
         return 128 + stopped
     return 1 if failed else 0
 
 
-def show_results(folder, runs):
-    """Prints the table, and writes sweep.csv and sweep.html."""
-    print(f"\n{table(runs)}\n")
-    path, page = write_csv(folder, runs), write_page(folder, runs)
+def show_results(folder, runs, over):
+    """Prints the table, and writes sweep.csv, sweep.json and sweep.html."""
+    print(f"\n{table(runs, over)}\n")
+    for name, why in missing(runs).items():
+        print(f"No result of {name}: {why}")
+    path, page = write_csv(folder, runs), write_page(folder, runs, over)
+    write_json(folder, runs, over)
     if page is None:
         print("sweep.html needs training/report, which is not part of this project")
     print(f"Look at {page or path}")
+
+
+def _mean_over(names, choices):
+    """Returns the keys over which the mean is taken: those named, maybe in short, and seed."""
+    short = {name: key for key, name in short_names(list(choices)).items()}
+    for name in names:
+        if name not in short and name not in choices:
+            known = nearest(name, short) or f"; there are {', '.join(short)}"
+            raise UserError(f"--mean-over {name}: no such key has values to try{known}")
+    keys = {short.get(name, name) for name in names}
+    return tuple(key for key in choices if key in keys or key == "seed") or SEED
 
 
 def parse_arguments(argv):
@@ -74,6 +122,12 @@ def parse_arguments(argv):
     parser.add_argument("-c", "--config", default="config.json", metavar="FILE")
     parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="runs at a time")
     parser.add_argument("--trials", type=_count, metavar="N", help="how often to draw from ranges")
+    parser.add_argument(
+        "--mean-over", action="append", default=[], metavar="KEY",
+        help="a key whose runs are one line of the table, beside seed",
+    )  # fmt: skip
+    parser.add_argument("--sampler", metavar="NAME", help="Optuna's: tpe, random, qmc, cmaes, gp")
+    parser.add_argument("--pruner", metavar="NAME", help="Optuna's: median, halving, hyperband")
     parser.add_argument("--name", help="of the sweep's folder; by default the names of the keys")
     parser.add_argument("--task", type=int, metavar="I", help="train one run only, from 0")
     parser.add_argument("--slurm", action="store_true", help="write an array job, train nothing")

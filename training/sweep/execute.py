@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import utils
 from training.common.files import disk_errors
 from training.distributed.preemption import StopSignal
-from training.sweep.plan import Run
+from training.sweep.plan import ERRORS, Run
 from training.sweep.results import describe, finished
 
 try:
@@ -19,7 +19,6 @@ except ImportError:  # on Windows nothing prevents two processes from training t
 
 POLL_INTERVAL = 0.1  # seconds
 ERROR_LINES = 4  # shown of a failed run's message
-ERRORS = "errors.log"  # in a run's folder, while it is training or if it failed
 GPU_SHARE = 0.9  # of a GPU's memory, for all runs that train at the same time
 
 
@@ -49,12 +48,12 @@ def execute(runs, jobs):
             for run in waiting[:]:
                 if stop.signal or len(running) == jobs:
                     break
-                if errors := _claim(run):
+                if errors := claim(run):
                     waiting.remove(run)
                     if finished(run):  # in the meantime, by another process
                         errors.close()
                         continue
-                    running.append(_start(run, errors, jobs))
+                    running.append(start(run, errors, jobs))
                 elif run.folder not in elsewhere:
                     elsewhere.add(run.folder)
                     print(f"{run.folder.name}: another process trains it", flush=True)
@@ -66,11 +65,11 @@ def execute(runs, jobs):
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
                 count = f"[{len(runs) - len(waiting) - len(running)}/{len(runs)}]"
-                failed += _report_end(job, count, stop.signal)
+                failed += report_end(job, count, stop.signal)
     return failed, stop.signal
 
 
-def _claim(run):
+def claim(run):
     """Opens the file of a run's errors, locked until its process ends; None if another has it."""
     with disk_errors(run.folder):
         errors = open(run.folder / ERRORS, "a+b")  # noqa: SIM115
@@ -84,7 +83,7 @@ def _claim(run):
     return errors
 
 
-def _start(run, errors, jobs):
+def start(run, errors, jobs):
     """Starts or resumes a run, which is the same command of train.py; returns the Job."""
     environment = dict(os.environ)
     if jobs > 1:
@@ -99,8 +98,8 @@ def _start(run, errors, jobs):
     return Job(run, process, errors, time.monotonic())
 
 
-def _report_end(job, count, stopped):
-    """Prints how a run ended; returns whether it failed."""
+def report_end(job, count, stopped, word="stopped"):
+    """Prints how a run ended, `word` if it was `stopped`; returns whether it failed."""
     name, code = job.run.folder.name, job.process.returncode
     with job.errors as errors:
         errors.seek(0)
@@ -110,7 +109,7 @@ def _report_end(job, count, stopped):
         seconds = time.monotonic() - job.began
         print(f"{count} {name}: {describe(job.run)} ({seconds:.0f} s)", flush=True)
     elif stopped:
-        print(f"{count} {name}: stopped", flush=True)
+        print(f"{count} {name}: {word}", flush=True)
     else:
         reason = f"signal {-code}" if code < 0 else f"exit code {code}"
         print("\n    ".join([f"{count} {name}: FAILED, {reason}", *message]), flush=True)

@@ -18,24 +18,38 @@ from utils import UserError
 
 LIKE = 'like "training.optimizer.args.learning_rate=[0.01,0.02]" or "seed=[0,1,2]"'
 MAX_NAME = 60  # characters of a value in a folder's name
+ERRORS = "errors.log"  # in a run's folder, while it is training or if it failed
+RANGE = re.compile(r"(?:(log|uniform)\(([^,()]+),([^,()]+)\)|(.+)\.\.(.+))")
 
 
 class Range(NamedTuple):
-    """A range to draw values from: log-uniform if both ends are above 0, else uniform."""
+    """A range to draw values from; without a `scale`, "log" if both ends are above 0."""
 
     low: float
     high: float
+    scale: str = ""  # "log" or "uniform"
 
     @property
     def integer(self):
         """Whether only integers are drawn."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    @property
+    def log(self):
+        """Whether the logarithm is drawn."""
+        return self.scale == "log" or (not self.scale and self.low > 0)
+
     def draw(self, seed):
         """Returns a value; the same seed gives the same value."""
-        transform, inverse = (math.log, math.exp) if self.low > 0 else (float, float)
+        transform, inverse = (math.log, math.exp) if self.log else (float, float)
         value = inverse(random.Random(seed).uniform(transform(self.low), transform(self.high)))
-        return round(value) if self.integer else float(f"{value:.4g}")
+        return self.rounded(value)
+
+    def rounded(self, value):
+        """Returns a value as it is tried: an integer, or a number of 4 digits."""
+        if self.integer:
+            return round(value)
+        return min(max(float(f"{value:.4g}"), self.low), self.high)
 
 
 class Run(NamedTuple):
@@ -44,10 +58,14 @@ class Run(NamedTuple):
     values: dict[str, Any]
     config: Config
     folder: Path
+    state: str = ""  # why it is not to be finished
 
 
-def parse_overrides(overrides, trials):
-    """Returns the overrides that apply to every run, and {key: list of values to try, or Range}."""
+def parse_overrides(overrides, trials, search=False):
+    """Returns the overrides that apply to every run, and {key: list of values to try, or Range}.
+
+    `trials` says how many are drawn, `search` whether also from lists.
+    """
     fixed, choices = [], {}
     for override in overrides:
         key, _, text = override.partition("=")
@@ -61,7 +79,7 @@ def parse_overrides(overrides, trials):
         raise UserError(f"nothing to try: give a key several values, {LIKE}")
     if ranges and not trials:
         raise UserError(f"{ranges[0]}: a range; say how many values to draw, like --trials 20")
-    if trials and not ranges:
+    if trials and not ranges and not search:
         raise UserError("--trials: no key has a range to draw from, like weight_decay=0.001..0.1")
     # Sorted, so that the order on the command line does not change the runs' names.
     return fixed, dict(sorted(choices.items(), key=lambda pair: (pair[0] == "seed", pair[0])))
@@ -135,15 +153,19 @@ def value_text(value):
 
 
 def _range(text, override):
-    """The Range of "LOW..HIGH", or None."""
-    if text.count("..") != 1:
+    """The Range of "LOW..HIGH", "log(LOW,HIGH)" or "uniform(LOW,HIGH)", or None."""
+    found = RANGE.fullmatch(text)
+    if not found or text.count("..") > 1:
         return None
-    ends = Range(*(parse_value(end, override) for end in text.split("..")))
-    if not all(type(end) in (int, float) for end in ends):
+    scale, *ends = found[1] or "", *(part for part in found.groups()[1:] if part)
+    low, high = (parse_value(end.strip(), override) for end in ends)
+    if not all(type(end) in (int, float) for end in (low, high)):
         return None
-    if not -math.inf < ends.low < ends.high < math.inf:
+    if not -math.inf < low < high < math.inf:
         raise UserError(f"{override}: expected LOW..HIGH, the lower end first")
-    return ends
+    if scale == "log" and low <= 0:
+        raise UserError(f"{override}: a logarithm needs ends above 0; write uniform(LOW,HIGH)")
+    return Range(low, high, scale)
 
 
 def _list(text, override):
@@ -169,7 +191,9 @@ def _combinations(choices, trials):
 
 def _refuse_plain_lists(path, fixed, choices):
     """Refuses brackets that may be meant as the value, where the config has a list."""
-    config = read_config(path, fixed).model_dump()
+    firsts = {key: one.low if isinstance(one, Range) else one[0] for key, one in choices.items()}
+    variables = [f"{key}={json.dumps(one)}" for key, one in firsts.items() if "." not in key]
+    config = read_config(path, fixed + variables).model_dump()
     for key, values in choices.items():
         value = config
         for part in key.split("."):

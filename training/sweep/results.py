@@ -15,19 +15,22 @@ from training.common.measure import loss_name
 from training.common.records import STD, read_lines
 from training.common.tables import text_table
 from training.engine.progress import Progress
-from training.sweep.plan import short_names, value_text
-from utils import UserError, csv_text, optional_module
+from training.sweep.plan import ERRORS, short_names, value_text
+from utils import UserError, csv_text, optional_module, printable
+
+SEED = ("seed",)  # the keys over which results are gathered, if no other is named
 
 
 class Setting(NamedTuple):
-    """Runs that differ by their seed alone, and their monitored metric."""
+    """Runs that differ by their seed alone, or by other keys, and their monitored metric."""
 
-    values: dict[str, Any]  # of the keys that were tried, without the seed
+    values: dict[str, Any]  # of the keys that were tried, without those
     seeds: str  # how many are finished: "3", "2 of 3"
     bests: dict[str, float]  # {run's name: the metric in its best epoch}
     mean: float  # of these; NaN if there are none
     std: float | None  # their standard deviation
     last: float  # the mean of the last epochs
+    missing: dict[str, str]  # {run's name: why it has no result}
 
 
 def finished(run):
@@ -47,26 +50,40 @@ def monitored(runs):
 
 def describe(run):
     """Returns the monitored metric of a run in words."""
-    best, _, last = _outcome(run)
+    best, _, last = outcome(run)
     name = monitored([run])[1]
     return f"{name} {format_metric(best)} in its best epoch, {format_metric(last)} in its last"
 
 
-def settings(runs):
-    """Returns the Settings, the best first and those without a finished run last."""
+def settings(runs, over=SEED):
+    """Returns the Settings, the best first; those with runs that are not finished come last.
+
+    Args:
+        runs: the Runs.
+        over: the keys over whose values the mean is taken.
+    """
     groups = {}
     for run in runs:
-        values = {key: value for key, value in run.values.items() if key != "seed"}
+        values = {key: value for key, value in run.values.items() if key not in over}
         groups.setdefault(json.dumps(values), (values, []))[1].append(run)
     found = [_setting(*group) for group in groups.values()]
     sign = 1 if monitored(runs)[0] == "min" else -1
-    return sorted(found, key=lambda one: math.inf if math.isnan(one.mean) else sign * one.mean)
+
+    def rank(one):
+        return math.isnan(one.mean), bool(one.missing), sign * one.mean
+
+    return sorted(found, key=rank)
 
 
-def table(runs):
+def table(runs, over=SEED):
     """Returns the Settings as a table for the console."""
-    rows = [headings(runs), *map(cells, settings(runs))]
+    rows = [headings(runs, over), *map(cells, settings(runs, over))]
     return "\n".join(text_table(rows, ">" * len(rows[0])))
+
+
+def missing(runs):
+    """Returns {name: why} of the runs without a result, which are in no mean."""
+    return {run.folder.name: _why_missing(run) for run in runs if not finished(run)}
 
 
 def write_csv(folder, runs):
@@ -79,27 +96,41 @@ def write_csv(folder, runs):
             csv_text(value) if isinstance(value, str) else value_text(value)
             for value in run.values.values()
         ]
-        outcome = [x if x is not None and math.isfinite(x) else "" for x in _outcome(run)]
-        lines.writerow([run.folder.name, *values, finished(run), *outcome])
+        numbers = [x if x is not None and math.isfinite(x) else "" for x in outcome(run)]
+        lines.writerow([run.folder.name, *values, finished(run), *numbers])
     atomic_write_text(folder / "sweep.csv", text.getvalue())
     return folder / "sweep.csv"
 
 
-def write_page(folder, runs):
+def write_json(folder, runs, over=SEED):
+    """Writes sweep.json, the table's numbers in full, into the sweep's folder; returns its path."""
+    sense, name = monitored(runs)
+    found = [
+        {key: _or_null(value) for key, value in one._asdict().items()}
+        for one in settings(runs, over)
+    ]
+    content = {"metric": name, "best": sense, "over": list(over), "settings": found}
+    atomic_write_text(folder / "sweep.json", json.dumps(content, indent=4) + "\n")
+    return folder / "sweep.json"
+
+
+def write_page(folder, runs, over=SEED):
     """Writes sweep.html beside sweep.csv; returns its path, or None without training/report."""
     report = optional_module("training.report.render")
     if report is None:
         return None
-    html = report.render("sweep.html.jinja", Path(__file__).parent, **_values(folder.name, runs))
+    html = report.render(
+        "sweep.html.jinja", Path(__file__).parent, **_values(folder.name, runs, over)
+    )
     atomic_write_text(folder / "sweep.html", html)
     return folder / "sweep.html"
 
 
-def headings(runs):
+def headings(runs, over=SEED):
     """Returns the headings of the table."""
-    names = short_names(list(runs[0].values))
-    names.pop("seed", None)
-    return [*names.values(), "seeds", monitored(runs)[1], "±", "last epoch"]
+    names = [name for key, name in short_names(list(runs[0].values)).items() if key not in over]
+    number = "seeds" if tuple(over) == SEED else "runs"
+    return [*names, number, monitored(runs)[1], "±", "last epoch"]
 
 
 def cells(setting):
@@ -125,8 +156,11 @@ def _progress(run):
         return None
 
 
-def _outcome(run):
-    """The monitored metric: in the best epoch, its std over `training.seeds`, in the last epoch."""
+def outcome(run):
+    """The monitored metric: in the best epoch, its std over `training.seeds`, in the last epoch.
+
+    NaN, None and NaN where the run is not finished.
+    """
     sense, name = monitored([run])
     progress, lines = _progress(run), read_lines(run.folder / "metrics.jsonl")
     epochs = [line for line in lines if "batch" not in line and name in line]
@@ -144,7 +178,7 @@ def _outcome(run):
 
 def _setting(values, runs):
     done = [run for run in runs if finished(run)]
-    bests, stds, lasts = zip(*map(_outcome, done), strict=True) if done else [()] * 3
+    bests, stds, lasts = zip(*map(outcome, done), strict=True) if done else [()] * 3
     std = next(iter(stds), None)  # over `training.seeds`
     if len(bests) > 1:
         std = statistics.stdev(bests) if all(map(math.isfinite, bests)) else None
@@ -152,13 +186,27 @@ def _setting(values, runs):
     some, every = (sum(run.config.training.seeds for run in group) for group in (done, runs))
     named = {run.folder.name: best for run, best in zip(done, bests, strict=True)}
     seeds = str(every) if some == every else f"{some} of {every}"
-    return Setting(values, seeds, named, mean, std, last)
+    return Setting(values, seeds, named, mean, std, last, missing(runs))
 
 
-def _values(name, runs):
+def _why_missing(run):
+    """Why a run is not finished: what its process wrote last, if it failed."""
+    errors = run.folder / ERRORS
+    text = errors.read_text(errors="replace").strip() if errors.is_file() else ""
+    return run.state or (f"failed: {printable(text.splitlines()[-1])}" if text else "not finished")
+
+
+def _or_null(value):
+    """A value as JSON can hold it."""
+    if isinstance(value, dict):
+        return {key: _or_null(one) for key, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _values(name, runs, over):
     """The template's variables; positions are in percent of the plot's width."""
     sense, metric = monitored(runs)
-    found = settings(runs)
+    found = settings(runs, over)
     scale, ticks = _scale(found, metric)
     return {
         "title": runs[0].config.title,
@@ -167,7 +215,9 @@ def _values(name, runs):
         "metric": metric.replace("_", " "),
         "runs": len(runs),
         "finished": sum(len(one.bests) for one in found),
-        "headings": [heading.replace("_", " ") for heading in headings(runs)],
+        "gathered": "seed" if tuple(over) == SEED else "run",
+        "missing": missing(runs),
+        "headings": [heading.replace("_", " ") for heading in headings(runs, over)],
         "ticks": [(scale(value), text) for value, text in ticks],
         "rows": [
             {

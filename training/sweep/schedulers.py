@@ -66,6 +66,6 @@ def write_wandb(folder, runs, path, fixed, choices):
 def _wandb_parameter(one):
     """The values; all but numbers as text, since W&B would write them as Python does: `True`."""
     if isinstance(one, Range):
-        kind = "log_uniform_values" if one.low > 0 else "uniform"
+        kind = "log_uniform_values" if one.log else "uniform"
         return {"distribution": "q_" * one.integer + kind, "min": one.low, "max": one.high}
     return {"values": [v if type(v) in (int, float) else value_text(v) for v in one]}

@@ -14,16 +14,17 @@ def jsonl(folder, config, size=0):
     return JsonLines(folder, config, size)
 
 
-def tensorboard(folder, config):
+def tensorboard(folder, config, step=0):
     """TensorBoard's event files in the run folder.
 
     Args:
         folder: the run folder.
         config: the run's Config.
+        step: the number of batches that a resumed run has trained.
     """
     from training.tracking.tensorboard import TensorBoard
 
-    return TensorBoard(folder, config)
+    return TensorBoard(folder, config, step)
 
 
 def wandb(folder, config, **settings):
@@ -37,3 +38,18 @@ def wandb(folder, config, **settings):
     from training.tracking.wandb import WeightsAndBiases
 
     return WeightsAndBiases(folder, config, **settings)
+
+
+def mlflow(folder, config, uri=None, experiment=None):
+    """A run of MLflow.
+
+    Args:
+        folder: the run folder.
+        config: the run's Config.
+        uri: "http://...", "sqlite:///mlflow.db" or a folder; None: the environment's
+            MLFLOW_TRACKING_URI, else the folder mlruns beside the runs.
+        experiment: its name; None: the config's title.
+    """
+    from training.tracking.mlflow import MLflow
+
+    return MLflow(folder, config, uri, experiment)

@@ -67,9 +67,3 @@ class JsonLines(LinesFile):
     def scalars(self, step, values):
         """Writes a line with the step and the values."""
         self.append({"step": step} | values)
-
-    def image(self, step, name, array):
-        """Does nothing."""
-
-    def artifact(self, path):
-        """Does nothing: the checkpoint is in the same folder."""

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from html import escape
 from pathlib import Path
 
 from training.common.files import disk_errors
@@ -63,6 +64,18 @@ class WeightsAndBiases:
         import wandb
 
         self._run.log({name: wandb.Image(array)}, step=step)
+
+    def text(self, step, name, text):
+        """Logs a text, as it is."""
+        import wandb
+
+        self._run.log({name: wandb.Html(f"<pre>{escape(text)}</pre>", inject=False)}, step=step)
+
+    def histogram(self, step, name, values):
+        """Logs the histogram of (count,) numbers."""
+        import wandb
+
+        self._run.log({name: wandb.Histogram(values)}, step=step)
 
     def artifact(self, path):
         """Logs the finished run's checkpoint as the model "network-<id>"."""

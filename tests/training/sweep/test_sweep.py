@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,15 @@ from training.sweep.plan import (
     short_names,
     value_text,
 )
-from training.sweep.results import finished, settings, table, write_csv, write_page
+from training.sweep.results import (
+    finished,
+    missing,
+    settings,
+    table,
+    write_csv,
+    write_json,
+    write_page,
+)
 from utils import UserError, optional_module
 
 SAMPLE = str(ROOT / "config.json")
@@ -168,7 +177,7 @@ def test_a_sweep_trains_and_the_same_command_trains_nothing_again(
     assert f"[1/1] learning_rate=0.01: test_accuracy {best:.4f} in its best epoch" in output
     assert output.splitlines()[-3].split() == ["0.01", "1", f"{best:.4f}", f"{best:.4f}"]
     assert sorted(file.name for file in folder.glob("sweep.*")) == [
-        "sweep.csv", *["sweep.html"] * HAS_REPORT
+        "sweep.csv", *["sweep.html"] * HAS_REPORT, "sweep.json"
     ]  # fmt: skip
 
     # The results do not need training/report, and a finished run is not recognized by its report.
@@ -194,15 +203,20 @@ def measured(config, write_config):
         runs = runs_of(*overrides, path=write_config(config))
         create_folders(runs)
         for run, epochs in zip(runs, metrics, strict=True):
-            lines = [{"step": 8, "epoch": 1, "batch": 7, "train_loss": 1.0}]
-            lines += [{"step": 8 * i, "epoch": i, **one} for i, one in enumerate(epochs, 1)]
-            (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-            if epochs:
-                progress = Progress(epochs=len(epochs), since_best=1)
-                write(run.folder / file_name(len(epochs)), {}, progress.meta())
+            finish_by_hand(run, epochs)
         return runs
 
     return make
+
+
+def finish_by_hand(run, epochs):
+    """Makes what training leaves in a run folder, of the metrics of each epoch."""
+    lines = [{"step": 8, "epoch": 1, "batch": 7, "train_loss": 1.0}]
+    lines += [{"step": 8 * i, "epoch": i, **one} for i, one in enumerate(epochs, 1)]
+    (run.folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    if epochs:
+        progress = Progress(epochs=len(epochs), since_best=1)
+        write(run.folder / file_name(len(epochs)), {}, progress.meta())
 
 
 def test_the_best_epoch_is_chosen_by_the_sense_of_the_monitor(measured):
@@ -307,3 +321,100 @@ def test_a_value_written_for_train_py_is_read_back_unchanged(value):
     config = read_config(SAMPLE, [f"model.args.a={value_text(value)}"])
     assert config.model.args["a"] == value
     assert type(config.model.args["a"]) is type(value)
+
+
+# Folds and variables ---------------------------------------------------------------------
+
+
+def folded(config, write_config):
+    config["data_loader"]["train"]["args"] |= {"fold": "$fold", "folds": 3}
+    return write_config(config)
+
+
+def test_a_variable_of_the_config_is_swept_by_its_name(config, write_config):
+    path = folded(config, write_config)
+    runs = runs_of("fold=[0,1,2]", "seed=[0,1]", path=path)
+    found = [(run.config.data_loader.train.args["fold"], run.config.seed) for run in runs]
+    assert found == [(fold, seed) for fold in (0, 1, 2) for seed in (0, 1)]
+    assert runs[1].folder.name == "fold=0,seed=1"
+    with pytest.raises(UserError, match='"\\$fold" is not given'):
+        runs_of("seed=[0,1]", path=path)
+
+
+def test_the_mean_over_folds_and_seeds_is_numpys_and_names_what_is_missing(config, write_config):
+    words = ["fold=[0,1,2]", "training.clip_norm=[1,2]", "seed=[0,1]"]
+    monitor = "training.monitor=min validation_loss"
+    runs = runs_of(*words, monitor, path=folded(config, write_config))
+    create_folders(runs)
+    done = [run for run in runs if (run.values["training.clip_norm"], run.values["fold"]) != (1, 2)]
+    losses = {}
+    for index, run in enumerate(done):
+        losses[run.folder.name] = 1 + index / 10
+        finish_by_hand(run, [{"validation_loss": x} for x in (9, losses[run.folder.name])])
+    failed = next(run for run in runs if run not in done)
+    (failed.folder / "errors.log").write_text("Traceback\nValueError: too few\n")
+    over = ("fold", "seed")
+    complete, partial = settings(runs, over)  # the lower mean comes second: it lacks runs
+    values = [losses[run.folder.name] for run in done if run.values["training.clip_norm"] == 2]
+    assert complete.values == {"training.clip_norm": 2}
+    assert complete.seeds == "6"
+    assert complete.mean == pytest.approx(np.mean(values))
+    assert complete.std == pytest.approx(np.std(values, ddof=1))
+    assert partial.seeds == "4 of 6"
+    assert list(partial.missing.values()) == ["failed: ValueError: too few", "not finished"]
+    assert missing(runs)[failed.folder.name] == "failed: ValueError: too few"
+    assert table(runs, over).split()[:2] == ["clip_norm", "runs"]
+    written = json.loads(write_json(runs[0].folder.parent, runs, over).read_text())
+    assert written["settings"][0]["mean"] == complete.mean
+    assert written["settings"][1]["missing"] == partial.missing
+    assert written["over"] == ["fold", "seed"]
+    page = write_page(runs[0].folder.parent, runs, over)
+    if HAS_REPORT:
+        assert f"{failed.folder.name}: failed: ValueError: too few" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("log(0.001,0.1)", Range(0.001, 0.1, "log")),
+        ("uniform(1, 4)", Range(1, 4, "uniform")),
+        ("uniform(-1e-3,.5)", Range(-0.001, 0.5, "uniform")),
+    ],
+)
+def test_a_range_may_say_how_it_is_drawn(text, found):
+    assert parse_overrides([f"model.args.a={text}"], 2)[1] == {"model.args.a": found}
+
+
+def test_a_logarithm_of_a_range_down_to_0_is_refused():
+    with pytest.raises(UserError, match=r"a logarithm needs ends above 0; write uniform\(LOW"):
+        parse_overrides(["model.args.a=log(0,1)"], 2)
+
+
+def test_uniform_draws_are_uniform_and_stay_within_the_range():
+    values = [Range(0.001, 1, "uniform").draw(str(seed)) for seed in range(300)]
+    assert 120 < sum(value < 0.5 for value in values) < 180
+    assert all(0.00123456 <= Range(0.00123456, 1).draw(str(seed)) <= 1 for seed in range(50))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seed=[0,1]", "--mean-over", "sed"], "--mean-over sed: no such key has values to try; "
+         "did you mean 'seed'?"),
+        ([f"{RATE}=[1,2]", "--sampler", "tpe"], "say how many settings to try, like --trials 20"),
+        ([f"{RATE}=[1,2]", "--sampler", "tp", "--trials", "2"], "--sampler: no 'tp'; did you mean"),
+        ([f"{RATE}=[1,2]", "--pruner", "x", "--trials", "2"], "--pruner: no 'x'; there are none, "),
+        (["seed=[1,2]", "--sampler", "tpe", "--trials", "2"], "give a key to search"),
+        ([f"{RATE}=[1,2]", "--pruner", "median", "--trials", "2", "--slurm"], "not with --task"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_options_are_refused(words, message, config, write_config):
+    with pytest.raises(UserError, match=re.escape(message)):
+        sweep.main.__wrapped__(["-c", write_config(config), *words])
+
+
+def test_without_optuna_a_search_says_what_to_install(config, write_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    words = ["-c", write_config(config), f"{RATE}=1..2", "--trials", "2", "--pruner", "median"]
+    with pytest.raises(UserError, match=r"needs optuna.*pip install optuna==5"):
+        sweep.main.__wrapped__(words)

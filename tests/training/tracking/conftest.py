@@ -2,6 +2,9 @@
 
 import pytest
 
+from training.config import read_config
+from training.tracking.trackers import Trackers
+
 
 @pytest.fixture
 def offline(config, monkeypatch, tmp_path):
@@ -10,3 +13,15 @@ def offline(config, monkeypatch, tmp_path):
         monkeypatch.setenv(folder, str(tmp_path / "wandb"))
     config["wandb"] = {"enabled": True, "mode": "offline", "project": "tests", "group": "a group"}
     return config
+
+
+@pytest.fixture
+def start(config, write_config, tmp_path):
+    """Starts the trackers of a config alone, in an empty folder."""
+
+    def start(*named, sizes=None):
+        config["training"]["trackers"] = list(named)
+        (tmp_path / "run").mkdir(exist_ok=True)
+        return Trackers(read_config(write_config(config)), tmp_path / "run", sizes or {})
+
+    return start

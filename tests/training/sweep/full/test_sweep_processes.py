@@ -146,6 +146,34 @@ def test_ctrl_c_saves_the_running_run_and_starts_no_other(sweeper, config):
     assert not (folder / "seed=1" / "train.log").exists()
 
 
+def test_a_run_stopped_midway_and_evaluated_is_not_finished(sweeper, script, config):
+    words = ("seed=[0]", "training.epochs=40", "training.keep=100")
+    folder = Path(config["training"]["save_dir"], "MNIST_Sample-sweep", "seed")
+    process = sweeper(*words)
+    wait_for(folder / "seed=0" / "checkpoint-epoch_2.params", process)
+    process.send_signal(signal.SIGTERM)
+    code, output = finish(process)
+    assert code == 128 + signal.SIGTERM, output
+    assert "No result of seed=0: not finished" in output
+    done = script("test.py", "-w", folder / "seed=0")
+    assert done.returncode == 0, done.stderr
+    code, output = finish(sweeper(*words))
+    assert code == 0
+    assert "1 runs, 1 of them to train" in output
+    assert latest(folder / "seed=0").name == file_name(40)
+
+
+def test_the_same_sweep_twice_at_once_trains_each_run_once(sweeper, config):
+    words = ("seed=[0,1]", "training.epochs=5")
+    folder = Path(config["training"]["save_dir"], "MNIST_Sample-sweep", "seed")
+    for code, output in map(finish, [sweeper(*words), sweeper(*words)]):
+        assert code == 0, output
+        assert "another process trains it" in output or "[2/2]" in output
+        assert "FAILED" not in output
+    for seed in (0, 1):
+        assert (folder / f"seed={seed}" / "train.log").read_text().count("Start Training!") == 1
+
+
 def test_tasks_of_an_array_train_one_run_each(sweeper, config):
     words = ("seed=[0,1]", "training.epochs=1", "--name", "my array")
     code, output = finish(sweeper(*words, "--slurm"))
