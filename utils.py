@@ -4,6 +4,7 @@ import ast
 import contextlib
 import difflib
 import functools
+import gc
 import importlib
 import importlib.util
 import inspect
@@ -163,7 +164,7 @@ def public_names(home: str) -> list[str]:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return []
     defined, taken = [], {}  # {name: the module that it is taken from}
-    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+    for node in _parse(Path(spec.origin).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             defined.append(node.name)
         elif isinstance(node, ast.ImportFrom):
@@ -181,6 +182,22 @@ def public_names(home: str) -> list[str]:
     names = defined + [name for name, origin in taken.items() if _is_the_users(origin)]
     hidden = CALLED_BY_ENGINE.get(module, ())
     return [name for name in names if not name.startswith("_") and name not in hidden]
+
+
+@functools.lru_cache(maxsize=64)
+def _parse(source):
+    """Returns the syntax tree of Python source.
+
+    Callbacks of the garbage collector, as JAX has one, make CPython 3.11 fail here at times
+    (https://github.com/python/cpython/issues/106905), so there is no collection meanwhile.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(source)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _is_the_users(module):

@@ -36,8 +36,8 @@ CONFIGS = {
 }
 
 
-# Compiling a convolutional network takes seconds: the fast set has a library's optimizer instead.
-FEW = ("gan/config", "text/config", "libraries/optax_chain")
+# Compiling the others' networks takes seconds: the fast set has a library's optimizer instead.
+FEW = ("libraries/optax_chain",)
 
 
 @pytest.mark.parametrize("example", by_set(FEW, CONFIGS))

@@ -14,7 +14,6 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from inference import convert_tflite
-from inference.export import converter
 from inference.export.atomic_directory import AtomicDirectory
 from inference.export.files import check_files
 from inference.export.inputs import parse_inputs
@@ -249,20 +248,6 @@ def test_a_missing_package_is_named(arguments, monkeypatch, capsys):
     monkeypatch.setattr(convert_tflite, "PACKAGES", {"onnx", "a_missing_package"})
     assert convert_tflite.main(arguments) == 1
     assert "not installed: a_missing_package" in capsys.readouterr().err
-
-
-def test_a_crash_inside_tensorflow_is_one_message_and_an_earlier_export_stays(
-    arguments, no_tensorflow, monkeypatch, tmp_path, capsys
-):
-    earlier = tmp_path / "into" / "net"
-    earlier.mkdir(parents=True)
-    (earlier / "net.onnx").write_text("the earlier one")
-    monkeypatch.setattr(converter, "to_tflite", crash)
-    assert convert_tflite.main([*arguments, "--overwrite"]) == 1
-    assert "its process was killed by SIGSEGV" in capsys.readouterr().out
-    assert [path.name for path in earlier.iterdir()] == ["net.onnx"]
-    assert (earlier.with_name("net.rejected") / "net.stablehlo").exists()
-    assert not [path for path in earlier.parent.iterdir() if path.name.endswith(".tmp")]
 
 
 def test_a_full_disk_is_one_message_and_leaves_nothing(arguments, no_tensorflow, tmp_path, capsys):

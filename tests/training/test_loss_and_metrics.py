@@ -173,29 +173,6 @@ def test_weights_of_zero_leave_examples_out():
         )
 
 
-def dense_confusion_matrix(logits, labels):
-    """The statistic as an array for each example: (batch, ..., classes, classes)."""
-    classes = logits.shape[-1]
-    right, guess = (jax.nn.one_hot(one, classes) for one in (labels, logits.argmax(-1)))
-    return right[..., :, None] * guess[..., None, :]
-
-
-@few
-@given(st.integers(0, 1000), st.integers(1, 40), st.integers(2, 12), st.booleans())
-def test_a_confusion_matrix_adds_the_weights_of_dense_statistics(seed, batch, classes, sequences):
-    """Also where a label is no class, and with a weight for each position or for the example."""
-    random, length = np.random.default_rng(seed), 3
-    shape = (batch, length) if sequences else (batch,)
-    logits = random.normal(size=(*shape, classes)).astype(np.float32)
-    labels = random.integers(-1, classes + 1, shape).astype(np.int32)
-    metric = metrics.aggregated(metrics.confusion_matrix.compute)(dense_confusion_matrix)
-    for weight in (random.random(batch, np.float32), random.random(shape, np.float32)):
-        np.testing.assert_allclose(
-            finished(metrics.confusion_matrix, logits, labels, weight),
-            finished(metric, logits, labels, weight), rtol=1e-6,
-        )  # fmt: skip
-
-
 def test_what_is_measured_of_a_batch_has_no_table_of_the_classes():
     logits = jax.ShapeDtypeStruct((256, 5000), jnp.float32)
     batch = {"targets": jax.ShapeDtypeStruct((256,), jnp.int32)}

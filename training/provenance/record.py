@@ -4,6 +4,7 @@ environment.json holds the config, checksums of the code and of the data, versio
 revision; uncommitted.diff what was not committed.
 """
 
+import functools
 import json
 import logging
 import os
@@ -100,7 +101,6 @@ def environment(repository: Path = utils.ROOT) -> dict:
     """
     revision = _git("describe --always --dirty --abbrev=40 --exclude=*", repository).strip()
     devices = jax.devices()
-    packages = {package.name: package.version for package in metadata.distributions()}
     return {
         "git_revision": revision or "unknown",
         "python": platform.python_version(),
@@ -108,8 +108,15 @@ def environment(repository: Path = utils.ROOT) -> dict:
         "device": f"{len(devices)} × {devices[0].device_kind}",
         "processors": os.cpu_count(),
         "system": platform.platform(),
-        "packages": dict(sorted(packages.items(), key=lambda package: package[0].lower())),
+        "packages": _packages(),
     }
+
+
+@functools.cache
+def _packages():
+    """{name: version} of what is installed, in order of the names."""
+    packages = {package.name: package.version for package in metadata.distributions()}
+    return dict(sorted(packages.items(), key=lambda package: package[0].lower()))
 
 
 def code_checksums(folder):

@@ -1,5 +1,6 @@
 """Fills in the templates of the HTML pages, and formats the numbers on them."""
 
+import functools
 import math
 from pathlib import Path
 
@@ -8,6 +9,12 @@ import jinja2
 
 def render(template: str, folder: Path = Path(__file__).parent, **values) -> str:
     """Returns a template, filled in; what it includes may also be in this module's folder."""
+    return _environment(folder).get_template(template).render(**values)
+
+
+@functools.cache
+def _environment(folder):
+    """The compiled templates of a folder."""
     jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
         autoescape=True,
@@ -17,7 +24,7 @@ def render(template: str, folder: Path = Path(__file__).parent, **values) -> str
     )
     formats = {"number": format_number, "percent": format_percent, "is_finite": math.isfinite}
     jinja.filters |= formats
-    return jinja.get_template(template).render(**values)
+    return jinja
 
 
 def format_number(value):

@@ -7,10 +7,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.faulty import put_faults, strict_lines
+from tests.helpers.faulty import put_faults
 from tests.helpers.project import examples, same_arrays
 from training.checkpoint.naming import best, latest
-from training.checkpoint.reading import read, read_meta
+from training.checkpoint.reading import read
 from training.engine.finite import non_finite_field
 from training.engine.progress import Progress
 
@@ -54,25 +54,6 @@ def test_a_bad_test_row_is_named_and_with_it_mended_the_run_ends_as_if_it_had_ne
     assert run("--resume", str(folder))[0] == 0
     assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert same_arrays(read(latest(folder))[0], read(latest(whole))[0])
-
-
-def test_a_metric_without_a_value_is_null_is_warned_of_and_is_never_the_best(run, points, capsys):
-    points["training"] |= {
-        "metrics": ["tests.helpers.faulty:undefined"], "monitor": "max test_undefined",
-        "early_stop": 1,
-    }  # fmt: skip
-    code, folder = run()
-    out = capsys.readouterr().out
-    assert code == 0
-    epochs = [line for line in strict_lines(folder) if "batch" not in line]
-    assert [line["epoch"] for line in epochs] == [1, 2, 3]  # early stopping counts no NaN
-    assert all(line["test_undefined"] is None for line in epochs)
-    assert all(math.isfinite(line["test_loss"]) for line in epochs)
-    assert "epoch 1: test_undefined is nan" in out
-    assert "There is no best epoch: test_undefined was never finite (training.monitor)" in out
-    assert best(folder) is None
-    assert read_meta(latest(folder))["best"] is None
-    assert "nan" not in (folder / "report.html").read_text().replace("NaN", "")
 
 
 @examples(40)

@@ -8,10 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_loader.base import BaseDataLoader
-from tests.helpers.project import TRAIN_EXAMPLES, examples
-from tests.helpers.tracking import json_lines
-from training.checkpoint.naming import latest
-from training.checkpoint.reading import read_meta
+from tests.helpers.project import examples
 from training.engine.progress import Progress
 from utils import UserError
 
@@ -56,29 +53,6 @@ def test_every_example_comes_once_in_an_epoch_whatever_the_batch_sizes_between_i
     for numbers in done.values():
         assert sorted(numbers) == list(range(count))
     assert progress.steps == total
-
-
-def last_epoch(folder):
-    return json_lines(folder / "metrics.jsonl")[-1]
-
-
-def test_an_epoch_goes_on_with_the_examples_it_has_not_seen_at_another_batch_size(
-    run, trusty, monkeypatch, capsys
-):
-    monkeypatch.setenv("SIGNAL_AT", "SIGINT@14")  # in the second epoch
-    code, folder = run("data_loader.train.args.batch_size=100")
-    monkeypatch.delenv("SIGNAL_AT")
-    done = read_meta(latest(folder))
-    assert code == 130
-    assert (done["epochs"], 0 < done["batch"] < 9, done["batch_size"]) == (1, True, 100)
-    capsys.readouterr()
-    assert run("--resume", str(folder), "data_loader.train.args.batch_size=64") == (0, folder)
-    held_in = TRAIN_EXAMPLES * 9 // 10
-    seen = 100 * done["batch"]
-    assert f"Epoch 2 goes on behind {seen} of its {held_in} examples" in capsys.readouterr().out
-    assert last_epoch(folder)["step"] == 9 + done["batch"] + -(-(held_in - seen) // 64)
-    steps = [line["step"] for line in json_lines(folder / "metrics.jsonl") if "batch" in line]
-    assert steps == sorted(set(steps))
 
 
 @pytest.mark.parametrize("wrong", [{"steps": -1}, {"rates": {"a": [1]}}, {"rates": {"a": "bc"}}])

@@ -7,17 +7,13 @@ import pytest
 from data_loader import device_cache as resident
 from data_loader.dataloader import DataLoader
 from data_loader.device_cache import TableView, cache_on_device, gather
-from tests.helpers import labelled
 from tests.helpers.project import by_set, same_arrays
 from tests.helpers.scans import RESIDENT, SEVERAL
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
-from training.common.trees import pick
 from training.config import read_config
 from training.engine.build import build
-from training.engine.initialize import first_batch
 from training.engine.scan import default_steps, even_steps
-from training.tracking.metric_logger import MetricAccumulator
 from utils import UserError
 
 
@@ -37,20 +33,6 @@ def test_a_run_has_the_same_bits_however_its_batches_reach_the_device(run, trust
         assert same_arrays(read(latest(plain))[0], read(latest(other))[0])
 
 
-def test_the_ragged_last_call_of_an_epoch_compiles_nothing(parts_of, trusty):
-    experiment = parts_of(SEVERAL)
-    state = experiment.init(first_batch(experiment))
-    counts = []
-    for start in (0, 5):
-        for call, count in experiment.batches(1, start):
-            state, measured = experiment.update(state, call)
-            counts.append(count)
-    assert counts == [3, 3, 2, 3]
-    assert measured["loss"][0].shape == (3,)
-    assert state.step == sum(counts)
-    assert experiment.update._cache_size() == 1
-
-
 def test_calls_are_as_even_as_possible():
     for batches in range(1, 130):
         for most in range(1, 140):
@@ -60,31 +42,6 @@ def test_calls_are_as_even_as_possible():
             assert calls == -(-batches // most)  # no more of them
             assert calls * steps - batches < calls  # at most one step each is idle
     assert even_steps(118, 16) == 15
-
-
-@pytest.mark.parametrize("pieces", by_set([3], [1, 2, 4]))
-@pytest.mark.parametrize("steps", by_set([2], [1, 3]))
-def test_a_confusion_matrix_of_seeds_pieces_and_several_updates_is_that_of_numpy(
-    tmp_path, write_config, pieces, steps
-):
-    config = labelled.small_config(tmp_path)
-    config["data_loader"]["train"]["args"] |= {"batch_size": 12, "shuffle": False}
-    config["training"] |= {
-        "metrics": ["confusion_matrix"], "seeds": 2, "accumulate": pieces, "steps_per_call": steps,
-        "optimizer": {"name": "sgd", "args": {"learning_rate": 0.0}},
-    }  # fmt: skip
-    experiment = build(read_config(write_config(config)))
-    state, sums = experiment.init(first_batch(experiment)), MetricAccumulator()
-    logits = [experiment.forward(pick(state.params, seed), labelled.Points().x, None, False)[0]
-              for seed in range(2)]  # fmt: skip
-    for call, count in experiment.batches(1, 0):
-        state, measured = experiment.update(state, call)
-        for step in range(count):
-            sums.add(measured if steps == 1 else pick(measured, step))
-    for seed in range(2):
-        expected = np.zeros((3, 3))
-        np.add.at(expected, (labelled.Points().y, logits[seed].argmax(-1)), 1)
-        np.testing.assert_array_equal(sums.sums["confusion_matrix"][0][seed], expected)
 
 
 # Data on the device ----------------------------------------------------------------------------

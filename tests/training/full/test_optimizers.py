@@ -167,3 +167,28 @@ def test_the_moving_average_is_of_the_weights_and_is_evaluated():
     np.testing.assert_array_equal(
         averaged["norm"]["stats"]["mean"], state.params["norm"]["stats"]["mean"]
     )
+
+
+def tree(seed):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    shapes = {"kernel": (5, 3), "bias": (3,), "inner": {"scale": (7,)}}
+    return jax.tree.map(
+        lambda key, shape: jax.random.normal(key, shape),
+        {"kernel": keys[0], "bias": keys[1], "inner": {"scale": keys[2]}},
+        shapes,
+        is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 4])
+def test_accumulation_equals_the_whole_batch(pieces):
+    state, update, _ = make(optimizer=optimizers.sgd(0.5, 0.9))
+    twin, in_pieces, _ = make(optimizer=optimizers.sgd(0.5, 0.9), accumulate=pieces)
+    for seed in range(3):
+        state, measured = update(state, batch_of(10, seed))
+        twin, measured_in_pieces = in_pieces(twin, batch_of(10, seed))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.params, twin.params
+    )
+    np.testing.assert_allclose(measured["loss"], measured_in_pieces["loss"], rtol=1e-5)
+    assert measured["accuracy"] == measured_in_pieces["accuracy"]

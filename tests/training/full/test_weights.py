@@ -5,6 +5,7 @@ import os
 
 import jax
 import numpy as np
+import pytest
 
 import train
 from tests.helpers import labelled
@@ -14,6 +15,7 @@ from tests.helpers.updates import (
     assert_nothing_was_measured,
     batch_of,
     copy,
+    make,
     same_bits,
     with_statistics,
     without_weight,
@@ -84,3 +86,20 @@ def test_figures_are_right_on_several_devices(tmp_path, script, write_config):
         (log,) = (tmp_path / ("other" if lines else "plain")).glob("saved/*/*/metrics.jsonl")
         lines.append(json.loads(log.read_text().splitlines()[-1]))
     assert {**lines[0], "step": 0} == {**lines[1], "step": 0}
+
+
+SETTINGS = [({"ema": 0.9, "accumulate": 2}, np.inf), ({}, 0.0), ({}, np.inf), ({"ema": 0.9}, 0.0)]
+
+
+@pytest.mark.parametrize(("settings", "value"), SETTINGS)
+def test_an_update_without_weight_changes_no_bit_of_the_state(settings, value):
+    state, update, _ = make(with_statistics, optimizers.adamw(0.1), **settings)
+    state, _ = update(state, batch_of(12))
+    before = copy(state)
+    after, measured = update(state, without_weight(value))
+    assert same_bits(after, before)
+    assert_nothing_was_measured(measured)
+    after, measured = update(after, batch_of(12))  # and training goes on
+    assert after.step == before.step + 1
+    assert measured["finite"]
+    assert not same_bits(after.params, before.params)

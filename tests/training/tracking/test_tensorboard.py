@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.project import by_set
 from tests.helpers.tracking import events, json_lines, scalar_events
 from training.tracking.tensorboard import TensorBoard
 
 
-@pytest.mark.parametrize("key", ["tensorboard", "trackers"])
+@pytest.mark.parametrize("key", by_set(["trackers"], ["tensorboard", "trackers"]))
 def test_tensorboard_gets_the_metrics_of_metrics_jsonl(run, config, key):
     config["training"][key] = {"tensorboard": True, "trackers": ["tensorboard"]}[key]
     code, folder = run()

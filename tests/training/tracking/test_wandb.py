@@ -35,12 +35,6 @@ def test_wandb_gets_config_metrics_and_the_last_checkpoint(run, offline):
     assert [one.exit_code for one in of_kind(folder, "exit")] == [0]
 
 
-def test_wandb_disabled_is_called_but_keeps_nothing(run, offline):
-    code, folder = run("wandb.mode=disabled")
-    assert code == 0
-    assert not list(folder.rglob("*.wandb"))
-
-
 @pytest.fixture
 def trackers(offline, write_config, tmp_path):
     """Starts Weights & Biases alone, as a tracker with an argument of `wandb.init`."""

@@ -1,6 +1,12 @@
 """Runs with and without a second compilation, and one without --profile."""
 
+import gzip
+import json
 import re
+
+import pytest
+
+from training.common.timing import LABELS
 
 
 def test_a_run_without_profile_leaves_no_trace(run, capsys):
@@ -30,3 +36,23 @@ def test_a_second_compilation_after_the_first_epoch_names_what_changed(run, conf
         "update was compiled once more: "
         "batch['inputs'] is float32[128,1,28,28], it was uint8[128,1,28,28]"
     ]
+
+
+def test_profile_divides_the_time_of_each_epoch_and_traces_a_few_updates(run, config, capsys):
+    code, folder = run("--profile")
+    assert code == 0
+    console = capsys.readouterr().out
+    names = "|".join(LABELS.values())
+    for epoch in (1, 2):
+        (line,) = re.findall(rf"Epoch {epoch}: (.* \d+\.\d+ s \(.*)", console)
+        parts = re.findall(rf"({names}) (\d+\.\d+) s \((\d+\.\d)%\)", line)
+        assert {"dispatch", "evaluation", "logging", "checkpoint", "waiting for data"} <= {
+            name for name, _, _ in parts
+        }
+        assert sum(float(share) for _, _, share in parts) == pytest.approx(100, abs=0.5)
+    (trace,) = folder.rglob("perfetto_trace.json.gz")
+    assert str(trace) in console
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    traced = [event["args"]["step_num"] for event in events if event.get("name") == "update"]
+    assert sorted(map(int, traced)) == [3, 4, 5, 6, 7]
+    assert list(folder.rglob("*.xplane.pb"))  # what TensorBoard reads

@@ -1,12 +1,14 @@
 """What is not finite in any split, field and row; errors within and at the end of an epoch."""
 
+import math
+
 import numpy as np
 import pytest
 
 from tests.helpers.faulty import Points, held_out, put_faults, strict_lines
 from tests.helpers.project import same_arrays
 from training.checkpoint.naming import best, latest
-from training.checkpoint.reading import read
+from training.checkpoint.reading import read, read_meta
 
 CASES = [
     ("train", "inputs", "nan", "label"), ("test", "inputs", "nan", "label"),
@@ -104,3 +106,22 @@ def test_early_stopping_says_why(run, points, capsys):
     assert (
         "Stopped early, after epoch 2 of 3: for 1 epochs validation_loss was no better than" in out
     )
+
+
+def test_a_metric_without_a_value_is_null_is_warned_of_and_is_never_the_best(run, points, capsys):
+    points["training"] |= {
+        "metrics": ["tests.helpers.faulty:undefined"], "monitor": "max test_undefined",
+        "early_stop": 1,
+    }  # fmt: skip
+    code, folder = run()
+    out = capsys.readouterr().out
+    assert code == 0
+    epochs = [line for line in strict_lines(folder) if "batch" not in line]
+    assert [line["epoch"] for line in epochs] == [1, 2, 3]  # early stopping counts no NaN
+    assert all(line["test_undefined"] is None for line in epochs)
+    assert all(math.isfinite(line["test_loss"]) for line in epochs)
+    assert "epoch 1: test_undefined is nan" in out
+    assert "There is no best epoch: test_undefined was never finite (training.monitor)" in out
+    assert best(folder) is None
+    assert read_meta(latest(folder))["best"] is None
+    assert "nan" not in (folder / "report.html").read_text().replace("NaN", "")

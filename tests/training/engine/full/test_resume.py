@@ -4,9 +4,10 @@ import re
 
 import numpy as np
 
+from tests.helpers.project import TRAIN_EXAMPLES
 from tests.helpers.tracking import json_lines
 from training.checkpoint.naming import latest
-from training.checkpoint.reading import read
+from training.checkpoint.reading import read, read_meta
 from training.checkpoint.single_file import write
 
 COSINE = (
@@ -77,3 +78,26 @@ def test_a_checkpoint_to_begin_with_is_refused_where_a_run_goes_on(run, capsys):
     _, folder = run("training.epochs=1")
     assert run("--resume", str(folder), f"training.checkpoint={folder}")[0] == 1
     assert "this is for a new run" in capsys.readouterr().err
+
+
+def seen(batch):
+    return batch["inputs"][batch["weight"] > 0].tolist()
+
+
+def test_an_epoch_goes_on_with_the_examples_it_has_not_seen_at_another_batch_size(
+    run, trusty, monkeypatch, capsys
+):
+    monkeypatch.setenv("SIGNAL_AT", "SIGINT@14")  # in the second epoch
+    code, folder = run("data_loader.train.args.batch_size=100")
+    monkeypatch.delenv("SIGNAL_AT")
+    done = read_meta(latest(folder))
+    assert code == 130
+    assert (done["epochs"], 0 < done["batch"] < 9, done["batch_size"]) == (1, True, 100)
+    capsys.readouterr()
+    assert run("--resume", str(folder), "data_loader.train.args.batch_size=64") == (0, folder)
+    held_in = TRAIN_EXAMPLES * 9 // 10
+    seen = 100 * done["batch"]
+    assert f"Epoch 2 goes on behind {seen} of its {held_in} examples" in capsys.readouterr().out
+    assert last_epoch(folder)["step"] == 9 + done["batch"] + -(-(held_in - seen) // 64)
+    steps = [line["step"] for line in json_lines(folder / "metrics.jsonl") if "batch" in line]
+    assert steps == sorted(set(steps))

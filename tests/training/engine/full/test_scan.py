@@ -6,14 +6,16 @@ import json
 import numpy as np
 import pytest
 
+from tests.helpers import labelled
 from tests.helpers.project import ROOT, same_arrays
 from tests.helpers.scans import SEVERAL, last_line
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
-from training.common.trees import named_leaves
+from training.common.trees import named_leaves, pick
 from training.config import read_config
 from training.engine.build import build
-from training.engine.initialize import fresh_state
+from training.engine.initialize import first_batch, fresh_state
+from training.tracking.metric_logger import MetricAccumulator
 
 
 def test_a_signal_within_a_call_stops_the_run_after_it_and_it_resumes_exactly(
@@ -130,3 +132,47 @@ def test_two_seeds_train_two_networks_with_the_mean_of_their_metrics(run, config
     assert arrays[name].shape == (2, 784, 16)
     assert (arrays[name][0] != arrays[name][1]).any()
     assert metrics["test_loss_std"] > 0
+
+
+@pytest.fixture
+def parts_of(config, write_config):
+    return lambda *overrides: build(read_config(write_config(config), overrides))
+
+
+def test_the_ragged_last_call_of_an_epoch_compiles_nothing(parts_of, trusty):
+    experiment = parts_of(SEVERAL)
+    state = experiment.init(first_batch(experiment))
+    counts = []
+    for start in (0, 5):
+        for call, count in experiment.batches(1, start):
+            state, measured = experiment.update(state, call)
+            counts.append(count)
+    assert counts == [3, 3, 2, 3]
+    assert measured["loss"][0].shape == (3,)
+    assert state.step == sum(counts)
+    assert experiment.update._cache_size() == 1
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 4])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_confusion_matrix_of_seeds_pieces_and_several_updates_is_that_of_numpy(
+    tmp_path, write_config, pieces, steps
+):
+    config = labelled.small_config(tmp_path)
+    config["data_loader"]["train"]["args"] |= {"batch_size": 12, "shuffle": False}
+    config["training"] |= {
+        "metrics": ["confusion_matrix"], "seeds": 2, "accumulate": pieces, "steps_per_call": steps,
+        "optimizer": {"name": "sgd", "args": {"learning_rate": 0.0}},
+    }  # fmt: skip
+    experiment = build(read_config(write_config(config)))
+    state, sums = experiment.init(first_batch(experiment)), MetricAccumulator()
+    logits = [experiment.forward(pick(state.params, seed), labelled.Points().x, None, False)[0]
+              for seed in range(2)]  # fmt: skip
+    for call, count in experiment.batches(1, 0):
+        state, measured = experiment.update(state, call)
+        for step in range(count):
+            sums.add(measured if steps == 1 else pick(measured, step))
+    for seed in range(2):
+        expected = np.zeros((3, 3))
+        np.add.at(expected, (labelled.Points().y, logits[seed].argmax(-1)), 1)
+        np.testing.assert_array_equal(sums.sums["confusion_matrix"][0][seed], expected)

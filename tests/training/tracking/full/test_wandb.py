@@ -72,3 +72,9 @@ def merged(rows):
     for row in rows:
         steps[row["_step"]] = steps.get(row["_step"], {}) | row
     return steps
+
+
+def test_wandb_disabled_is_called_but_keeps_nothing(run, offline):
+    code, folder = run("wandb.mode=disabled")
+    assert code == 0
+    assert not list(folder.rglob("*.wandb"))

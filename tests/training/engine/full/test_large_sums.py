@@ -33,6 +33,12 @@ class Stopping(labelled.Points):
         return super().__getitem__(index)
 
 
+@aggregated(lambda total, weight: total)
+def dense(logits, labels):
+    """A statistic of a user's own, 800 kB for each batch."""
+    return jnp.broadcast_to(logits[:, :1], (len(logits), 200_000)) + labels[:, None]
+
+
 def test_a_run_with_a_large_confusion_matrix_is_saved_and_resumes_to_the_same_bits(
     tmp_path, monkeypatch
 ):
@@ -65,12 +71,6 @@ def test_a_run_with_a_large_confusion_matrix_is_saved_and_resumes_to_the_same_bi
         np.testing.assert_array_equal(resumed.metrics[name], value)
     ends = [read(latest(run.folder))[0] for run in (whole, resumed)]
     assert same_arrays(*ends)
-
-
-@aggregated(lambda total, weight: total)
-def dense(logits, labels):
-    """A statistic of a user's own, 800 kB for each batch."""
-    return jnp.broadcast_to(logits[:, :1], (len(logits), 200_000)) + labels[:, None]
 
 
 def test_large_statistics_are_added_up_before_many_of_them_are_held(tmp_path, monkeypatch):
