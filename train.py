@@ -57,7 +57,7 @@ def parse_arguments(argv):
 
 
 def fit(config="config.json", *, overrides=(), resume=None, profile=False,
-        trust=False, own_code=False, allow=(), **values):  # fmt: skip
+        trust=False, own_code=False, allow=(), callbacks=(), **values):  # fmt: skip
     """Trains the network of a config, or continues a run; returns the Run.
 
         run = fit("config.json", training__epochs=3)
@@ -69,6 +69,7 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False,
         resume: a checkpoint, a run folder, or "latest"; then the config is the run's own.
         profile: trace a few updates, and log where the time of each epoch goes.
         trust, own_code, allow: whose code may run, see `--help`.
+        callbacks: functions of the Run besides the config's, each alone or as (f, "500 steps").
         values: overrides as keywords, with __ for the dots.
     """
     folder, checkpoint = find_run(resume) if resume else (None, None)
@@ -79,14 +80,16 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False,
     # The config is checked before JAX is imported, which takes a second.
     from training.checkpoint.saver import Saver
     from training.distributed.preemption import StopSignal
-    from training.engine.evaluation import evaluate_all
+    from training.engine.callbacks import bind_callbacks
     from training.engine.loop import instruments, train_epoch
     from training.engine.out_of_memory import explain_out_of_memory
     from training.engine.run import new_run, resumed_run
+    from training.engine.schedule import Schedule
     from training.tracking.metric_logger import MetricLogger
     from training.tracking.trackers import Trackers
 
     try:
+        called = bind_callbacks(config, source, callbacks)
         run = resumed_run(config, folder, checkpoint) if folder else new_run(config, source)
         settings, progress = run.config.training, run.progress
         with (
@@ -96,17 +99,15 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False,
             instruments(run, profile) as end_epoch,
             explain_out_of_memory(config),
         ):
-            logger = MetricLogger(progress, trackers, run.experiment, settings.log_interval)
+            logger = MetricLogger(progress, trackers, run.experiment, settings.log_every)
+            schedule = Schedule(run, called, logger, saver, trackers, stop)
             while not progress.finished(settings):
                 logger.start_epoch()
                 with run.saved_on_error(saver, trackers, logger):
-                    train_epoch(run, logger, stop)
-                    evaluated = evaluate_all(run.experiment, run.params, stop)
-                    if stop.due():
-                        return run.save_and_stop(saver, trackers, stop.signal)
-                    run.metrics = logger.end_epoch(evaluated)
-                best = progress.end_epoch(run.metrics, settings.monitor)
-                run.save_if_due(saver, trackers, best)
+                    if train_epoch(run, logger, stop, schedule):  # and within it: evaluates, saves
+                        schedule.handle(epoch_over=True)
+                    if stop.due() and not progress.finished(settings):
+                        return run.save_and_stop(saver, trackers, stop.signal, logger.sizes)
                 end_epoch(progress.epochs)
             saver.wait()
             run.finish(trackers)

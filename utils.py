@@ -25,7 +25,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent
 USERS_FILES = (  # in the folders of the template, beside model/model.py
     "data_loader.dataloader", "data_loader.samplers", "data_loader.transforms",
-    "training.loss", "training.metrics", "training.optimizers",
+    "training.callbacks", "training.loss", "training.metrics", "training.optimizers",
 )  # fmt: skip
 WRITING_DIRECTION = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 COMMANDS = ("new_project", "test", "train", "utils")  # modules that are not for a config to name

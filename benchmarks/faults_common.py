@@ -131,7 +131,7 @@ def small_config(data, epochs, width):
         args["dataset"]["args"] = {"root": str(data), "split": split}
         args["batch_size"] = 64
     values["training"] |= {
-        "epochs": epochs, "save_period": 1, "keep": 3, "log_interval": 3, "ema": 0.9,
+        "epochs": epochs, "save_every": 1, "keep": 3, "log_every": 3, "ema": 0.9,
         "monitor": "max test_accuracy",
     }  # fmt: skip
     return values

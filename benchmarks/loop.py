@@ -72,7 +72,7 @@ def main():
 def loop_epoch(config, experiment, state, folder, stop, progress):
     """Returns the state and the seconds of an epoch, or of its rest, as train.py runs it."""
     with Trackers(config, folder, {}) as trackers:
-        logger = MetricLogger(progress, trackers, experiment, config.training.log_interval)
+        logger = MetricLogger(progress, trackers, experiment, config.training.log_every)
         logger.start_epoch()
         began = time.perf_counter()
         run = Run(config, folder, experiment, state, progress)

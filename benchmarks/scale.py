@@ -185,7 +185,7 @@ def parity(folder, count, layouts=LAYOUTS, tasks=("network", "gan")):
 
 def _losses(folder, task, count, processes, devices, shards):
     """Returns the losses of every step and of every evaluation."""
-    overrides = [f"devices.shards={shards}", "training.log_interval=1"]
+    overrides = [f"devices.shards={shards}", "training.log_every=1"]
     if task == "network":
         overrides += ["model.name=benchmarks.scale:network", 'model.args={"features": 64}']
         overrides += ["training.accumulate=2", f"training.optimizer={json.dumps(ADAM)}"]
@@ -209,7 +209,7 @@ def _make_gan(group):
     gan["data_loader"] |= {split: values["data_loader"][split] for split in ("train", "test")}
     for optimizer_group in gan["training"]["optimizer_groups"].values():
         optimizer_group["optimizer"] = ADAM_OF_GAN
-    kept = ("epochs", "save_period", "keep", "log_interval", "ema")
+    kept = ("epochs", "save_every", "keep", "log_every", "ema")
     gan["training"] |= {key: values["training"][key] for key in kept}
     (group.folder / "config.json").write_text(json.dumps(gan))
 
@@ -224,7 +224,7 @@ def steps(folder, count, devices=8):
         {name of a count: number}
     """
     epochs = -(-count // BATCHES)
-    overrides = ["training.save_period=1000", "training.log_interval=10"]
+    overrides = ["training.save_every=1000", "training.log_every=10"]
     group = Group(folder, epochs, 32, overrides, processes=1, devices=devices)
     (process,) = group.start_all()
     code = process.wait(PATIENCE + count)
@@ -330,7 +330,7 @@ def cost(folder, count, width=2048):
 
 def _cost(folder, count, model):
     """Returns the milliseconds of a step of one process and of two, and their ratio, as text."""
-    overrides = ["training.log_interval=100", "training.save_period=1000"]
+    overrides = ["training.log_every=100", "training.save_every=1000"]
     overrides += [f"model={json.dumps(model)}"]
     medians = []
     for processes in (1, 2):

@@ -38,7 +38,7 @@ def main():
 
 def first_update(options, folder):
     """Returns the seconds until a run in `folder` has logged its first update."""
-    settings = ["training.log_interval=1", "training.epochs=1", f"training.save_dir={folder}"]
+    settings = ["training.log_every=1", "training.epochs=1", f"training.save_dir={folder}"]
     command = [sys.executable, "train.py", "-c", options.config, *settings, *options.overrides]
     environment = os.environ | {"XDG_CACHE_HOME": folder, "PYTHONUNBUFFERED": "1"}
     began = time.perf_counter()

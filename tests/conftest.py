@@ -153,8 +153,8 @@ def small_config(mnist, folder):
         args["dataset"]["args"] = {"root": str(mnist), "split": split}
         args["batch_size"] = BATCH_SIZE
     values["training"] |= {
-        "epochs": 2, "save_period": 1, "log_interval": 3, "save_dir": str(folder / "saved"),
-        "monitor": "max epoch_train_accuracy",
+        "epochs": 2, "save_every": "1 epoch", "log_every": "3 steps",
+        "save_dir": str(folder / "saved"), "monitor": "max epoch_train_accuracy",
     }  # fmt: skip
     return values
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from training.common.config_file import describe, override_key, read_json
+from training.common.every import FORM, parse_every
 from training.common.files import atomic_write_text
 from training.common.json_text import check_values
 from training.common.variables import as_variable, escape, substitute
@@ -36,6 +37,7 @@ HOMES = {  # homes that are not there are left out
     "transform": ("data_loader.transforms",),
     "loss": ("training.loss", "optax:losses"),
     "metric": ("training.metrics",),
+    "callback": ("training.callbacks",),
     "optimizer": ("training.optimizers", f"optax:{OPTIMIZERS}"),
     "tracker": ("training.tracking.backends",),
     "output": ("training.common.outputs",),
@@ -45,6 +47,8 @@ OLD_KEYS = (  # of older versions: a pattern of the key's path, and what it is c
     (r"^data_loader\.device_resident(?=\.|$)", "data_loader.cache_on_device"),
     (r"^training\.rules(?=\.|$)", "training.optimizer_groups"),
     (r"^(training\.optimizer_groups\.[^.]+)\.trains(?=\.|$)", r"\1.params"),
+    (r"^training\.save_period$", "training.save_every"),
+    (r"^training\.log_interval$", "training.log_every"),
 )
 ORBAX = "orbax-checkpoint==0.12.8"  # what devices.orbax needs
 NAME = r"^\w[\w .+-]*$"  # of a folder: nothing that leads out of the one it is in
@@ -83,6 +87,29 @@ def _or_string(key, schema):
 
 
 NamedOrName = Annotated[Named, _or_string("name", Named | str)]
+
+
+def _often(alone=None):
+    """A text such as "500 steps"; where a number may stand alone, `alone` is its unit."""
+    form = Annotated[str, Field(pattern=f"^{FORM.pattern}$")]
+    kinds = form | Annotated[int, Field(ge=1)] if alone else form
+
+    def checked(value):
+        return str(parse_every(value, alone))
+
+    return Annotated[str, BeforeValidator(checked, json_schema_input_type=kinds)]
+
+
+Often = _often()
+
+
+class Callback(Named):
+    """A function of the run by name, with its arguments, and how often it is called."""
+
+    every: Often = "1 epoch"
+
+
+CallbackOrName = Annotated[Callback, _or_string("name", Callback | str)]
 
 
 class DataLoaders(Section):
@@ -128,7 +155,10 @@ class Training(Section):
     # A weight for each class, in training only: numbers, or "auto": examples / (classes * those of
     # the class), so that every class counts as much.
     class_weights: Literal["auto"] | list[float] | None = None
-    epochs: Whole = Field(10, ge=1)
+    # Passes over the training data; the smaller of the two ends the run. Null, as by default where
+    # max_steps is given: as many as max_steps take.
+    epochs: Whole | None = Field(10, ge=1)
+    max_steps: Whole | None = Field(None, ge=1, lt=2**31)  # updates
     clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per group
     accumulate: Whole = Field(1, ge=1)  # pieces a batch is processed in, to save memory
     # Updates in one call, at most: more than one pays where an update is shorter than a call; null:
@@ -139,13 +169,20 @@ class Training(Section):
     compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     checkpoint: Annotated[Pretrained | None, _or_string("path", Pretrained | str | None)] = None
     save_dir: str = "saved"
-    save_period: Whole = Field(1, ge=1)  # epochs
+    # "2 epochs", "500 steps" or "10 minutes"; the last is saved anyhow. A number: epochs.
+    save_every: _often("epoch") = "1 epoch"
     keep: Whole = Field(5, ge=1)  # numbered checkpoints kept, beside the best
     # What the best checkpoint is chosen by: "min NAME" or "max NAME"; null: the last epoch counts.
     # By default "min validation_loss" where there is a validation split, else null.
     monitor: str | None = None
-    early_stop: Whole | None = Field(None, ge=1)  # stop after so many epochs without a better one
-    log_interval: Whole = Field(22, ge=1)  # batches
+    # Stop after so many evaluations without a better one.
+    early_stop: Whole | None = Field(None, ge=1)
+    evaluate_every: Often = "1 epoch"  # every split but the training one; the last anyhow
+    # Steps, from the beginning of each epoch, or minutes; "1 epoch": the epochs' results alone. A
+    # number: steps.
+    log_every: _often("step") = "22 steps"
+    # Functions f(run), in this order: see training/callbacks.py.
+    callbacks: list[CallbackOrName] = []
     tensorboard: bool = False  # event files in the run folder
     trackers: list[NamedOrName] = []  # besides metrics.jsonl; see training/tracking/__init__.py
     compilation_cache: bool = True  # keep compiled functions in the user's cache folder
@@ -157,6 +194,17 @@ class Training(Section):
             self.optimizer_groups and (self.loss or self.optimizer)
         ):
             raise ValueError("expected either loss and optimizer, or optimizer_groups")
+        return self
+
+    @model_validator(mode="after")
+    def _something_ends_it(self):
+        if self.epochs is None and self.max_steps is None:
+            raise ValueError("expected epochs or max_steps, both are null")
+        if self.log_every.endswith("epochs"):
+            raise ValueError(
+                f"expected log_every in steps or minutes, or '1 epoch', as the results"
+                f" of every epoch are logged; got {self.log_every!r}"
+            )
         return self
 
     def all_groups(self) -> dict[str, OptimizerGroup]:
@@ -225,6 +273,8 @@ class Config(Section):
                 yield f"data_loader.{step}", "transform", getattr(self.data_loader, step)
         for index, metric in enumerate(self.training.metrics):
             yield f"training.metrics.{index}", "metric", metric
+        for index, callback in enumerate(self.training.callbacks):
+            yield f"training.callbacks.{index}", "callback", callback
         for index, tracker in enumerate(self.training.trackers):
             yield f"training.trackers.{index}", "tracker", tracker
         if self.output:
@@ -264,7 +314,7 @@ def read_config(
         substitute(values, path)  # a run of an older version has no variables
     if allow and isinstance(values.setdefault("imports", []), list):
         values["imports"] += [one for one in allow if one not in values["imports"]]
-    _choose_monitor(values)
+    _choose_defaults(values)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -297,6 +347,10 @@ def rename_old_keys(values: dict[str, Any]) -> None:
     loaders, training = values.get("data_loader"), values.get("training")
     if isinstance(loaders, dict) and "device_resident" in loaders:
         loaders["cache_on_device"] = loaders.pop("device_resident")
+    if isinstance(training, dict):
+        for old, new in (("save_period", "save_every"), ("log_interval", "log_every")):
+            if old in training and new not in training:  # of both the old one is unknown
+                training[new] = training.pop(old)
     if isinstance(training, dict) and "rules" in training:
         training["optimizer_groups"] = groups = training.pop("rules")
         for group in groups.values() if isinstance(groups, dict) else ():
@@ -333,9 +387,14 @@ def _keep_old_behaviour(values, path):
         values["output"] = "softmax"
 
 
-def _choose_monitor(values):
-    """Sets the default of training.monitor, which depends on the data that are held out."""
+def _choose_defaults(values):
+    """Sets training.epochs and training.monitor where their defaults depend on other keys.
+
+    The monitor's depends on the data that are held out.
+    """
     training, args = values.get("training"), values.get("data_loader")
+    if isinstance(training, dict) and training.get("max_steps") is not None:
+        training.setdefault("epochs", None)
     given = isinstance(args, dict) and args.get("validation")
     for key in ("train", "args"):
         args = args.get(key) if isinstance(args, dict) else None

@@ -33,12 +33,14 @@ GIVEN = {
     "optimizer": (0, ()),
     "tracker": (2, ("step", "size")),
     "output": (1, ()),
+    "callback": (1, ()),
 }
 # Which key names what, in whatever section it is.
 KINDS = {
     "model": "model", "train": "data_loader", "validation": "data_loader", "test": "data_loader",
     "preprocess": "transform", "augment": "transform", "loss": "loss", "optimizer": "optimizer",
     "metrics": "metric", "trackers": "tracker", "output": "output",
+    "callbacks": "callback",
 }  # fmt: skip
 
 
@@ -65,10 +67,12 @@ def schema():
             place.pop("title", None)  # the key again
             if comments.get((name, key)):
                 place["description"] = comments[name, key]
+    every = definitions.pop("Callback")["properties"]["every"]
     del definitions["Named"]
     result["properties"]["$schema"] = {"type": "string", "description": "Where this schema is."}
     for kind in HOMES:
         definitions |= _definitions(kind)
+    definitions["callback call"]["properties"]["every"] = every
     return result
 
 

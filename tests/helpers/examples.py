@@ -29,7 +29,7 @@ def text_config(text, save_dir):
     for split in ("train", "test"):
         args = values["data_loader"][split]["args"]
         args["dataset"]["args"] |= {"path": str(text), "context": CONTEXT, "stride": CONTEXT // 2}
-    values["training"] |= {"epochs": 2, "log_interval": 3}
+    values["training"] |= {"epochs": 2, "log_every": "3 steps"}
     return values
 
 
@@ -44,7 +44,7 @@ def _on_digits(name, mnist, save_dir):
         args = values["data_loader"][split]["args"]
         args["dataset"]["args"] = {"root": str(mnist), "split": split}
         args["batch_size"] = BATCH_SIZE
-    values["training"] |= {"epochs": 2, "log_interval": 3}
+    values["training"] |= {"epochs": 2, "log_every": "3 steps"}
     return values
 
 

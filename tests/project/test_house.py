@@ -18,8 +18,8 @@ OPTIONAL = ("training/debug", "training/provenance", "training/report", "trainin
 MACHINERY = ("training/config.py", "training/schema.py", "training/engine/", "training/checkpoint/",
              "training/tracking/", "training/distributed/", "inference/", *OPTIONAL)  # fmt: skip
 USER_FILES = (
-    "data_loader/dataloader.py", "data_loader/transforms.py", "model/model.py", "training/loss.py",
-    "training/metrics.py", "training/optimizers.py",
+    "data_loader/dataloader.py", "data_loader/transforms.py", "model/model.py",
+    "training/callbacks.py", "training/loss.py", "training/metrics.py", "training/optimizers.py",
 )  # fmt: skip
 COMPILING = {  # every file that calls jax.jit, with the reason
     "training/engine/compilation.py": "the one place where training is compiled",
@@ -173,7 +173,7 @@ def test_a_batch_passes_through_at_most_ten_files(run, monkeypatch):
         called.append(set())
         sys.setprofile(note)
         try:
-            train_epoch(*arguments)
+            return train_epoch(*arguments)
         finally:
             sys.setprofile(None)
 

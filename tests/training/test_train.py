@@ -29,7 +29,7 @@ BATCHES = 8  # of an epoch of the small data
 
 
 def test_a_run_leaves_what_is_promised(run, config, capsys):
-    config["training"]["save_period"] = 2
+    config["training"]["save_every"] = "2 epochs"
     config["training"]["epochs"] = 3
     code, folder = run()
     assert code == 0

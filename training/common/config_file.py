@@ -31,18 +31,18 @@ USUAL_KEYS = {
     for names, key in {
         "max_epochs max_epoch num_epochs n_epochs num_train_epochs": "training.epochs",
         "max_steps num_steps total_steps train_steps max_iter iterations steps": (
-            "training.epochs; an epoch has as many updates as the training set has batches"
+            "training.max_steps, in updates"
         ),
         "eval_every eval_interval eval_steps eval_freq eval_strategy evaluate_every val_every "
         "val_interval val_check_interval check_val_every_n_epoch validation_freq": (
-            "done after each epoch, for every split"
+            'training.evaluate_every, "1 epoch", "500 steps" or "10 minutes"'
         ),
         "freeze frozen freeze_layers frozen_layers trainable": (
             "training.optimizer_groups, where params of a group are the parts that it trains; what "
             "no group names stays as it is"
         ),
-        "callbacks callback hooks": "a line of train.py, in fit, after end_epoch",
-        "patience early_stopping early_stopping_patience": "training.early_stop, in epochs",
+        "callbacks callback hooks": "training.callbacks, a list of functions f(run)",
+        "patience early_stopping early_stopping_patience": "training.early_stop, in evaluations",
         "lr learning_rate base_lr": "training.optimizer.args.learning_rate",
         "scheduler lr_scheduler schedule lr_schedule": (
             "training.optimizer.args.learning_rate, as "
@@ -86,12 +86,12 @@ USUAL_KEYS = {
         "accumulate_grad_batches gradient_accumulation gradient_accumulation_steps "
         "grad_accum accumulation_steps": "training.accumulate",
         "ema_decay": "training.ema",
-        "save_every save_freq save_interval save_steps checkpoint_every": (
-            "training.save_period, in epochs"
+        "save_every save_period save_freq save_interval save_steps checkpoint_every": (
+            'training.save_every, "2 epochs", "500 steps" or "10 minutes"'
         ),
         "save_top_k max_to_keep keep_last save_total_limit": "training.keep",
-        "log_every log_every_n_steps log_freq log_step log_steps logging_steps": (
-            "training.log_interval, in batches"
+        "log_every log_interval log_every_n_steps log_freq log_step log_steps logging_steps": (
+            'training.log_every, "22 steps" or "1 minute"'
         ),
         "output_dir save_path log_dir checkpoint_dir out_dir": "training.save_dir",
         "resume resume_from resume_from_checkpoint": (

@@ -9,6 +9,7 @@ from pathlib import Path
 LONGEST = 2**24  # characters of a line or a record
 LOG = logging.getLogger("main")
 STD = "_std"  # ends the name of a standard deviation over the seeds of training.seeds
+RESULTS = ("epoch_train_", "validation_", "test_")  # begin the names of results
 
 
 def flatten(tree, path=""):
@@ -44,6 +45,11 @@ def read_lines(path: Path) -> list[dict]:
     if others:
         LOG.warning("%s: %d lines hold no numbers, line %d first", path, len(others), others[0])
     return lines
+
+
+def has_results(line):
+    """Whether a line has the results of an epoch or of an evaluation within one."""
+    return "batch" not in line or any(name.startswith(RESULTS) for name in line)
 
 
 def read_record(path: Path) -> dict:

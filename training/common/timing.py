@@ -16,6 +16,7 @@ LABELS = {
     "dispatch": "dispatch",
     "device": "waiting for the device",
     "evaluation": "evaluation",
+    "callbacks": "callbacks",
     "checkpoint": "checkpoint",
     "logging": "logging",
     "trace": "writing the trace",

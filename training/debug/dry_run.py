@@ -12,6 +12,7 @@ from training.common.trees import pick, split
 from training.config import read_config
 from training.distributed.sharding import check_devices, put_batch
 from training.engine.build import build
+from training.engine.callbacks import bind_callbacks
 from training.engine.compilation import use_compilation_cache
 from training.engine.finite import non_finite_field, read_batch, report_non_finite
 from training.engine.initialize import (
@@ -47,6 +48,7 @@ def check(source, overrides=(), resume=None, trust=False, own_code=False, allow=
 def _check(config, source, folder=None, checkpoint=None):
     check_can_write(folder or Path(config.training.save_dir) / config.title)
     check_settings(config, source)
+    bind_callbacks(config, source)
     if config.training.compilation_cache:
         use_compilation_cache()
     arrays, progress, _ = read_run(config, folder, checkpoint)

@@ -27,6 +27,8 @@ def bind(named, kind, where, positional, keywords=()):
         keywords = _asked(function, f"{where}.name")
     taken = (*parameters_of(function)[:positional], *keywords)
     check_arguments(function, args, f"{where}.args", taken)
+    if kind == "callback":  # its errors are those of its caller, training/engine/callbacks.py
+        return partial(function, **args)
     bound = wrap_user_function(
         partial(function, **args), named.name.rpartition(":")[2], kind, where
     )

@@ -82,7 +82,7 @@ def build(config, source="config.json", progress=None):
     loaders = shard_loaders(loaders, mesh)
     progress = progress or Progress()
     loaders["train"] = progress.continue_with(loaders["train"])
-    total_steps = progress.total_steps(loaders["train"], settings.epochs)
+    total_steps = progress.total_steps(loaders["train"], settings.epochs, settings.max_steps)
     if total_steps >= MOST_STEPS:
         raise UserError(
             f"{source}: training.epochs: {settings.epochs} are {total_steps} updates; expected "

@@ -17,23 +17,31 @@ LOG = logging.getLogger("main")
 
 
 @timed("dispatch")
-def train_epoch(run, logger, stop):
-    """Runs the updates of an epoch that are left, or until a signal, and advances the Run.
+def train_epoch(run, logger, stop, schedule=None):
+    """Runs the updates of an epoch that are left, and advances the Run.
+
+    Between them it does what a Schedule has. Returns whether the epoch is over: neither a signal
+    nor the schedule has ended it before.
 
     Raises:
         UserError: a loss or gradient was not finite.
     """
     experiment, progress = run.experiment, run.progress
-    epoch, loader = progress.epochs + 1, experiment.loaders["train"]
+    epoch, loader, over = progress.epochs + 1, experiment.loaders["train"], False
+    room = schedule and schedule.room
     try:
         with naming("train"), progress_bar(loader, epoch, progress.examples()) as advance:
-            for batch, count in experiment.batches(epoch, progress.batch):
+            for batch, count in experiment.batches(epoch, progress.batch, room):
+                if schedule and progress.steps >= schedule.next and not schedule.handle():
+                    break
                 logger.limit_in_flight()
                 if stop.due():
                     break
                 run.state, measured = experiment.update(run.state, batch)
                 logger.add(measured, count)
                 advance(count, logger.loss)
+            else:
+                over = True
         logger.flush()
     except TypeError:  # of JAX, for what is no number
         batches = loader.batches(epoch, progress.batch)
@@ -44,6 +52,7 @@ def train_epoch(run, logger, stop):
             run.state = run.state._replace(finite=jnp.ones_like(run.state.finite))
             logger.rewind(error.batch)
         report_nan(run, epoch, error.batch)
+    return over
 
 
 def report_nan(run, epoch, batch):

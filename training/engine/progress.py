@@ -17,7 +17,7 @@ class Progress:
     epochs: int = 0  # finished ones
     batch: int = 0  # batches done of the current epoch
     best: float | None = None  # the monitored metric's best value so far
-    since_best: int = 0  # epochs since then
+    since_best: int = 0  # evaluations since then
     # The sums since the last line of the log, and since the epoch began.
     interval: MetricAccumulator = field(default_factory=MetricAccumulator)
     epoch: MetricAccumulator = field(default_factory=MetricAccumulator)
@@ -28,6 +28,9 @@ class Progress:
     examples_before: int = 0  # that were in them
     rates: dict = field(default_factory=dict)  # {group: learning rate of the last update, the next}
     data: list | None = None  # the loader's position in a stream
+    handled: int = 0  # the last step after which all was done that was due: evaluation, callbacks
+    metrics: dict = field(default_factory=dict)  # {name: number}, the latest; None: not finite
+    stopped: str | None = None  # the reason that a callback gave for the end of the run
 
     @classmethod
     def from_meta(cls, meta, where="the checkpoint", arrays=None):
@@ -40,14 +43,17 @@ class Progress:
             progress = cls(**meta | sums)
             counts = [progress.epochs, progress.batch, progress.since_best, progress.steps]
             counts += [progress.batch_size, progress.batches_before, progress.examples_before]
+            counts += [progress.handled]
             counts += progress.files.values()
             if isinstance(progress.best, float) and not math.isfinite(progress.best):
                 progress.best = None  # of an older version
             numbers = [0 if progress.best is None else progress.best]
             for last, following in progress.rates.values():
                 numbers += [last, following]
+            numbers += [one for one in progress.metrics.values() if one is not None]
             whole = all(type(one) is int and one >= 0 for one in counts)
-            if whole and all(type(one) in (int, float) for one in numbers):
+            text = progress.stopped is None or isinstance(progress.stopped, str)
+            if whole and text and all(type(one) in (int, float) for one in numbers):
                 return progress
         except (AttributeError, KeyError, TypeError, ValueError):
             pass
@@ -98,52 +104,71 @@ class Progress:
             return loader
         return loader.continue_epoch(self.epochs + 1, self.batches_before, self.examples_before)
 
-    def total_steps(self, loader, epochs):
+    def total_steps(self, loader, epochs, max_steps=None):
         """Returns the updates of the whole training: those done and those left.
 
-        `loader` is what `continue_with` returned, `epochs` how many the config wants.
+        `loader` is what `continue_with` returned, `epochs` and `max_steps` are the config's.
         """
+        if epochs is None:
+            return max(self.steps, max_steps)
         left = epochs - self.epochs
-        if left < 1:
-            return max(self.steps, 1)
-        return self.steps + self.batches(loader) - self.batch + (left - 1) * len(loader)
+        total = self.steps + self.batches(loader) - self.batch + (left - 1) * len(loader)
+        total = max(self.steps, 1) if left < 1 else total
+        return total if max_steps is None else max(self.steps, min(total, max_steps))
 
     def batches(self, loader):
         """Returns the number of batches in this epoch."""
         return loader.batches_in(self.epochs + 1) if self.batches_before else len(loader)
 
     def end_epoch(self, results, monitor):
-        """Counts a finished epoch with its results; returns whether it is the best so far."""
+        """Counts a finished epoch with its results; returns whether they are the best so far."""
+        better = self.compare(results, monitor)
         self.epochs, self.batch = self.epochs + 1, 0
         self.batches_before, self.examples_before = 0, 0
         self.interval, self.epoch = MetricAccumulator(), MetricAccumulator()
-        if monitor is None:
+        return better
+
+    def compare(self, results, monitor):
+        """Compares results with the best so far; returns whether they are better.
+
+        Where what is monitored was not measured, there is nothing to compare.
+        """
+        sense, _, name = (monitor or "").partition(" ")
+        if name not in results:
             return False
-        sense, _, name = monitor.partition(" ")
         value = results[name]
         if not math.isfinite(value):  # neither better nor worse than another
-            LOG.warning("epoch %d: %s is %s, so that it is not the best", self.epochs, name, value)
+            LOG.warning(
+                "epoch %d: %s is %s, so that it is not the best", self.epochs + 1, name, value
+            )
             return False
         better = self.best is None or (value < self.best if sense == "min" else value > self.best)
         self.best, self.since_best = (value, 0) if better else (self.best, self.since_best + 1)
         return better
 
     def stopped_early(self, settings):
-        """Whether `early_stop` epochs were no better than an earlier one."""
+        """Whether `early_stop` evaluations were no better than an earlier one."""
         return settings.early_stop is not None and self.since_best >= settings.early_stop
 
     def finished(self, settings):
-        """Whether there is nothing left to train: all epochs are done, or it stopped early."""
-        return self.stopped_early(settings) or self.epochs >= settings.epochs
+        """Whether nothing is left to train: all epochs or steps are done, or it was stopped."""
+        return (
+            self.stopped is not None
+            or self.stopped_early(settings)
+            or (settings.epochs is not None and self.epochs >= settings.epochs)
+            or (settings.max_steps is not None and self.steps >= settings.max_steps)
+        )
 
     def log_end(self, settings):
         """Logs why training stopped early, and why there is no best epoch."""
         name = (settings.monitor or "").partition(" ")[2]
-        if self.stopped_early(settings):
+        if self.stopped is not None:
+            LOG.info("Stopped by a callback at step %d: %s", self.steps, self.stopped)
+        elif self.stopped_early(settings):
             LOG.info(
-                "Stopped early, after epoch %d of %d: for %d epochs %s was no better than %s "
-                "(training.early_stop)",
-                self.epochs, settings.epochs, self.since_best, name, self.best,
+                "Stopped early, in epoch %d, at step %d: for %d evaluations %s was no better than "
+                "%s (training.early_stop)",
+                self.position()[0], self.steps, self.since_best, name, self.best,
             )  # fmt: skip
         if name and self.best is None:
             LOG.warning("There is no best epoch: %s was never finite (training.monitor)", name)

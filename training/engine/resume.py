@@ -35,6 +35,8 @@ def read_run(config, folder, checkpoint):
         before = read_config(folder / "config.json")
     _check_resumable(config, before, folder)
     _complete(progress, arrays, before)
+    if _ending(config) != _ending(before):
+        progress.stopped = None
     return arrays, progress, before
 
 
@@ -46,6 +48,11 @@ def _check_resumable(config, before, folder):
             f"{folder}: training.checkpoint={wanted.path}: this is for a new run; a resumed one "
             "has weights of its own. Leave out --resume to begin with these"
         )
+
+
+def _ending(config):
+    """What of a config may end a run before all is trained, or after."""
+    return config.training.callbacks, config.training.epochs, config.training.max_steps
 
 
 def _complete(progress, arrays, before):
@@ -77,17 +84,30 @@ def report_changes(was, before, run):
         run: the Run.
     """
     progress, settings = run.progress, run.config.training
-    loader, done = run.experiment.loaders["train"], run.progress.epochs
+    loader = run.experiment.loaders["train"]
     if progress.finished(settings):
-        LOG.warning("Nothing is left to train: %s", (
-            f"{done} of {settings.epochs} epochs are done; training.epochs={done + 1} adds one"
-            if done >= settings.epochs else f"{progress.since_best} epochs were no better than the "
-            "best; a larger training.early_stop goes on"
-        ))  # fmt: skip
+        LOG.warning("Nothing is left to train: %s", _why_finished(progress, settings))
         return
     _report_position(was, before, run.config, loader, progress)
     for name, rates in learning_rates(run.experiment, progress.steps).items():
         _report_rate(name, was.rates.get(name), rates, run)
+
+
+def _why_finished(progress, settings):
+    done, steps, most = progress.epochs, progress.steps, settings.max_steps
+    if progress.stopped is not None:
+        return (
+            f"a callback stopped the run at step {steps}: {progress.stopped}. With other "
+            "training.callbacks, epochs or max_steps it goes on"
+        )
+    if settings.epochs is not None and done >= settings.epochs:
+        return f"{done} of {settings.epochs} epochs are done; training.epochs={done + 1} adds one"
+    if most is not None and steps >= most:
+        return f"{steps} of {most} steps are done; training.max_steps={2 * steps} doubles them"
+    return (
+        f"{progress.since_best} evaluations were no better than the best; a larger "
+        "training.early_stop goes on"
+    )
 
 
 def _report_position(was, before, config, loader, progress):
@@ -123,7 +143,8 @@ def _report_rate(name, was, rates, run):
     (last, planned), (_, following) = was or (None, None), rates
     group = "" if len(run.experiment.groups) == 1 else f" of {name}"
     loader, step = run.experiment.loaders["train"], run.progress.steps
-    steps = run.progress.total_steps(loader, run.config.training.epochs)
+    settings = run.config.training
+    steps = run.progress.total_steps(loader, settings.epochs, settings.max_steps)
     if was and not np.isclose(planned, following, rtol=1e-6, atol=0):
         LOG.warning(
             "Learning rate%s %.3g -> %.3g from the last update to the next (as planned before: "

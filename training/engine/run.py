@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+import math
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from training.common.trees import pick
 from training.config import HOMES, write_config
 from training.distributed import processes
 from training.distributed.devices import log_devices
-from training.distributed.sharding import check_devices
+from training.distributed.sharding import check_devices, replicate
 from training.engine.build import build
 from training.engine.compilation import compile_predict, use_compilation_cache
 from training.engine.evaluation import evaluate, predict_classes, write_report
@@ -45,19 +46,71 @@ class Run:
         experiment: the Experiment it trains.
         state: the TrainState.
         progress: the Progress.
-        metrics: {name: number} of the last epoch, as in metrics.jsonl ("test_accuracy").
+        metrics: {name: number}, the latest, as in metrics.jsonl ("test_accuracy").
         stopped: number of the signal that stopped it, or None.
+        stop_reason: that `stop` was given, or None.
     """
 
     def __init__(self, config, folder, experiment, state, progress):
         self.config, self.folder, self.experiment = config, folder, experiment
         self.state, self.progress = state, progress
-        self.metrics, self.stopped, self._predict = {}, None, None
+        self.metrics = {
+            name: math.nan if one is None else one for name, one in progress.metrics.items()
+        }
+        self.stopped = self.stop_reason = self._predict = self._logger = self._trackers = None
 
     @property
     def params(self):
-        """The parameters to evaluate with."""
+        """The parameters to evaluate with; their memory is used again by the next update."""
         return eval_params(self.state)
+
+    @property
+    def step(self):
+        """The number of updates done."""
+        return self.progress.steps
+
+    @property
+    def epoch(self):
+        """The number of the epoch, from 1: the one that is trained, or the last."""
+        return self.progress.position()[0]
+
+    def stop(self, reason="run.stop"):
+        """Ends training after the update that is done: evaluates, saves, and writes the report."""
+        if self.stop_reason is None:
+            self.stop_reason = str(reason)
+
+    def log(self, **numbers):
+        """Logs numbers by name, to metrics.jsonl and to every tracker."""
+        for name, value in numbers.items():
+            array = np.asarray(value)
+            if name in ("step", "epoch", "batch"):
+                raise UserError(f"run.log: {name} says where a line belongs; give another name")
+            if array.ndim or array.dtype.kind not in "biufV":  # V: bfloat16
+                raise UserError(f"run.log: {name} is {value!r:.80}; expected a number")
+            numbers[name] = int(array) if array.dtype.kind in "biu" else float(array)
+        self._while_training("log", self._logger).log_numbers(numbers)
+
+    def log_image(self, name, array):
+        """Gives the trackers an image, uint8, of 1, 3 or 4 channels; see `Trackers.image`."""
+        self._while_training("log_image", self._trackers).image(self.step, name, array)
+
+    def log_text(self, name, text):
+        """Gives the trackers a text."""
+        self._while_training("log_text", self._trackers).text(self.step, name, text)
+
+    def log_histogram(self, name, values):
+        """Gives the trackers the distribution of an array's numbers."""
+        trackers = self._while_training("log_histogram", self._trackers)
+        trackers.histogram(self.step, name, values)
+
+    def follow(self, logger, trackers):
+        """From now on `log` and its like write to these; to None: nowhere."""
+        self._logger, self._trackers = logger, trackers
+
+    def _while_training(self, method, place):
+        if place is None:
+            raise UserError(f"run.{method}: nothing is trained now; it is for callbacks")
+        return place
 
     @property
     def parameters(self):
@@ -75,14 +128,6 @@ class Run:
         name = file_name(*self.progress.position()) if numbered else None
         sums = {} if saver.takes_arrays else None
         saver.save(self.state, self.progress.meta(sums), name, best, sums)
-
-    def save_if_due(self, saver, trackers, best):
-        """Saves at an epoch's end: every `save_period` epochs, the last, the best so far."""
-        settings, progress = self.config.training, self.progress
-        due = progress.finished(settings) or progress.epochs % settings.save_period == 0
-        due = due or processes.any_process(saver.failure)  # what the disk refused is tried again
-        if due or best:
-            self.save(saver, trackers, due, best)
 
     @contextlib.contextmanager
     def saved_on_error(self, saver, trackers, logger):
@@ -120,9 +165,10 @@ class Run:
             "continue with: python train.py --resume %s", self.folder
         )  # fmt: skip
 
-    def save_and_stop(self, saver, trackers, signal):
+    def save_and_stop(self, saver, trackers, signal, sizes):
         """Saves within an epoch, after a signal; returns the run."""
-        self.save(saver, trackers)
+        self.save(saver, trackers, sizes=sizes)
+        self.follow(None, None)
         saver.wait()
         LOG.warning("Stopped; continue with: python train.py --resume %s", self.folder)
         self.stopped = signal
@@ -131,11 +177,12 @@ class Run:
     def finish(self, trackers):
         """Hands the last checkpoint to the trackers and writes report.html."""
         self.progress.log_end(self.config.training)
+        self.follow(None, None)
         predictions = None
         if utils.optional_module("training.report.page"):
             predictions = predict_classes(self.experiment, self.params)  # by all processes
         if self.folder:
-            trackers.artifact(self.folder / file_name(self.progress.epochs))
+            trackers.artifact(self.folder / file_name(*self.progress.position()))
             shown = (self.config, self.folder, self.experiment, self.params, predictions)
             LOG.info("Finished! Look at %s", write_report(*shown) or self.folder)
 
@@ -150,7 +197,7 @@ class Run:
         """
         self._predict = self._predict or compile_predict(self.experiment.forward)
         params = self.params if self.experiment.seeds == 1 else pick(self.params, 0)
-        return jax.tree.map(np.asarray, self._predict(params, inputs))
+        return jax.tree.map(np.asarray, replicate(self._predict(params, inputs)))
 
     def evaluate(self, split="test"):
         """Returns {name: number} of a whole split of the data: "test", "validation"."""
@@ -211,6 +258,14 @@ def _prepare(config, source, folder, progress):
     check_settings(config, source)
     experiment = build(config, source, progress)
     check_devices(config, experiment.loaders["train"].batch_size, source)
+    settings, loader = config.training, experiment.loaders["train"]
+    steps = progress.total_steps(loader, settings.epochs, settings.max_steps)
+    if steps < (settings.max_steps or 0):
+        LOG.warning(
+            "training.epochs=%d end after %d steps, before training.max_steps=%d; with "
+            "training.epochs=null all of these are trained",
+            settings.epochs, steps, settings.max_steps,
+        )  # fmt: skip
     if processes.is_distributed():
         record = utils.optional_module("training.provenance.record")
         same = record.fingerprint(config, folder or utils.ROOT, experiment) if record else {}

@@ -39,24 +39,28 @@ def even_steps(batches, most):
 
 
 def device_batches(loader, steps, mesh):
-    """Returns `batches(epoch, start=0)`: what the update takes, and its number of batches."""
+    """Returns `batches(epoch, start=0, room=None)`: what the update takes, its number of batches.
 
-    def batches(epoch, start=0):
-        for batch, count in group_batches(loader.batches(epoch, start), steps):
+    A call has at most as many batches as `room()` returns when it is made.
+    """
+
+    def batches(epoch, start=0, room=None):
+        for batch, count in group_batches(loader.batches(epoch, start), steps, room):
             yield put_batch(batch, mesh, axis=int(steps > 1)), count
 
     return batches
 
 
-def group_batches(batches, steps):
+def group_batches(batches, steps, room=None):
     """Yields what the update takes, call by call, with the number of batches in it.
 
-    A single batch is passed on as it is. Several of one shape are stacked, and the last call of the
-    epoch, or the last before another shape, is filled up, so that it has the shape of every other.
+    A single batch is passed on as it is. Several of one shape are stacked, and a call that has
+    fewer, as the last of the epoch, the last before another shape or one with less `room`, is
+    filled up, so that it has the shape of every other.
     """
     taken = []
-    while taken := taken + _take(batches, steps - len(taken)):
-        count = _of_one_shape(taken) if steps > 1 else 1
+    while taken := taken + _take(batches, max(_most(steps, room) - len(taken), 0)):
+        count = min(_of_one_shape(taken), _most(steps, room)) if steps > 1 else 1
         yield (taken[0] if steps == 1 else stack(taken[:count], steps)), count
         taken = taken[count:]
 
@@ -100,6 +104,10 @@ def vmap_seeds(init_of, step_of, evaluate, seeds):
         return measured, pick(outputs, 0)
 
     return init, update, evaluate_seeds
+
+
+def _most(steps, room):
+    return steps if steps == 1 or room is None else min(steps, room())
 
 
 @timed("data")

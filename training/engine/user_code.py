@@ -190,7 +190,7 @@ def reason_of(error):
     """Returns the message of an error, and the user's line that raised it."""
     hint = next((hint for kind, hint in HINTS.items() if isinstance(error, kind)), None)
     words = hint or str(error).partition("\n")[0].rstrip(".")
-    if not isinstance(error, TypeError | ValueError):
+    if not isinstance(error, TypeError | ValueError | UserError):
         words = f"{type(error).__name__}: {words}"
     frames = traceback.extract_tb(error.__traceback__)
     users = [one for one in frames if _is_the_users(one.filename)]

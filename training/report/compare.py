@@ -10,7 +10,7 @@ from pathlib import Path
 
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
-from training.common.records import flatten, read_lines, read_record
+from training.common.records import flatten, has_results, read_lines, read_record
 from training.common.tables import text_table
 from utils import UserError, command
 
@@ -67,7 +67,7 @@ def differences(runs):
     configs, environments = ([read_record(run / name) for run in runs] for name in RECORDS)
     for record in environments:
         record.pop("config", None)  # config.json has the same, and older runs have only that
-    epochs = [[line for line in _metrics(run) if "batch" not in line] for run in runs]
+    epochs = [[line for line in _metrics(run) if has_results(line)] for run in runs]
     return {
         "config": _differing(configs),
         "code, data, versions": _differing(environments),

@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 
 from training.common.files import atomic_write_text
-from training.common.records import STD, flatten, read_lines, read_record
+from training.common.records import STD, flatten, has_results, read_lines, read_record
 from training.engine.evaluation import Predictions
 from training.engine.splits import leakage
 from training.report.charts import RATES, charts, lower_is_better, metrics_of
@@ -91,7 +91,7 @@ def _table(lines):
     """The metrics of each epoch: the rows, by epoch, and the keys they have."""
     epochs = {}
     for line in lines:
-        if line.get("epoch") and "batch" not in line:
+        if line.get("epoch") and has_results(line):
             epochs.setdefault(line["epoch"], {}).update(metrics_of(line))
     rows = [{"epoch": epoch, **epochs[epoch]} for epoch in sorted(epochs)]
     keys = list(dict.fromkeys(key for row in rows for key in row))

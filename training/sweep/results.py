@@ -163,10 +163,10 @@ def outcome(run):
     """
     sense, name = monitored([run])
     progress, lines = _progress(run), read_lines(run.folder / "metrics.jsonl")
-    epochs = [line for line in lines if "batch" not in line and name in line]
+    epochs = [line for line in lines if name in line]
     epochs = [line | {name: math.nan} if line[name] is None else line for line in epochs]
     # On a full disk, lines may be lost of a run that is finished all the same.
-    complete = progress and epochs and epochs[-1].get("epoch") == progress.epochs
+    complete = progress and epochs and epochs[-1].get("epoch") == progress.position()[0]
     if not (complete and progress.finished(run.config.training)):
         return math.nan, None, math.nan
     finite = [line for line in epochs if math.isfinite(line[name])] or epochs

@@ -9,6 +9,7 @@ from collections import deque
 import jax
 import numpy as np
 
+from training.common.every import parse_every
 from training.common.measure import Cells
 from training.common.records import STD
 from training.common.timing import timed
@@ -17,6 +18,7 @@ from training.common.trees import pick
 # How far the host may be ahead of the device: more gains nothing, and Ctrl-C waits for all of it.
 IN_FLIGHT = 8  # calls
 LEAD = 0.045  # seconds of work queued behind the call that is running
+READ_EVERY = 100  # batches at most between two readings, where lines are not logged by batches
 MOST_HELD = 64 * 2**20  # bytes of what was measured of batches, until it is added up
 LARGE = 1000  # numbers; a larger array is no JSON in a checkpoint
 SUMS = "sums/"  # begins the names of such arrays
@@ -32,15 +34,21 @@ class NonFiniteError(Exception):
 
 
 class MetricLogger:
-    """Accumulates what updates measure, and logs a line every `log_interval` batches.
+    """Accumulates what updates measure, and logs a line every so many batches, or minutes.
 
     What an update measured is read one log interval late: by then it is computed, and the host
-    never keeps the device waiting. The running sums are in the run's Progress.
+    never keeps the device waiting. The running sums are in the run's Progress. `log_every` is that
+    of the config.
     """
 
-    def __init__(self, progress, trackers, experiment, log_interval):
+    def __init__(self, progress, trackers, experiment, log_every):
         self._progress, self._trackers, self._compute = progress, trackers, experiment.aggregates
-        self._loader, self._log_interval = experiment.loaders["train"], log_interval
+        self._loader = experiment.loaders["train"]
+        every = parse_every(log_every, "step")
+        self._lines = every.count if every.unit == "step" else 0  # batches between; 0: not by them
+        self._read_every = self._lines or READ_EVERY
+        self._seconds = 60 * every.count if every.unit == "minute" else math.inf
+        self._timed_lines, self._next_line = set(), time.monotonic() + self._seconds
         self._steps_per_call = experiment.steps_per_call
         # [(batches, measured)] of the previous interval and of the current one
         self._previous, self._current = [], []
@@ -56,6 +64,7 @@ class MetricLogger:
         LOG.info("---- STARTING EPOCH %d ----", self._progress.epochs + 1)
         self._batches = self._progress.batches(self._loader)
         self._first, self._began = self._progress.batch, time.perf_counter()
+        self._paused = 0.0  # seconds of this epoch in which something else was done
         self.sizes = None
 
     @timed("device")
@@ -87,7 +96,10 @@ class MetricLogger:
         self._current.append((done, measured))
         self._running.append(measured["finite"])
         self._size = self._size or size_of(measured)
-        if any(batch % self._log_interval == 0 for batch in done):
+        if self._seconds < math.inf and time.monotonic() >= self._next_line:
+            self._timed_lines.add(done[-1])
+            self._next_line = time.monotonic() + self._seconds
+        if any(batch % self._read_every == 0 for batch in done):
             entries, self._previous, self._current = self._previous, self._current, []
             self._accumulate(entries)
         elif (
@@ -115,11 +127,50 @@ class MetricLogger:
         self._progress.steps -= self._progress.batch - batch
         self._progress.batch, self.exact = batch, True
 
+    def pause(self):
+        """Brings sums and log up to date before something else is done than training."""
+        self.flush()
+        self.sizes = self._trackers.sizes()
+
+    def resume(self):
+        """Training goes on, after a `pause` within an epoch."""
+        self.sizes, self._paused = None, self._paused + time.perf_counter() - self._trained
+
     @timed("logging")
     def end_epoch(self, evaluated):
         """Logs an epoch's time and results, also those `evaluated`; returns the results."""
-        epoch, self.sizes = self._progress.epochs + 1, self._trackers.sizes()
+        epoch = self._progress.epochs + 1
         results = self._progress.epoch.results(self._compute, "epoch_train_") | evaluated
+        self._log_results(results, {"epoch": epoch})
+        seconds, trained = time.perf_counter() - self._began, self._trained - self._began
+        examples = (self._progress.batch - self._first) * self._loader.batch_size
+        speed = examples / (trained - self._paused)
+        self._trackers.time({"epoch": epoch, "seconds": seconds, "images_per_second": speed})
+        LOG.info("---- Epoch %d took %.2f seconds to complete! ----", epoch, seconds)
+        return results
+
+    @timed("logging")
+    def log_evaluation(self, evaluated, last=False):
+        """Logs the results of an evaluation within an epoch, and returns them.
+
+        The `last` one, where the run ends there, has those of the epoch's training so far as well.
+        """
+        progress = self._progress
+        trained = progress.epoch.results(self._compute, "epoch_train_") if last else {}
+        self._log_results(
+            trained | evaluated, {"epoch": progress.epochs + 1, "batch": progress.batch}
+        )
+        return trained | evaluated
+
+    def log_numbers(self, numbers):
+        """Logs numbers of a callback, {name: number}."""
+        progress = self._progress
+        place = {"epoch": progress.epochs + 1, "batch": progress.batch}
+        self._warn_of_non_finite(numbers, f"step {progress.steps}")
+        self._trackers.log({"step": progress.steps} | place | numbers)
+
+    def _log_results(self, results, place):
+        epoch = place["epoch"]
         self._warn_of_non_finite(results, f"epoch {epoch}")
         for name, value in results.items():
             split, _, metric = name.removeprefix("epoch_").partition("_")
@@ -130,12 +181,7 @@ class MetricLogger:
                 LOG.info("Epoch %d [%s] %s @ %s", epoch, split, metric, value)
             elif split != "train":
                 LOG.info("Epoch %d [%s] avg %s: %s", epoch, split, _title(metric), value)
-        self._trackers.log({"step": self._progress.steps, "epoch": epoch} | results)
-        seconds, trained = time.perf_counter() - self._began, self._trained - self._began
-        speed = (self._progress.batch - self._first) * self._loader.batch_size / trained
-        self._trackers.time({"epoch": epoch, "seconds": seconds, "images_per_second": speed})
-        LOG.info("---- Epoch %d took %.2f seconds to complete! ----", epoch, seconds)
-        return results
+        self._trackers.log({"step": self._progress.steps} | place | results)
 
     def _accumulate(self, entries):
         progress, self.exact = self._progress, False
@@ -144,7 +190,8 @@ class MetricLogger:
                 raise NonFiniteError(batch)
             progress.interval.add(measured)
             progress.epoch.add(measured)
-            if batch % self._log_interval == 0:
+            if (self._lines and batch % self._lines == 0) or batch in self._timed_lines:
+                self._timed_lines.discard(batch)
                 self._log_interval_results(batch, progress.interval.results(self._compute))
                 progress.interval = MetricAccumulator()
         self.exact = True

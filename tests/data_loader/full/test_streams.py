@@ -57,7 +57,7 @@ def stream_config(tmp_path):
         "training": {
             "loss": "cross_entropy", "metrics": ["accuracy"], "epochs": EPOCHS,
             "optimizer": {"name": "adamw", "args": {"learning_rate": 0.01}},
-            "save_dir": str(tmp_path / "whole"), "log_interval": 3,
+            "save_dir": str(tmp_path / "whole"), "log_every": "3 steps",
         },
     }  # fmt: skip
 

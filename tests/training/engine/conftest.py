@@ -29,6 +29,6 @@ def points(config):
     config["data_loader"] = {"train": loader("train", validation_split=4), "test": loader("test")}
     config["training"] |= {
         "optimizer": {"name": "sgd", "args": {"learning_rate": 0.01}},
-        "epochs": 3, "log_interval": 2, "monitor": "min validation_loss",
+        "epochs": 3, "log_every": "2 steps", "monitor": "min validation_loss",
     }  # fmt: skip
     return config

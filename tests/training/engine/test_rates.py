@@ -25,7 +25,7 @@ COSINE_RATES = 0.05 * (1 + np.cos(math.pi * STEPS / len(STEPS)))
 
 def test_each_update_logs_the_learning_rate_it_used(run, config):
     optimizer = {"name": "sgd", "args": {"learning_rate": COSINE}}
-    config["training"] |= {"optimizer": optimizer, "epochs": EPOCHS, "log_interval": 1}
+    config["training"] |= {"optimizer": optimizer, "epochs": EPOCHS, "log_every": "1 step"}
     code, folder = run()
     assert code == 0
     lines = [line for line in read_lines(folder / "metrics.jsonl") if "batch" in line]

@@ -173,7 +173,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_next_one_named(run, config, cap
 
 
 def test_the_best_epoch_is_kept_even_between_two_saves(run, config):
-    config["training"] |= {"save_period": 10, "epochs": 4, "monitor": "max test_accuracy"}
+    config["training"] |= {"save_every": "10 epochs", "epochs": 4, "monitor": "max test_accuracy"}
     config["training"]["optimizer"]["args"]["learning_rate"] = 0.02
     _, folder = run()
     ends = [line for line in json_lines(folder / "metrics.jsonl") if "test_accuracy" in line]

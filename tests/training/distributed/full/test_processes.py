@@ -187,7 +187,7 @@ def children(pid):
 
 def test_the_slurm_script_saves_before_its_time_is_up_and_resumes_when_requeued(tmp_path, batch):
     project = Project(tmp_path / "project")
-    process = batch(project, "training.epochs=3000", "training.save_period=3000")
+    process = batch(project, "training.epochs=3000", "training.save_every=3000")
     saved = project.folder / "saved" / f"job-{batch.job}"
     while not (metrics := list(saved.glob("*/*/metrics.jsonl"))) or lines_of(metrics[0]) < 9:
         assert process.poll() is None, process.communicate()
@@ -204,7 +204,7 @@ def test_the_slurm_script_saves_before_its_time_is_up_and_resumes_when_requeued(
     config["training"]["epochs"] = int(re.search(r"epoch_(\d+)", latest(run).name)[1])
     (run / "config.json").write_text(json.dumps(config))
 
-    process = batch(project, "training.epochs=3000", "training.save_period=3000")
+    process = batch(project, "training.epochs=3000", "training.save_every=3000")
     printed, _ = process.communicate(timeout=scale.PATIENCE)
     assert process.returncode == 0, printed
     assert "Resuming from" in printed

@@ -76,7 +76,7 @@ def test_a_run_with_a_large_confusion_matrix_is_saved_and_resumes_to_the_same_bi
 def test_large_statistics_are_added_up_before_many_of_them_are_held(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     config = labelled.small_config(tmp_path)
-    config["training"] |= {"metrics": [f"{__name__}:dense"], "epochs": 1, "log_interval": 50}
+    config["training"] |= {"metrics": [f"{__name__}:dense"], "epochs": 1, "log_every": "50 steps"}
     config["imports"] = ["tests"]
     held, add = [], MetricAccumulator.add
 

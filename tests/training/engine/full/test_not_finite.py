@@ -75,7 +75,7 @@ def test_with_the_data_mended_it_resumes_to_the_bits_of_a_run_without_the_fault(
 def test_a_metric_that_fails_after_the_epoch_leaves_it_saved(
     run, points, monkeypatch, capsys, examples_of
 ):
-    points["training"] |= {"metrics": ["tests.helpers.faulty:failing"], "log_interval": 1000}
+    points["training"] |= {"metrics": ["tests.helpers.faulty:failing"], "log_every": "1000 steps"}
     code, whole = run()
     assert code == 0
     monkeypatch.setenv("FAULT", examples_of)
@@ -104,7 +104,8 @@ def test_early_stopping_says_why(run, points, capsys):
     assert run("training.early_stop=1")[0] == 0
     out = capsys.readouterr().out
     assert (
-        "Stopped early, after epoch 2 of 3: for 1 epochs validation_loss was no better than" in out
+        "Stopped early, in epoch 2, at step 10: for 1 evaluations validation_loss was no better"
+        in out
     )
 
 

@@ -39,7 +39,7 @@ def rate(value):
     ids=["position", "optax", "chain", "in chain by position", "nested", "two", "unknown"],
 )
 def test_each_update_logs_the_learning_rate_it_used(run, config, optimizer, expected):
-    config["training"] |= {"optimizer": optimizer, "epochs": EPOCHS, "log_interval": 1}
+    config["training"] |= {"optimizer": optimizer, "epochs": EPOCHS, "log_every": "1 step"}
     code, folder = run()
     assert code == 0
     lines = [line for line in metrics(folder) if "batch" in line]
@@ -53,7 +53,7 @@ def test_each_update_logs_the_learning_rate_it_used(run, config, optimizer, expe
 
 
 def test_the_gradient_norm_of_several_seeds_is_their_mean_with_a_standard_deviation(run, config):
-    config["training"] |= {"epochs": 1, "log_interval": 1}
+    config["training"] |= {"epochs": 1, "log_every": "1 step"}
     config["data_loader"]["train"]["args"]["shuffle"] = False  # else each run has its own order
     alone = [metrics(run(f"seed={seed}")[1])[0]["gradient_norm"] for seed in (0, 1)]
     first = metrics(run("training.seeds=2")[1])[0]

@@ -20,7 +20,7 @@ def test_two_runs_are_compared_in_a_table(run, config, capsys):
     rows = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.strip()}
     assert rows["seed"] == ["0", "0", "1"]
     assert rows["training.epochs"] == ["2", "2", "1"]
-    assert "training.save_period" not in rows
+    assert "training.save_every" not in rows
     ends = [json.loads((run / "metrics.jsonl").read_text().splitlines()[-1]) for run in
             (first, again, other)]  # fmt: skip
     assert rows["test_loss"] == [str(end["test_loss"]) for end in ends]
