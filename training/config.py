@@ -97,10 +97,10 @@ def _often(alone=None):
     def checked(value):
         return str(parse_every(value, alone))
 
-    return Annotated[str, BeforeValidator(checked, json_schema_input_type=kinds)]
+    return BeforeValidator(checked, json_schema_input_type=kinds)
 
 
-Often = _often()
+Often = Annotated[str, _often()]
 
 
 class Callback(Named):
@@ -170,7 +170,7 @@ class Training(Section):
     checkpoint: Annotated[Pretrained | None, _or_string("path", Pretrained | str | None)] = None
     save_dir: str = "saved"
     # "2 epochs", "500 steps" or "10 minutes"; the last is saved anyhow. A number: epochs.
-    save_every: _often("epoch") = "1 epoch"
+    save_every: Annotated[str, _often("epoch")] = "1 epoch"
     keep: Whole = Field(5, ge=1)  # numbered checkpoints kept, beside the best
     # What the best checkpoint is chosen by: "min NAME" or "max NAME"; null: the last epoch counts.
     # By default "min validation_loss" where there is a validation split, else null.
@@ -180,7 +180,7 @@ class Training(Section):
     evaluate_every: Often = "1 epoch"  # every split but the training one; the last anyhow
     # Steps, from the beginning of each epoch, or minutes; "1 epoch": the epochs' results alone. A
     # number: steps.
-    log_every: _often("step") = "22 steps"
+    log_every: Annotated[str, _often("step")] = "22 steps"
     # Functions f(run), in this order: see training/callbacks.py.
     callbacks: list[CallbackOrName] = []
     tensorboard: bool = False  # event files in the run folder

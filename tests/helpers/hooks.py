@@ -56,3 +56,10 @@ class OfARun:
 
     def __init__(self, run):
         """Takes the run."""
+
+
+def stop_by_process(run, first, others):
+    """Stops from a step on, which is another one in the processes that do not write."""
+    if run.step >= (others if run.folder is None else first):
+        run.stop(f"process {'other' if run.folder is None else 'first'}")
+    run.log(called=run.step)

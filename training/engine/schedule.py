@@ -79,8 +79,8 @@ class Schedule:
             better = count(results, settings.monitor)
             progress.stopped, progress.handled = run.stop_reason, progress.steps
             progress.metrics = _numbers(run.metrics)
-            self._save(due, epoch_over, better)
             self._logger.resume()
+            self._save(due, epoch_over, better)
         self.next = self._after(progress.steps)
         return not progress.finished(settings)
 

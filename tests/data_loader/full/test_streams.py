@@ -65,6 +65,7 @@ def stream_config(tmp_path):
 def test_a_stopped_and_a_killed_run_end_with_the_bits_of_one_that_was_not(
     stream_config, write_config, tmp_path
 ):
+    stream_config["training"] |= {"save_every": "5 steps", "evaluate_every": "7 steps"}
     path = write_config(stream_config)
     whole = train.fit(path)
     assert whole.metrics["test_accuracy"] > 0.8
