@@ -32,8 +32,12 @@ def log_odd(run, value):
 
 
 def draw(run, kind):
-    """Gives the trackers an image: "right", "floats", "flat"."""
-    images = {"right": np.zeros((4, 5), np.uint8), "floats": np.zeros((4, 5)), "flat": np.zeros(4)}
+    """Gives the trackers an image: "right", "whole", "flat"."""
+    images = {
+        "right": np.zeros((4, 5), np.uint8),
+        "whole": np.ones((4, 5), int),
+        "flat": np.ones(4),
+    }
     run.log_image("drawn", images[kind])
     run.log_text("said", "words")
     run.log_histogram("spread", [1.0, float("nan"), 2.0])

@@ -91,7 +91,7 @@ class Run:
         self._while_training("log", self._logger).log_numbers(numbers)
 
     def log_image(self, name, array):
-        """Gives the trackers an image, uint8, of 1, 3 or 4 channels; see `Trackers.image`."""
+        """Gives the trackers an image; see `training.tracking.media.as_image`."""
         self._while_training("log_image", self._trackers).image(self.step, name, array)
 
     def log_text(self, name, text):

@@ -21,6 +21,7 @@ from utils import UserError, nearest, optional_library
 
 REQUIREMENT = "optuna==5.0.0"
 JOURNAL = "search.journal"
+MOST_EVALUATIONS = 10**6  # of one of the runs of a trial
 SAMPLERS = {
     "tpe": "TPESampler",
     "random": "RandomSampler",
@@ -119,7 +120,7 @@ class Search:
                 continue
             values = _values(self._choices, lambda key, _, one=one: one.params[key])
             pruned = one.state == self._states.PRUNED
-            state = f"pruned after {len(one.intermediate_values)} epochs" if pruned else ""
+            state = f"pruned after {len(one.intermediate_values)} evaluations" if pruned else ""
             found |= {run.folder: run._replace(state=state) for run in self._make_runs(values)}
         return list(found.values())
 
@@ -198,10 +199,10 @@ class _Trial:
         if size == self._size:
             return False
         self._size = size
-        name, first = monitored([run])[1], self.runs.index(run) * run.config.training.epochs
-        for line in read_lines(path):
-            step = first + line.get("epoch", 0) - 1
-            if "batch" not in line and line.get(name) is not None and step not in self._reported:
+        name, first = monitored([run])[1], self.runs.index(run) * MOST_EVALUATIONS
+        evaluations = [line for line in read_lines(path) if name in line]
+        for step, line in enumerate(evaluations, first):
+            if line[name] is not None and step not in self._reported:
                 self._reported.add(step)
                 self.trial.report(line[name], step)
                 new = True
