@@ -21,7 +21,6 @@ from utils import UserError, nearest, optional_library
 
 REQUIREMENT = "optuna==5.0.0"
 JOURNAL = "search.journal"
-MOST_EVALUATIONS = 10**6  # of one of the runs of a trial
 SAMPLERS = {
     "tpe": "TPESampler",
     "random": "RandomSampler",
@@ -199,12 +198,12 @@ class _Trial:
         if size == self._size:
             return False
         self._size = size
-        name, first = monitored([run])[1], self.runs.index(run) * MOST_EVALUATIONS
-        evaluations = [line for line in read_lines(path) if name in line]
-        for step, line in enumerate(evaluations, first):
-            if line[name] is not None and step not in self._reported:
+        runs = self.runs[: self.runs.index(run) + 1]
+        values = [value for one in runs for value in _evaluations(one)]
+        for step, value in enumerate(values):
+            if value is not None and step not in self._reported:
                 self._reported.add(step)
-                self.trial.report(line[name], step)
+                self.trial.report(value, step)
                 new = True
         return new
 
@@ -236,3 +235,9 @@ def _values(choices, suggested):
         key: one.rounded(found[key]) if isinstance(one, Range) else json.loads(found[key])
         for key, one in choices.items()
     }
+
+
+def _evaluations(run):
+    """Returns the monitored number of each evaluation of a run, None where it was not finite."""
+    name = monitored([run])[1]
+    return [line[name] for line in read_lines(Path(run.folder, "metrics.jsonl")) if name in line]

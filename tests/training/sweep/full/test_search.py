@@ -123,7 +123,7 @@ def test_a_bad_trial_is_pruned_named_and_below_the_complete_ones(config, write_c
     epochs = len(bad.intermediate_values)
     assert 1 <= epochs < 60
     name = f"learning_rate={bad.params[RATE]:.4g}"
-    assert f"No result of {name}: pruned after {epochs} epochs" in output
+    assert f"No result of {name}: pruned after {epochs} evaluations" in output
     assert latest(folder / name).name != file_name(60)
     rows = json.loads((folder / "sweep.json").read_text())["settings"]
     assert [one["seeds"] for one in rows] == ["1", "0 of 1"]
