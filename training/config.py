@@ -75,6 +75,7 @@ def _whole(value):
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[Whole, Field(ge=1)]
 
 
 def _or_string(key, schema):
@@ -157,8 +158,8 @@ class Training(Section):
     class_weights: Literal["auto"] | list[float] | None = None
     # Passes over the training data; the smaller of the two ends the run. Null, as by default where
     # max_steps is given: as many as max_steps take.
-    epochs: Whole | None = Field(10, ge=1)
-    max_steps: Whole | None = Field(None, ge=1, lt=2**31)  # updates
+    epochs: Count | None = 10
+    max_steps: Annotated[Count, Field(lt=2**31)] | None = None  # updates
     clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per group
     accumulate: Whole = Field(1, ge=1)  # pieces a batch is processed in, to save memory
     # Updates in one call, at most: more than one pays where an update is shorter than a call; null:
@@ -176,7 +177,7 @@ class Training(Section):
     # By default "min validation_loss" where there is a validation split, else null.
     monitor: str | None = None
     # Stop after so many evaluations without a better one.
-    early_stop: Whole | None = Field(None, ge=1)
+    early_stop: Count | None = None
     evaluate_every: Often = "1 epoch"  # every split but the training one; the last anyhow
     # Steps, from the beginning of each epoch, or minutes; "1 epoch": the epochs' results alone. A
     # number: steps.

@@ -7,10 +7,10 @@ import numpy as np
 from training.common.trees import named_leaves
 
 
-def weigh(run, name="weights"):
+def weigh(run, called="weights"):
     """Logs the sum of all parameters, and how many metrics there are."""
     total = sum(float(np.asarray(leaf).sum()) for leaf in named_leaves(run.params).values())
-    run.log(**{name: total, f"{name}_metrics": len(run.metrics)})
+    run.log(**{called: total, f"{called}_metrics": len(run.metrics)})
 
 
 def stop_at(run, step):

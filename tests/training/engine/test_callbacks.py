@@ -32,7 +32,7 @@ def steps_with(folder, name):
 def test_each_is_called_at_its_own_steps_and_sees_the_latest_numbers(run, points):
     points["training"] |= {
         "evaluate_every": "4 steps", "steps_per_call": 2,
-        "callbacks": [hook("weigh", "3 steps", name="a"), hook("weigh", "1 epoch", name="b")],
+        "callbacks": [hook("weigh", "3 steps", called="a"), hook("weigh", "1 epoch", called="b")],
     }  # fmt: skip
     code, folder = run("training.callbacks.1.every=2 epochs")
     assert code == 0
@@ -76,7 +76,7 @@ def test_the_best_within_an_epoch_is_kept_and_evaluations_are_counted(run, point
 def test_a_run_stopped_anywhere_goes_on_with_the_same_bits_and_lines(run, trusty, monkeypatch):
     trusty["training"] |= {
         "evaluate_every": "3 steps", "save_every": "5 steps", "keep": 50, "steps_per_call": 2,
-        "callbacks": [hook("weigh", "4 steps", name="a"), hook("weigh", "1 epoch", name="b")],
+        "callbacks": [hook("weigh", "4 steps", called="a"), hook("weigh", "1 epoch", called="b")],
         "monitor": "min validation_loss",
     }  # fmt: skip
     _, whole = run()
@@ -192,7 +192,7 @@ def test_schedules_follow_max_steps_and_the_smaller_of_both_ends_the_run(run, po
         (hook("without", "1 epoch"), "a callback is called with the run alone, f(run)"),
         (hook("later", "1 epoch"), "expected a plain function f(run), no class, generator or"),
         (hook("OfARun", "1 epoch"), "expected a plain function f(run), no class, generator or"),
-        (hook("weigh", "1 epoch", nam="x"), "takes no argument 'nam'; did you mean 'name'?"),
+        (hook("weigh", "1 epoch", calld="x"), "takes no argument 'calld'; did you mean 'called'?"),
         (hook("weigh", "1 epoch", run="x"), "takes no argument 'run'"),
         (hook("wegh", "1 epoch"), "no 'wegh' in tests.helpers.hooks; did you mean 'weigh'?"),
     ],

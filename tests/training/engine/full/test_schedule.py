@@ -17,7 +17,7 @@ OFTEN = {
     "evaluate_every": "3 steps", "save_every": "2 steps", "keep": 50, "monitor": "min test_loss",
     "callbacks": [
         {"name": "tests.helpers.hooks:weigh", "every": "5 steps"},
-        {"name": "tests.helpers.hooks:weigh", "args": {"name": "ends"}},
+        {"name": "tests.helpers.hooks:weigh", "args": {"called": "ends"}},
     ],
 }  # fmt: skip
 
