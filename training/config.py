@@ -75,7 +75,7 @@ def _whole(value):
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
-Count = Annotated[Whole, Field(ge=1)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]  # in this order for the schema
 
 
 def _or_string(key, schema):
@@ -159,7 +159,7 @@ class Training(Section):
     # Passes over the training data; the smaller of the two ends the run. Null, as by default where
     # max_steps is given: as many as max_steps take.
     epochs: Count | None = 10
-    max_steps: Annotated[Count, Field(lt=2**31)] | None = None  # updates
+    max_steps: Count | None = Field(None, lt=2**31)  # updates
     clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per group
     accumulate: Whole = Field(1, ge=1)  # pieces a batch is processed in, to save memory
     # Updates in one call, at most: more than one pays where an update is shorter than a call; null:

@@ -1,10 +1,36 @@
-"""Callbacks that tests name in configs."""
+"""Callbacks that tests name in configs, and what they left in a run."""
 
 import os
 
 import numpy as np
 
+from tests.helpers.project import same_arrays
+from tests.helpers.tracking import json_lines
+from training.checkpoint.naming import latest
+from training.checkpoint.reading import read
 from training.common.trees import named_leaves
+
+
+def hook(function, every, **args):
+    """A callback of this file as a config names it."""
+    return {"name": f"{__name__}:{function}", "args": args, "every": every}
+
+
+def lines_with(folder, name):
+    """The lines of a run's metrics.jsonl that have a number of this name."""
+    return [line for line in json_lines(folder / "metrics.jsonl") if name in line]
+
+
+def steps_with(folder, name):
+    """Their steps."""
+    return [line["step"] for line in lines_with(folder, name)]
+
+
+def assert_same_run(one, other):
+    """Compares the lines and the bits of two runs."""
+    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    for path in (latest(other), other / "checkpoint-best.params"):
+        assert same_arrays(read(one / path.name)[0], read(path)[0])
 
 
 def weigh(run, called="weights"):

@@ -215,6 +215,6 @@ def test_a_dict_that_no_config_can_be_is_refused_too():
 def test_every_whole_number_of_a_config_may_be_written_as_a_power():
     whole = [name for name, field in Config.model_fields["training"].annotation.model_fields.items()
              if "_whole" in repr(field.metadata) + repr(field.annotation)]  # fmt: skip
-    assert {"epochs", "save_every", "early_stop"} <= set(whole)
+    assert {"epochs", "keep", "early_stop"} <= set(whole)
     for name in whole:
         assert getattr(read_config(SAMPLE, [f"training.{name}=1e0"]).training, name) == 1

@@ -9,9 +9,9 @@ import time
 import pytest
 
 import train
-from tests.helpers.project import ROOT, same_arrays
-from training.checkpoint.naming import latest, numbered
-from training.checkpoint.reading import read
+from tests.helpers.hooks import assert_same_run
+from tests.helpers.project import ROOT
+from training.checkpoint.naming import numbered
 
 OFTEN = {
     "evaluate_every": "3 steps", "save_every": "2 steps", "keep": 50, "monitor": "min test_loss",
@@ -20,12 +20,6 @@ OFTEN = {
         {"name": "tests.helpers.hooks:weigh", "args": {"called": "ends"}},
     ],
 }  # fmt: skip
-
-
-def assert_same_run(one, other):
-    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
-    for path in (latest(other), other / "checkpoint-best.params"):
-        assert same_arrays(read(one / path.name)[0], read(path)[0])
 
 
 @pytest.mark.parametrize("more", [{}, {"steps_per_call": 3}, {"accumulate": 2}, {"seeds": 2}])
