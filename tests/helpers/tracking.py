@@ -104,19 +104,24 @@ def recorded(folder, file=RECORDED):
 
 
 def events(folder):
-    """The values of TensorBoard's event files: {(name, step): value}; TFRecord frames them."""
+    """The values of TensorBoard's event files: {(name, step): value}."""
+    found = {}
+    for event in event_records(folder):
+        for value in event.summary.value:
+            found[value.tag, event.step] = value
+    return found
+
+
+def event_records(folder):
+    """Yields the Events of TensorBoard's files, which TFRecord frames."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = {}
-    for file in folder.glob("events.out.tfevents.*"):
+    for file in sorted(folder.glob("events.out.tfevents.*"), key=lambda one: one.suffix):
         data = file.read_bytes()
         while data:
             (length,) = struct.unpack("<Q", data[:8])
-            event = Event.FromString(data[12 : 12 + length])
+            yield Event.FromString(data[12 : 12 + length])
             data = data[16 + length :]
-            for value in event.summary.value:
-                found[value.tag, event.step] = value
-    return found
 
 
 def scalar_events(folder):

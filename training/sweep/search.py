@@ -117,7 +117,9 @@ class Search:
         for one in self._study.trials:
             if one.params.keys() != self._choices.keys():  # killed before it began
                 continue
-            values = _values(self._choices, lambda key, _, one=one: one.params[key])
+            values = _values(
+                _choices_of(one, self._choices), lambda key, _, one=one: one.params[key]
+            )
             pruned = one.state == self._states.PRUNED
             state = f"pruned after {len(one.intermediate_values)} evaluations" if pruned else ""
             found |= {run.folder: run._replace(state=state) for run in self._make_runs(values)}
@@ -133,7 +135,14 @@ class Search:
 
     def _next(self):
         trial = self._study.ask()
-        runs = self._make_runs(_values(self._choices, lambda *named: _suggest(trial, *named)))
+        try:
+            values = _values(self._choices, lambda *named: _suggest(trial, *named))
+        except ValueError as error:
+            raise UserError(
+                f"{self.folder}: this search was begun with other values to try: {error}. Try the "
+                "same, or name another folder with --name"
+            ) from error
+        runs = self._make_runs(values)
         create_folders(runs)
         return _Trial(trial, runs)
 
@@ -226,6 +235,15 @@ def _suggest(trial, key, one):
         return trial.suggest_categorical(key, [json.dumps(value) for value in one])
     suggest = trial.suggest_int if one.integer else trial.suggest_float
     return suggest(key, one.low, one.high, log=one.log)
+
+
+def _choices_of(trial, choices):
+    """The choices with the ranges that were those of a trial; later ones may be others."""
+    ends = {key: (one.low, one.high) for key, one in trial.distributions.items()
+            if isinstance(choices[key], Range)}  # fmt: skip
+    return choices | {
+        key: choices[key]._replace(low=low, high=high) for key, (low, high) in ends.items()
+    }
 
 
 def _values(choices, suggested):

@@ -19,9 +19,9 @@ def offline(config, monkeypatch, tmp_path):
 def start(config, write_config, tmp_path):
     """Starts the trackers of a config alone, in an empty folder."""
 
-    def start(*named, sizes=None):
+    def start(*named, sizes=None, step=0):
         config["training"]["trackers"] = list(named)
         (tmp_path / "run").mkdir(exist_ok=True)
-        return Trackers(read_config(write_config(config)), tmp_path / "run", sizes or {})
+        return Trackers(read_config(write_config(config)), tmp_path / "run", sizes or {}, step)
 
     return start

@@ -53,10 +53,16 @@ def test_wandb_as_a_tracker_takes_arguments_of_its_init_and_images(trackers):
     with start() as running:
         running.log({"step": 3, "loss": 0.5})
         running.image(4, "first layer", image)
+        running.text(5, "sample", "a <b>")
+        running.histogram(6, "weights", np.arange(10))
     (started,) = of_kind(folder, "run")
     assert list(started.tags) == ["a tag"]
     assert started.run_id == "an-id"
-    numbers, images = wandb_history(folder)
+    numbers, images, texts, histograms = wandb_history(folder)
+    (text,) = folder.rglob("*.html")
+    assert text.read_text() == "<pre>a &lt;b&gt;</pre>"
+    assert (texts["_step"], histograms["_step"]) == (5, 6)
+    assert sum(histograms["weights/values"]) == 10
     assert (numbers["_step"], numbers["loss"]) == (3, 0.5)
     assert (images["_step"], images["first layer/height"], images["first layer/width"]) == (4, 4, 5)
 

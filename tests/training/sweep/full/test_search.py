@@ -114,23 +114,24 @@ def test_a_killed_search_continues_and_trains_no_finished_run_again(sweeper, con
 def test_a_bad_trial_is_pruned_named_and_below_the_complete_ones(config, write_config, capsys):
     config["training"] |= {"monitor": "min test_loss", "epochs": 60, "keep": 1}
     words = ["-c", write_config(config), "--sampler", "random", "--pruner", "halving"]
-    assert sweep.main([*words, f"{RATE}=log(0.005,0.02)", "--trials", "1"]) == 0
-    assert sweep.main([*words, f"{RATE}=log(1e-9,1e-8)", "--trials", "2"]) == 0
+    assert sweep.main([*words, f"{RATE}=log(0.005,0.02)", "--trials", "2"]) == 0
+    assert sweep.main([*words, f"{RATE}=log(1e-9,1e-8)", "--trials", "3"]) == 0  # another range
     output = capsys.readouterr().out
     folder = Path(config["training"]["save_dir"], "MNIST_Sample-sweep", "learning_rate")
-    good, bad = trials_of(folder)
-    assert (good.state.name, bad.state.name) == ("COMPLETE", "PRUNED")
+    *good, bad = trials_of(folder)
+    assert [one.state.name for one in (*good, bad)][::2] == ["COMPLETE", "PRUNED"]
     epochs = len(bad.intermediate_values)
     assert 1 <= epochs < 60
     name = f"learning_rate={bad.params[RATE]:.4g}"
     assert f"No result of {name}: pruned after {epochs} evaluations" in output
     assert latest(folder / name).name != file_name(60)
     rows = json.loads((folder / "sweep.json").read_text())["settings"]
-    assert [one["seeds"] for one in rows] == ["1", "0 of 1"]
-    assert rows[1]["mean"] is None
-    assert [row["finished"] for row in csv.DictReader((folder / "sweep.csv").open())] == [
-        "True", "False"
-    ]  # fmt: skip
+    assert rows[0]["values"][RATE] in [float(f"{one.params[RATE]:.4g}") for one in good]
+    assert rows[-1] == rows[-1] | {"seeds": "0 of 1", "mean": None}
+    with open(folder / "sweep.csv") as file:
+        assert [row["finished"] for row in csv.DictReader(file)][::2] == ["True", "False"]
+    assert sweep.main([*words, f"{RATE}=[0.1]", "--trials", "4"]) == 1
+    assert "this search was begun with other values to try" in capsys.readouterr().err
 
 
 def test_a_failing_trial_is_told_and_the_others_go_on(config, write_config, capsys):
