@@ -10,7 +10,6 @@ from typing import NamedTuple
 from tests.helpers.copies import copy_project
 from tests.helpers.project import ROOT
 
-OWN_PICTURES = "## Your own pictures"  # the README's section that edits config.json: a page apart
 LANGUAGES = ("bash", "console", "json", "python")
 
 
@@ -23,15 +22,10 @@ class Command(NamedTuple):
 
 def read_pages():
     """The text of each page by its name."""
-    pages = {
+    return {
         str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
         for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     }
-    before, heading, rest = pages["README.md"].partition(OWN_PICTURES)
-    section, following, rest = rest.partition("\n## ")
-    pages["README.md"] = before + following + rest
-    pages[OWN_PICTURES] = heading + section
-    return pages
 
 
 PAGES = read_pages()
@@ -82,7 +76,7 @@ def type_in(command, folder, script):
 
 
 def check_command(command, folder, script):
-    """Runs a Command and compares what it prints with what the page shows."""
+    """Runs a Command, compares what it prints with what the page shows, and returns it."""
     done = type_in(command.line, folder, script)
     printed = f"{command.line}\n{done.stdout}{done.stderr}"
     fails = any(line.startswith("error: ") for line in command.shown)
@@ -90,3 +84,4 @@ def check_command(command, folder, script):
     assert "Traceback" not in printed, printed
     shown = ".*".join(re.escape(line).replace(r"\.\.\.", ".*") for line in command.shown)
     assert re.search(shown, printed, re.DOTALL), printed
+    return printed

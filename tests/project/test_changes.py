@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md and the README say of the project: places of changes, names, numbers."""
+"""What CONTRIBUTING.md and docs/ say of the project: places of changes, names, numbers."""
 
 import ast
 import io
@@ -78,11 +78,11 @@ def code_lines(text):
     return len(lines - docstrings)
 
 
-def test_the_readme_says_how_many_lines_a_minimal_project_has(tmp_path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    said = re.search(r"about ([\d,]+) lines of Python, of which ([\d,]+) are code", readme)
+def test_the_docs_say_how_many_lines_a_minimal_project_has(tmp_path):
+    page = (ROOT / "docs" / "new_project.md").read_text(encoding="utf-8")
+    said = re.search(r"about ([\d,]+) lines of Python, of which ([\d,]+) are code", page)
     lines, code = (int(number.replace(",", "")) for number in said.groups())
-    command = re.search(r"`(find \S+small_project .+? wc -l)`", " ".join(readme.split()))[1]
+    command = re.search(r"`(find \S+small_project .+? wc -l)`", " ".join(page.split()))[1]
     assert new_project.main([str(tmp_path / "small_project"), "--minimal"]) == 0
     (tmp_path / "here").mkdir()
     counted = subprocess.run(

@@ -34,7 +34,7 @@ def test_the_first_two_lines_install_train_and_test():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_links_to_exists(page):
-    here = ROOT / (page if page.endswith(".md") else "README.md")
+    here = ROOT / page
     for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
         file, _, heading = target.partition("#")
         path = here.parent / file if file else here
@@ -58,22 +58,29 @@ NAMING = [
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.md", "docs/*.md", "examples/**/*.md", "benchmarks/*.md")
     for path in sorted(ROOT.glob(pattern))
-    if path.name != "CHANGELOG.md"  # names what was, too
+    if path.name not in ("CHANGELOG.md", "coming_from_elsewhere.md")  # name others' files, too
 ]
 
 
 @pytest.mark.parametrize("page", NAMING)
 def test_the_files_and_modules_that_a_page_names_exist(page):
     text = (ROOT / page).read_text(encoding="utf-8")
-    text = re.sub(r"\n## Coming from elsewhere\n.*?(?=\n## )", "", text, flags=re.DOTALL)
     kinds = "benchmarks|data_loader|docs|examples|inference|model|tests|training"
     paths = re.findall(rf"(?<![\w/])(?:{kinds})/[\w/.]*\.(?:py|md|json|jinja)\b", text)
     homes = (ROOT, (ROOT / page).parent)
     unknown = [one for one in paths if not any((home / one).exists() for home in homes)]
-    exports = ("inference/jax_mnist/", "inference/digits/")
+    exports = ("inference/jax_mnist/", "inference/digits/", "inference/shapes/")
     assert [one for one in unknown if not one.startswith(exports)] == []
     modules = re.findall(r"python -m ((?:training|inference)\.[\w.]*\w)", " ".join(text.split()))
     names = [
         f"{name.replace('.', '/')}{end}" for name in modules for end in (".py", "/__main__.py")
     ]
     assert sum((ROOT / name).exists() for name in names) == len(modules), modules
+
+
+def test_the_readme_is_short_and_its_pictures_are_small():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 250
+    shown = {*re.findall(r"docs/images/[\w.-]+\.(?:png|svg)", text)}
+    assert len(shown) == 5
+    assert sum((ROOT / one).stat().st_size for one in shown) <= 600_000

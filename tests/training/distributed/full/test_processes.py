@@ -1,4 +1,4 @@
-"""Several processes, started as the README, examples/cluster and docs/many_devices.md say."""
+"""Several processes, started as examples/cluster and docs/many_devices.md say."""
 
 import json
 import os
@@ -20,6 +20,7 @@ from tests.helpers.project import ROOT
 from training.checkpoint.naming import latest
 from training.distributed import processes
 
+PAGE = ROOT / "docs" / "many_devices.md"
 PORTS = range(61440, 65536)  # that JAX derives from the number of a job
 
 
@@ -71,8 +72,8 @@ def single(tmp_path_factory):
     return lines(project.runs()[0])
 
 
-def test_the_commands_of_the_readme_train_as_one_device_does(tmp_path, single):
-    emulated, *terminals = block(ROOT / "README.md", "### Several devices")
+def test_the_commands_of_the_page_train_as_one_device_does(tmp_path, single):
+    (emulated,), terminals = block(PAGE, "### Emulated devices"), block(PAGE, "wo terminals")
     assert emulated[1] == {"JAX_NUM_CPU_DEVICES": "8"}
     assert [words[-1] for words, _ in terminals] == ["0", "1"]
     for name, commands in (("emulated", [emulated]), ("terminals", terminals)):
