@@ -161,6 +161,17 @@ class Training(Section):
     epochs: Count | None = 10
     max_steps: Count | None = Field(None, lt=2**31)  # updates
     clip_norm: float | None = Field(None, gt=0)  # longest gradient allowed, per group
+    # Paths of parts that stay as they are ("stem", "block*/norm"), running statistics included; see
+    # docs/fine_tuning.md for paths and for the next three keys.
+    freeze: list[str] = []
+    # Multipliers of the learning rate by path, {"head": 10, "block*": 0.1}; the first that fits
+    # counts, parts that none fits have 1.
+    learning_rates: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
+    # A further multiplier for each layer: this to the power of its distance to the last.
+    layer_decay: float | None = Field(None, gt=0, le=1)
+    # Paths of layers whose intermediate values are not kept for the backward pass but computed
+    # again: less memory, more time.
+    remat: list[str] = []
     accumulate: Whole = Field(1, ge=1)  # pieces a batch is processed in, to save memory
     # Updates in one call, at most: more than one pays where an update is shorter than a call; null:
     # 16 where the data are cached on an accelerator, else 1.

@@ -2,7 +2,7 @@
 
 from model.modules.attention import attend, attention
 from model.modules.conv import conv2d
-from model.modules.core import Layers, as_float, located, watch_layers
+from model.modules.core import Layers, as_float, layer_options, located, watch_layers
 from model.modules.dense import embedding, linear
 from model.modules.dropout import drop_path, dropout
 from model.modules.norm import batch_norm, group_norm, layer_norm, rms_norm
@@ -23,6 +23,7 @@ __all__ = [
     "global_average_pool",
     "group_norm",
     "layer_norm",
+    "layer_options",
     "linear",
     "located",
     "max_pool",

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 _path = contextvars.ContextVar("path", default=())  # names of the layers around the current call
+_options = contextvars.ContextVar("options", default=None)  # see layer_options
 _watcher = contextvars.ContextVar("watcher", default=None)
 
 
@@ -51,6 +52,7 @@ class Layers:
         if params is None and self.given is not None:
             params = {}  # layers without parameters (dropout, pooling) are not in the tree
         with _inside(name):
+            function = function if _options.get() is None else _with_options(function)
             y, params = function(
                 x, *hyper, **named_hyper, params=params, key=self._key(name), train=self.train
             )
@@ -125,6 +127,41 @@ def watch_layers(watcher):
         yield
     finally:
         _watcher.reset(token)
+
+
+@contextlib.contextmanager
+def layer_options(frozen, remat):
+    """Has layers compute otherwise in training, for as long as it is entered.
+
+    Args:
+        frozen: function of a layer's path ("stage1/norm"): whether it computes as in evaluation,
+            and so all layers in it.
+        remat: function of a layer's path: whether the backward pass computes its intermediate
+            values again (`jax.checkpoint`) rather than keeping them in memory.
+    """
+    token = _options.set((frozen, remat))
+    try:
+        yield
+    finally:
+        _options.reset(token)
+
+
+def _with_options(function):
+    """Returns the layer's function as the options of its path have it."""
+    path = "/".join(_path.get())
+    frozen, remat = (option(path) for option in _options.get())
+
+    def layer(x, *hyper, params, key, train, **named_hyper):
+        train = train and not frozen
+
+        def call(x, params, key):
+            return function(x, *hyper, **named_hyper, params=params, key=key, train=train)
+
+        # What watches layers needs their values, which are not there inside of a checkpoint.
+        again = remat and train and _watcher.get() is None
+        return (jax.checkpoint(call) if again else call)(x, params, key)
+
+    return layer
 
 
 @contextlib.contextmanager

@@ -174,7 +174,7 @@ def override_key(values, override, config):
 
 def _value(text, override, annotation):
     """The value of an override: of a key that holds a text, the text, were it a number's."""
-    types = (annotation,) if get_origin(annotation) is list else get_args(annotation)
+    types = (annotation,) if get_origin(annotation) in (list, dict) else get_args(annotation)
     if annotation is not str and str not in types:
         return parse_value(text, override)
     if text.lower() in ("none", "null") and NoneType in types:

@@ -1,5 +1,7 @@
 """Trees of parameters: splitting them by path, merging them, naming and casting their leaves."""
 
+import functools
+import re
 from typing import Any
 
 import jax
@@ -8,27 +10,57 @@ import jax.numpy as jnp
 from utils import UserError, nearest
 
 
+def fits(name, paths, below=False):
+    """Whether the name of a part is that of one of the paths, which may be globs.
+
+    In a glob, * stands for any letters of one name ("block*/norm"), ** for any names in between
+    ("**/norm"). A path may be written with dots as well: "stage1.norm" is "stage1/norm".
+
+    Args:
+        name: of a part, an array or a layer: "stage1/norm/scale".
+        paths: of which one has to fit.
+        below: whether names within the part at a path fit, too.
+    """
+    name = name.replace(".", "/")
+    return any(_pattern(path, below).fullmatch(name) for path in paths)
+
+
+@functools.lru_cache
+def _pattern(path, below):
+    glob = re.escape(path.replace(".", "/").strip("/"))
+    glob = glob.replace(r"\*\*/", "(?:.*/)?").replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
+    return re.compile(glob + ("(?:/.*)?" if below else ""))
+
+
 def split(tree, paths=()):
     """Splits a tree into two of the same structure, with None where the other has the leaf.
 
     Args:
         tree: a network's parameters, or a tree like it.
-        paths: of the parts to select ("generator", "stage1/norm"); empty: everything.
+        paths: of the parts to select, see `fits`; empty: everything.
 
     Returns:
         The leaves under the paths that are trained, and the rest; "stats" is always in the rest.
     """
 
-    def selected(path):
-        names = [jax.tree_util.keystr((key,), simple=True) for key in path]
-        name = "/".join(names)
-        under = any(name == path or name.startswith(path + "/") for path in paths)
-        return "stats" not in names and (under or not paths)
+    return divide(
+        tree,
+        lambda name: (
+            "stats" not in name.split("/") and (not paths or fits(name, paths, below=True))
+        ),
+    )
+
+
+def divide(tree, selected):
+    """Splits a tree as `split` does: the leaves whose name `selected` accepts, and the rest."""
+
+    def chosen(path):
+        return selected(jax.tree_util.keystr(path, simple=True, separator="/"))
 
     map_with_path = jax.tree_util.tree_map_with_path
     return (
-        map_with_path(lambda path, leaf: leaf if selected(path) else None, tree),
-        map_with_path(lambda path, leaf: None if selected(path) else leaf, tree),
+        map_with_path(lambda path, leaf: leaf if chosen(path) else None, tree),
+        map_with_path(lambda path, leaf: None if chosen(path) else leaf, tree),
     )
 
 
@@ -40,14 +72,17 @@ def merge(first, second):
 
 def check_part(tree, path, where):
     """Refuses a path ("generator", "stage1/norm") under which a tree has nothing to train."""
-    if jax.tree.leaves(split(tree, (path,))[0]):
+    expect_part(path, named_leaves(split(tree)[0]), where, "that can be trained")
+
+
+def expect_part(path, names, where, what="in the network", exact=False):
+    """Refuses a path, or glob, that fits none of the names, nor with `below` a part they are in."""
+    if any(fits(name, (path,), below=not exact) for name in names):
         return
-    leaves, _ = jax.tree_util.tree_flatten_with_path(split(tree)[0])
-    names = [jax.tree_util.keystr(one, simple=True, separator="/") for one, _ in leaves]
     parts = {name[:end] for name in names for end in _ends(name)}
     raise UserError(
-        f"{where}: no part {path!r} that can be trained{nearest(path, sorted(parts))}; the "
-        f"network's parts are {', '.join(sorted({name.partition('/')[0] for name in names}))}"
+        f"{where}: no part {path!r} {what}{nearest(path, sorted(parts))}; the "
+        f"network's parts are {', '.join(dict.fromkeys(name.partition('/')[0] for name in names))}"
     )
 
 

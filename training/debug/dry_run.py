@@ -19,6 +19,7 @@ from training.engine.initialize import (
     count_parameters,
     first_batch,
     initial_state,
+    part_lines,
     pretrained_state,
     restored_state,
 )
@@ -98,6 +99,8 @@ def _print_sizes(experiment, state, batch):
     print()
     optimizer = _bytes(state.optimizers) + _bytes(state.ema_params)
     print(f"parameters   {count_parameters(params):>12,}   {_bytes(state.params) / MIB:10.3f} MiB")
+    for line in part_lines(experiment, state.params):
+        print(f"{'':13}{line}")
     print(f"optimizer    {'':12}   {optimizer / MIB:10.3f} MiB")
     print(f"one batch    {len(batch['weight']):>12,}   {_bytes(batch) / MIB:10.3f} MiB")
 

@@ -26,6 +26,7 @@ from training.distributed.sharding import replicate
 from training.engine.build import build
 from training.engine.finite import non_finite_field, non_finite_parameter, read_batch
 from training.engine.initialize import first_batch
+from training.engine.parts import freeze
 
 LISTED = 5  # gradients named in the message
 
@@ -172,11 +173,11 @@ def _losses(experiment, state, name, outputs, batch, params=None):
 
 def _non_finite_gradients(experiment, state, batch, name, layers):
     """Returns the paths of these parameters, the last layer first: backpropagation's order."""
-    trained, fixed = split(state.params)
+    trained, _ = split(freeze(state.params, experiment.parts.freeze)[0])
     key = experiment.step_key(state.step)
 
     def total(trained):
-        params = merge(trained, fixed)
+        params = merge(trained, state.params)
         outputs, _ = experiment.forward(params, batch["inputs"], key, True)
         return _losses(experiment, state, name, outputs, batch, params)[loss_name(name)][0]
 

@@ -20,6 +20,7 @@ from training.engine.compilation import compile_functions
 from training.engine.fitted import with_fitted
 from training.engine.optimizer_groups import make_group
 from training.engine.outputs import make_output
+from training.engine.parts import Parts, parts_of, with_layer_options
 from training.engine.progress import Progress
 from training.engine.scan import default_steps, device_batches, even_steps, scan_steps, vmap_seeds
 from training.engine.step import make_evaluate, make_forward, make_init, make_step, step_key
@@ -46,6 +47,7 @@ class Experiment(NamedTuple):
     aggregates: dict  # {name: (sum, weight) -> result} of everything measured that is not a mean
     class_weights: Any = None  # (classes,) weights of training; None: all classes count alike
     output: Any = None  # Output: what the network's outputs are
+    parts: Parts = Parts()  # of the network that are frozen, learn at another rate, ...
 
 
 def build(config, source="config.json", progress=None):
@@ -98,7 +100,8 @@ def build(config, source="config.json", progress=None):
         )
         for name, one in settings.all_groups().items()
     }
-    forward = make_forward(model, prepare, settings.compute_dtype)
+    parts = parts_of(settings)
+    forward = make_forward(with_layer_options(model, parts), prepare, settings.compute_dtype)
     wanted = settings.steps_per_call or default_steps(loaders["train"])
     steps = even_steps(len(loaders["train"]), wanted)
     where = f"{source}: training.class_weights"
@@ -119,6 +122,7 @@ def build(config, source="config.json", progress=None):
         steps_per_call=steps,
         seeds=settings.seeds,
         aggregates={name: one.compute for name, one in metrics.items() if hasattr(one, "compute")},
+        parts=parts,
         class_weights=weights,
         output=output,
     )
@@ -225,12 +229,13 @@ def _with_share(args, where):
 def _functions(forward, groups, metrics, config, steps, mesh, class_weights):
     """Composes init, update and evaluate of plain functions, and compiles them, once."""
     settings, forward = config.training, with_gathered_params(forward, mesh)
+    parts = parts_of(settings)
 
     def init_of(seed):
-        return make_init(forward, groups, seed, settings.ema)
+        return make_init(forward, groups, seed, settings.ema, parts.freeze)
 
     def step_of(seed):
-        around = (settings.accumulate, settings.ema, class_weights)
+        around = (settings.accumulate, settings.ema, class_weights, parts)
         return make_step(forward, groups, metrics, seed, *around)
 
     init, update = init_of(config.seed), step_of(config.seed)

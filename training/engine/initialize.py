@@ -8,12 +8,20 @@ import jax.numpy as jnp
 from data_loader.device_cache import gather
 from training.checkpoint.naming import find, listed
 from training.checkpoint.reading import read
-from training.checkpoint.restore import fitting, network_params, restore, restore_state
+from training.checkpoint.restore import (
+    current_name,
+    fitting,
+    network_params,
+    restore,
+    restore_state,
+)
 from training.common.labels import are_labels
 from training.common.trees import named_leaves, pick, split
 from training.distributed.sharding import put_batch
 from training.engine.class_weights import check_class_weights
 from training.engine.out_of_memory import explain_out_of_memory
+from training.engine.parts import check_parts, describe, freeze, multipliers
+from training.engine.refreeze import with_other_frozen
 from training.engine.scan import group_batches
 from training.engine.splits import check_splits, stored_batch
 from training.engine.step import eval_params
@@ -43,6 +51,8 @@ def dry_run(experiment, batch):
     the data that do not. The message has the lines of the code where it failed.
     """
     with explained():
+        inputs = gather(batch)["inputs"]
+        check_parts(experiment.parts, experiment.groups, experiment.forward, inputs)
         state = jax.eval_shape(experiment.init, gather(batch))
         _refuse_float16(state.params)
         call, _ = next(group_batches(iter([batch]), experiment.steps_per_call))
@@ -97,8 +107,10 @@ def pretrained_state(experiment, state, config):
     LOG.info("Pre-trained parameters from %s", path)
     if left:
         LOG.warning("Not in it, or of another shape, so trained from the start: %s", listed(left))
-    ema_params = None if state.ema_params is None else split(params)[0]
-    return state._replace(params=params, ema_params=ema_params)
+    if state.ema_params is None:
+        return state._replace(params=params)
+    trained, _ = split(freeze(params, experiment.parts.freeze)[0])
+    return state._replace(params=params, ema_params=trained)
 
 
 def _rename(arrays, names, where):
@@ -120,6 +132,8 @@ def _rename(arrays, names, where):
 def restored_state(experiment, arrays, checkpoint):
     """Returns the TrainState of a checkpoint, of which `arrays` were read with `for_devices`."""
     template = dry_run(experiment, stored_batch(experiment))
+    arrays = {current_name(name): array for name, array in arrays.items()}
+    arrays = with_other_frozen(experiment, template, arrays, checkpoint)
     return restore_state(template, arrays, checkpoint, experiment.mesh)
 
 
@@ -135,6 +149,14 @@ def restored_params(experiment, arrays, checkpoint):
 def count_parameters(params, seeds=1):
     """Returns the number of trained parameters of one network."""
     return sum(leaf.size for leaf in jax.tree.leaves(split(params)[0])) // seeds
+
+
+def part_lines(experiment, params):
+    """Yields what to say of parts of the network that are frozen, or learn at their own rate."""
+    parts = experiment.parts
+    if parts.freeze or parts.learning_rates or parts.layer_decay:
+        rates = multipliers(parts, experiment.forward, first_batch(experiment)["inputs"])
+        yield from describe(parts, params, rates, experiment.seeds)
 
 
 def _refuse_float16(params):

@@ -25,6 +25,7 @@ from training.engine.initialize import (
     FLOAT16,
     count_parameters,
     fresh_state,
+    part_lines,
     restored_state,
 )
 from training.engine.progress import Progress
@@ -288,6 +289,8 @@ def _write_origin(run):
     On resuming, a warning names everything that has changed since.
     """
     LOG.info("The model has %d parameters", run.parameters)
+    for line in part_lines(run.experiment, run.state.params):
+        LOG.info("%s", line)
     if not run.folder:
         return
     with disk_errors(run.folder):

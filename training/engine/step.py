@@ -22,8 +22,11 @@ from training.common.measure import (
 )
 from training.common.trees import cast, check_part, merge, split
 from training.engine.class_weights import weigh_classes
+from training.engine.parts import Parts, around_frozen, freeze, multipliers, with_rates
 from training.optimizers import gradients, update
 from utils import UserError
+
+NO_PARTS = Parts()  # of the network that are treated in a way of their own
 
 
 class TrainState(NamedTuple):
@@ -85,27 +88,34 @@ def _without_float16(leaf):
     return leaf.astype(jnp.float32) if getattr(leaf, "dtype", None) == jnp.float16 else leaf
 
 
-def make_init(forward, groups, seed=0, ema=None):
+def make_init(forward, groups, seed=0, ema=None, frozen=()):
     """Returns `init(batch) -> TrainState`; see `make_step` for the arguments."""
 
     def init(batch):
         key, _ = jax.random.split(jax.random.key(seed))
         _, params = forward(None, batch["inputs"], key, False)
-        optimizers = {}
         for name, group in groups.items():
             for path in group.params:
                 check_part(params, path, f"training.optimizer_groups.{name}.params")
-            part, _ = split(params, group.params)
-            optimizers[name] = group.optimizer.init(part)
-        ema_params = split(params)[0] if ema else None
-        return TrainState(
-            jnp.zeros((), jnp.int32), params, optimizers, ema_params, jnp.ones((), bool)
-        )
+        return state_of(params, groups, ema, frozen)
 
     return init
 
 
-def make_step(forward, groups, metrics, seed=0, accumulate=1, ema=None, class_weights=None):
+def state_of(params, groups, ema=None, frozen=()):
+    """Returns the TrainState with which training begins from these parameters."""
+    trained, _ = split(freeze(params, frozen)[0])
+    optimizers = {
+        name: group.optimizer.init(split(trained, group.params)[0])
+        for name, group in groups.items()
+    }
+    ema_params = trained if ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizers, ema_params, jnp.ones((), bool))
+
+
+def make_step(
+    forward, groups, metrics, seed=0, accumulate=1, ema=None, class_weights=None, parts=NO_PARTS
+):
     """Returns `step(state, batch) -> (state, measured)`: the update and what surrounds it.
 
     Args:
@@ -116,24 +126,31 @@ def make_step(forward, groups, metrics, seed=0, accumulate=1, ema=None, class_we
         accumulate: pieces a batch is processed in, one after the other, to save memory.
         ema: decay of the weights' moving average per update; None: none is kept.
         class_weights: (classes,) weights; None: all classes count as they are.
+        parts: Parts of the network that are frozen or learn at another rate.
 
     Returns:
         The step. `measured` maps the name of each loss, metric, gradient norm and learning rate to
         a pair (sum, weight), the mean being their quotient, and "finite" to a bool.
     """
-    grads_of = partial(gradients, forward=forward, groups=groups, metrics=metrics)
-    if accumulate > 1:
-        grads_of = accumulated(grads_of, accumulate)
 
     def step(state, batch):
         key = step_key(seed, state.step)
         batch = gather(batch)
         if class_weights is not None:
             batch = weigh_classes(batch, class_weights)
-        grads_now = partial(grads_of, step=state.step)
-        new, measured = update(state, batch, key, gradients=grads_now, groups=groups)
+        # The update sees only what is trained: there is no gradient of what is frozen.
+        params, frozen = freeze(state.params, parts.freeze)
+        of_params, of_groups = around_frozen(forward, groups, frozen, parts.freeze)
+        grads_of = partial(gradients, forward=of_params, groups=of_groups, metrics=metrics)
+        if accumulate > 1:
+            grads_of = accumulated(grads_of, accumulate)
+        grads_of = partial(grads_of, step=state.step)
+        trained = with_rates(groups, multipliers(parts, forward, batch["inputs"]))
+        unfrozen = state._replace(params=params)
+        new, measured = update(unfrozen, batch, key, gradients=grads_of, groups=trained)
         if ema:
             new = new._replace(ema_params=moving_average(state, new.params, ema))
+        new = new._replace(params=merge(new.params, frozen))
         return unless_finite_keep(state, new, measured, groups)
 
     return step
