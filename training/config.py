@@ -31,6 +31,7 @@ HOMES = {  # homes that are not there are left out
         "data_loader.sources.tables",
         "data_loader.sources.arrays",
         "data_loader.sources.shards",
+        "data_loader.sources.tokens",
         "data_loader.sources.hugging_face",
     ),
     "sampler": ("data_loader.samplers",),
@@ -59,7 +60,7 @@ LOG = logging.getLogger("main")
 class Section(BaseModel):
     """A section of the config. Unknown keys are refused; it cannot be changed once it is read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, serialize_by_alias=True)
 
 
 class Named(Section):
@@ -139,9 +140,12 @@ class OptimizerGroup(Section):
 class Pretrained(Section):
     """A checkpoint to take parameters from."""
 
-    path: str
+    path: str  # of a checkpoint, a run folder, a safetensors file, or an index of such files
     # Paths to take ("stem"); true: all that fits; null: all, and they must all fit.
     partial: list[str] | Literal[True] | None = None
+    except_: list[str] = Field([], alias="except")  # paths not to take ("head")
+    # f({name: array}) -> parameters as nested dicts: for what another program saved.
+    convert: NamedOrName | None = None
     rename: dict[str, str] = {}  # parts that have another name now: {"old": "new"}
 
 
@@ -291,6 +295,8 @@ class Config(Section):
             yield f"training.trackers.{index}", "tracker", tracker
         if self.output:
             yield "output", "output", self.output
+        if self.training.checkpoint and self.training.checkpoint.convert:
+            yield "training.checkpoint.convert", "model", self.training.checkpoint.convert
         for name, group in self.training.all_groups().items():
             where = f".optimizer_groups.{name}" if self.training.optimizer_groups else ""
             for kind in ("loss", "optimizer"):

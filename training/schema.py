@@ -218,7 +218,9 @@ def _comments():
             while lines[at].strip().startswith("# "):
                 above.insert(0, lines[at].strip("# "))
                 at -= 1
-            found[section.name, field.target.id] = " ".join(filter(None, beside)) or " ".join(above)
+            found[section.name, field.target.id.rstrip("_")] = " ".join(
+                filter(None, beside)
+            ) or " ".join(above)
     return found
 
 

@@ -138,18 +138,18 @@ def current_name(name: str) -> str:
 
 
 def _within(parts, named):
-    return {
-        name: leaf
-        for name, leaf in named.items()
-        if any(f"{name}/".startswith(f"{part}/") for part in parts)
-    }
+    from training.common.trees import fits
+
+    return {name: leaf for name, leaf in named.items() if fits(name, parts, below=True)}
 
 
 def _check_parts(parts, names, where):
     """Raises UserError for a part that contains no name."""
+    from training.common.trees import fits
+
     paths = {name[: end.start()]: None for name in names for end in re.finditer("/|$", name)}
     for part in parts:
-        if part not in paths:
+        if not any(fits(path, (part,)) for path in paths):
             near = difflib.get_close_matches(part, paths, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {listed(paths)}."
             raise UserError(f"{where}: no part is named {part!r}; {hint}")

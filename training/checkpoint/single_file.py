@@ -20,7 +20,7 @@ import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
@@ -194,14 +194,22 @@ def encode(
     return [len(header).to_bytes(8, "little"), header, *buffers]
 
 
-def _read_header(file):
-    """Returns the meta, {name: entry}, {name: checksum}, and the size of all arrays in bytes."""
+def read_entries(file: IO[bytes]) -> tuple[dict[str, Any], int]:
+    """Returns the header of a safetensors file, unchecked, and the size of what follows in bytes.
+
+    The file is then at the first of these bytes. What is no such file raises one of DAMAGE.
+    """
     length = int.from_bytes(file.read(8), "little")
     size = os.fstat(file.fileno()).st_size - 8 - length
     _expect(0 < length <= HEADER_LIMIT and size >= 0, "its header is cut off or too long")
     header = file.read(length)
     _expect(header.count(b",") <= COMMA_LIMIT, "its header claims more than a run ever saves")
-    entries = json.loads(header.decode(), object_pairs_hook=_unique)
+    return json.loads(header.decode(), object_pairs_hook=_unique), size
+
+
+def _read_header(file):
+    """Returns the meta, {name: entry}, {name: checksum}, and the size of all arrays in bytes."""
+    entries, size = read_entries(file)
     metadata = entries.pop("__metadata__")
     meta, sums = metadata["meta"], metadata["checksums"]
     _expect(metadata["checksum"] == str(_checksum(meta, sums)), "its metadata has changed")

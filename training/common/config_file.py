@@ -187,7 +187,7 @@ def _field(keys, config):
     """The type of the value that a config has at a path, None where it can be anything."""
     section = _section(keys[:-1], config)
     known = _paths(config)
-    field = section.model_fields.get(keys[-1]) if ".".join(keys) in known else None
+    field = _fields(section).get(keys[-1]) if ".".join(keys) in known else None
     return field and field.annotation
 
 
@@ -229,7 +229,7 @@ def describe(fault, path, config):
     expected = expected.removeprefix("expected ").removeprefix("a valid ")
     if instance := re.search(r"dictionary or instance of (\w+)", expected):
         fields = next(one for one in _all_sections(config) if one.__name__ == instance[1])
-        shape = ", ".join(f'"{field}": ...' for field in fields.model_fields)
+        shape = ", ".join(f'"{field}": ...' for field in _fields(fields))
         expected = expected.replace(instance[0], f"an object {{{shape}}}")
     place = f"{path}: {where}" if where else f"{path}"
     if fault["type"] == "value_error":
@@ -258,7 +258,7 @@ def _hint(location, config):
     other = [path for path in _paths(config) if f".{path}".endswith(f".{location[-1]}")]
     if other:
         return f"; here that is {other[0]}"
-    known = _section(location[:-1], config).model_fields
+    known = _fields(_section(location[:-1], config))
     if known.keys() == {"name", "args"} and not nearest(location[-1], known):
         return f"; arguments are in {'.'.join(location[:-1])}.args"
     return nearest(location[-1], known)
@@ -268,7 +268,7 @@ def _section(location, config):
     """The class of the section at a path like ["data_loader", "train"]."""
     section = config
     for key in location:
-        field = section.model_fields.get(key)
+        field = _fields(section).get(key)
         inner = _sections(field.annotation) if field else []
         section = inner[0] if inner else section
     return section
@@ -276,19 +276,24 @@ def _section(location, config):
 
 def _paths(section, start=""):
     """Yields the path of every key of a section and of those within it, the outer ones first."""
-    for key, field in section.model_fields.items():
+    for key, field in _fields(section).items():
         yield f"{start}{key}"
         inner = _sections(field.annotation)
-        if len(inner) == 1 and "name" not in inner[0].model_fields:  # no dicts of sections
+        if len(inner) == 1 and "name" not in _fields(inner[0]):  # no dicts of sections
             yield from _paths(inner[0], f"{start}{key}.")
 
 
 def _all_sections(section):
     """Yields the class of a section and those of all sections within it."""
     yield section
-    for field in section.model_fields.values():
+    for field in _fields(section).values():
         for inner in _sections(field.annotation):
             yield from _all_sections(inner)
+
+
+def _fields(section):
+    """{key: field} of a section, by their names in the file: "except" is no name in Python."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
 
 
 def _sections(annotation):

@@ -6,35 +6,30 @@ import jax
 import jax.numpy as jnp
 
 from data_loader.device_cache import gather
-from training.checkpoint.naming import find, listed
-from training.checkpoint.reading import read
+from training.checkpoint.naming import listed
 from training.checkpoint.restore import (
     current_name,
-    fitting,
-    network_params,
     restore,
     restore_state,
 )
 from training.common.labels import are_labels
-from training.common.trees import named_leaves, pick, split
+from training.common.trees import named_leaves, split
 from training.distributed.sharding import put_batch
 from training.engine.class_weights import check_class_weights
 from training.engine.out_of_memory import explain_out_of_memory
-from training.engine.parts import check_parts, describe, freeze, multipliers
+from training.engine.parts import check_parts, describe, multipliers
+from training.engine.pretrained import pretrained_state
 from training.engine.refreeze import with_other_frozen
 from training.engine.scan import group_batches
 from training.engine.splits import check_splits, stored_batch
 from training.engine.step import eval_params
 from training.engine.user_code import explained
-from utils import UserError, nearest
+from utils import UserError
 
 LOG = logging.getLogger("main")
 FLOAT16 = (
     "float16 takes gradients below 6e-8 for 0 unless the loss is scaled, which is not done here; "
     "expected bfloat16, which is as small and has the range of float32, or float32"
-)
-PRETRAINED_ADVICE = (
-    'Take all that fits by "partial": true, or the parts that you name: "partial": ["stem"].'
 )
 CLASSES = 5  # whose names a message shows
 
@@ -78,55 +73,6 @@ def fresh_state(experiment, config):
     """Returns the TrainState a new run begins with, pre-trained if the config says so."""
     batch = stored_batch(experiment)
     return pretrained_state(experiment, initial_state(experiment, batch, config), config)
-
-
-def pretrained_state(experiment, state, config):
-    """Returns a TrainState with the weights of the config's training.checkpoint, if it names one.
-
-    Raises:
-        UserError: there is no such checkpoint, or it does not fit the network.
-    """
-    wanted = config.training.checkpoint
-    if not wanted:
-        return state
-    path = find(wanted.path, prefer_best=True)
-    arrays = _rename(network_params(read(path)[0]), wanted.rename, path)
-    partial, left = wanted.partial, []
-    if partial is True:
-        params = state.params if experiment.seeds == 1 else pick(state.params, 0)
-        partial, left = fitting(params, arrays, path)
-
-    def pretrained(params):
-        return restore(params, arrays, partial=partial, where=path, advice=PRETRAINED_ADVICE)
-
-    if experiment.seeds == 1:
-        params = pretrained(state.params)
-    else:
-        each = [pretrained(pick(state.params, seed)) for seed in range(experiment.seeds)]
-        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    LOG.info("Pre-trained parameters from %s", path)
-    if left:
-        LOG.warning("Not in it, or of another shape, so trained from the start: %s", listed(left))
-    if state.ema_params is None:
-        return state._replace(params=params)
-    trained, _ = split(freeze(params, experiment.parts.freeze)[0])
-    return state._replace(params=params, ema_params=trained)
-
-
-def _rename(arrays, names, where):
-    """Returns a checkpoint's arrays with other names for some of its parts, {"old": "new"}."""
-    renamed = {}
-    for old in names:
-        if not any(f"{name}/".startswith(f"{old}/") for name in arrays):
-            parts = dict.fromkeys(name.partition("/")[0] for name in arrays)
-            raise UserError(
-                f'{where}: "rename": no part is named {old!r}{nearest(old, parts)}; there are '
-                f"{listed(parts)}"
-            )
-    for name, array in arrays.items():
-        old = next((old for old in names if f"{name}/".startswith(f"{old}/")), "")
-        renamed[(names[old] + name.removeprefix(old)) if old else name] = array
-    return renamed
 
 
 def restored_state(experiment, arrays, checkpoint):

@@ -44,7 +44,8 @@ def test_what_is_not_frozen_learns_as_if_the_rest_were_a_constant(trusty):
 
 def test_a_loss_that_asks_for_the_parameters_is_given_the_frozen_ones(trusty):
     trusty["training"] |= {
-        "freeze": ["hidden", "norm"], "loss": "tests.training.engine.full.test_parts:size_of_all"
+        "freeze": ["hidden", "norm"], "loss": "tests.training.engine.full.test_parts:size_of_all",
+        "optimizer": {"name": "sgd", "args": {"learning_rate": 0.001}},
     }  # fmt: skip
     experiment, state, batch = prepared(trusty)
     params = jax.tree.map(np.array, state.params)
