@@ -1,8 +1,9 @@
 """Your data sets, and the loader that reads them in batches.
 
 A data set has `__len__` and `__getitem__(i) -> (input, target)`. One that also has
-`__getitems__(indices) -> (inputs, targets)` is read a whole batch at a time. It may name its
-`classes`. One that has `__iter__` alone is a stream, see `data_loader.streams`.
+`__getitems__(indices) -> (inputs, targets)`, or `(inputs, targets, weight)`, is read a whole batch
+at a time. It may name its `classes`. One that has `__iter__` alone is a stream, see
+`data_loader.streams`.
 """
 
 import logging
@@ -249,8 +250,10 @@ class DataLoader(BaseDataLoader):
     def read(self, indices: np.ndarray) -> dict[str, Any]:
         """Reads the examples `indices`, (batch,) int64, or records of a stream, as a batch."""
         if self.whole_batches:
-            inputs, targets = self.dataset.__getitems__(indices)
-            batch = {"inputs": inputs, "targets": targets}
+            inputs, targets, *weight = self.dataset.__getitems__(indices)
+            batch = {"inputs": inputs, "targets": targets} | (
+                {"weight": weight[0]} if weight else {}
+            )
         elif self._workers:
             batch = self.collate(self._workers.read(indices))
         else:

@@ -6,9 +6,11 @@ that its config names: the data set, the collate function, the network and a met
 
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from examples.text.generate import generate
 from model.model import SMALL, transformer_block
 from model.modules import Layers, embedding, layer_norm, linear
 from training.loss import cross_entropy
@@ -69,6 +71,16 @@ class Text:
         codes = np.pad(codes, (0, missing))
         return codes[:-1], codes[1:], weight
 
+    def encode(self, text):
+        """Returns the codes of a text."""
+        if not text.isascii():
+            raise UserError(f"{text!r}: expected ASCII characters")
+        return list(text.encode("ascii"))
+
+    def decode(self, codes):
+        """Returns the text of codes."""
+        return bytes(codes).decode("ascii")
+
 
 def weighted(samples):
     """Stacks samples into a batch with a weight for each position: a collate function.
@@ -84,32 +96,38 @@ def weighted(samples):
 
 
 def writer(
-    x, context=128, features=64, depth=2, heads=4, drop_rate=0.0,
+    x, context=128, features=64, depth=2, heads=4, drop_rate=0.0, vocabulary=CODES,
     *, params=None, key=None, train=False
 ):  # fmt: skip
-    """Predicts the character after each position from the characters up to that position.
+    """Predicts the character, or token, after each position from those up to that position.
 
     Args:
-        x: (batch, length) integers, ASCII codes; the length is at most `context`
+        x: (batch, length) integers, ASCII codes or tokens; the length is at most `context`. Or a
+            dict with these as "tokens", "segments" and "positions", to keep documents apart
         context: largest number of characters that it can attend to
         features: number of features of each position
         depth: number of transformer blocks
         heads: number of attention heads; they share the features equally
         drop_rate: probability of skipping half a block for an example while training
+        vocabulary: number of different tokens
 
     Returns:
-        logits: (batch, length, 128)
+        logits: (batch, length, vocabulary)
         params: the network's parameters
     """
     layer = Layers(params, key, train)
-    length = x.shape[1]
-    y = layer("characters", embedding, x, CODES, features)
-    y = y + layer.array("position", (context, features), SMALL)[:length].astype(y.dtype)
-    past = jnp.tril(jnp.ones((length, length), bool))
+    codes = x["tokens"] if isinstance(x, dict) else x
+    length = codes.shape[1]
+    place, past = slice(length), jnp.tril(jnp.ones((length, length), bool))
+    if isinstance(x, dict):  # a position sees only its own document
+        place, segments = x["positions"], x["segments"]
+        past &= (segments[:, :, None] == segments[:, None, :])[:, None]
+    y = layer("characters", embedding, codes, vocabulary, features)
+    y = y + layer.array("position", (context, features), SMALL)[place].astype(y.dtype)
     for index in range(depth):
         y = layer(f"block{index}", transformer_block, y, heads, mask=past, drop_rate=drop_rate)
     y = layer("norm", layer_norm, y)
-    return layer("head", linear, y, CODES, initializer=SMALL), layer.params
+    return layer("head", linear, y, vocabulary, initializer=SMALL), layer.params
 
 
 @aggregated(lambda total, weight: float(np.exp(np.mean(total) / weight)))
@@ -117,13 +135,21 @@ def perplexity(logits, codes):
     """Computes the perplexity: the number of equally likely characters of the same uncertainty.
 
     Args:
-        logits: (batch, length, 128).
+        logits: (batch, length, vocabulary).
         codes: (batch, length) integers, the characters to be predicted.
 
     Returns:
         (batch, length) values in nats; aggregated: exp of their mean, at least 1.
     """
     return cross_entropy(logits, codes)
+
+
+def show_sample(run, prompt="And Jesus said", count=200):
+    """Writes on with the network as it is: a callback, whose text goes to the trackers."""
+    dataset = run.experiment.loaders["train"].dataset
+    codes, heads = dataset.encode(prompt), run.config.model.args.get("heads", 4)
+    added = generate(run.params, codes, count, jax.random.key(0), heads, temperature=0.8)
+    run.log_text("sample", dataset.decode([*codes, *added]))
 
 
 def _read(path):

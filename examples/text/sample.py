@@ -1,4 +1,4 @@
-"""Continues a text with a trained network, character by character.
+"""Continues a text with a trained network, character by character or token by token.
 
 python examples/text/sample.py                                       the latest run
 python examples/text/sample.py -w saved/Gospels/<run> --prompt "And it came to pass"
@@ -35,12 +35,13 @@ def parse_arguments(argv):
         "-w", "--weights", default="latest", metavar="PATH",
         help="a checkpoint, a run folder, or 'latest' (the default): the latest run",
     )  # fmt: skip
-    parser.add_argument("--prompt", default="\n", help="ASCII text to begin with")
-    parser.add_argument("--characters", type=int, default=500, help="number of characters to write")
+    parser.add_argument("--prompt", default="\n", help="text to begin with")
+    parser.add_argument("--characters", type=int, default=500, help="characters or tokens to write")
     parser.add_argument(
         "--temperature", type=float, default=0.8,
         help="0: always the most likely character; 1: the network's own probabilities",
     )  # fmt: skip
+    parser.add_argument("--top-k", type=int, help="choose among so many most likely ones only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trust", action="store_true", help="run the code of a run made elsewhere")
     return parser.parse_args(argv)
@@ -50,7 +51,7 @@ def write(options):
     """Yields the prompt, then the characters that a run's network adds to it, one by one.
 
     Args:
-        options: weights, prompt, characters, temperature, seed and trust, see `parse_arguments`.
+        options: what `parse_arguments` returns.
 
     Raises:
         UserError: there is no such run, its network writes no text, or an option is wrong.
@@ -59,10 +60,10 @@ def write(options):
     from training.checkpoint.reading import read
     from training.checkpoint.restore import network_params
 
-    if not (options.prompt and options.prompt.isascii()):
-        raise utils.UserError(
-            f"--prompt: {options.prompt!r}; expected ASCII, one character or more"
-        )
+    if not options.prompt:
+        raise utils.UserError("--prompt: expected one character or more")
+    if options.top_k is not None and options.top_k < 1:
+        raise utils.UserError(f"--top-k: {options.top_k}; expected 1 or more")
     if options.temperature < 0:
         raise utils.UserError(f"--temperature: {options.temperature}; expected 0 or more")
     weights = options.weights
@@ -72,34 +73,28 @@ def write(options):
     config = read_config(folder / "config.json")
     arrays = network_params(read(checkpoint)[0])
     import jax
-    import numpy as np
 
+    from examples.text.generate import generate
     from training.engine.build import build
-    from training.engine.initialize import first_batch, restored_params
+    from training.engine.initialize import restored_params
 
     experiment = build(config, folder / "config.json")
-    batch = first_batch(experiment)["inputs"]
-    if batch.ndim != 2 or batch.dtype != np.int32:
+    dataset = experiment.loaders["train"].dataset
+    if not (config.model.name.endswith(":writer") and hasattr(dataset, "decode")):
         raise utils.UserError(f"{checkpoint}: its network {config.model.name} writes no text")
-    context = batch.shape[1]
     params = restored_params(experiment, arrays, checkpoint)
-
-    @jax.jit
-    def next_code(window, last, key):
-        """Returns the character after position `last`, which does not depend on later ones."""
-        logits = experiment.forward(params, window[None], None, False)[0][0, last]
-        if options.temperature == 0:
-            return logits.argmax()
-        return jax.random.categorical(key, logits / options.temperature)
-
-    codes = list(options.prompt.encode("ascii"))
+    codes, written = dataset.encode(options.prompt), ""
+    added = generate(
+        params, codes, options.characters, jax.random.key(options.seed),
+        config.model.args.get("heads", 4), options.temperature, options.top_k,
+    )  # fmt: skip
     yield options.prompt
-    for key in jax.random.split(jax.random.key(options.seed), options.characters):
-        seen = codes[-context:]
-        window = np.zeros(context, np.int32)
-        window[: len(seen)] = seen
-        codes.append(int(next_code(window, len(seen) - 1, key)))
-        yield chr(codes[-1])
+    for count, code in enumerate(added, 1):
+        codes.append(code)
+        text = dataset.decode(codes[-count:])
+        if not text.endswith("\ufffd"):  # else the bytes of a character are not complete
+            yield text[len(written) :]
+            written = text
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def test_a_config_can_name_what_one_would_name_in_one_and_nothing_else():
     }  # fmt: skip
     assert names["data_loader"] == {
         "Arrays", "DataLoader", "HuggingFace", "HuggingFaceStream", "IdxImages", "ImageFolder",
-        "Table", "TarShards",
+        "Table", "TarShards", "Tokens",
     }  # fmt: skip
     assert names["sampler"] == {"balanced"}
     assert names["transform"] == {"normalize", "random_shift"}

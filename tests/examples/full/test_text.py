@@ -13,6 +13,7 @@ import pytest
 import train
 from examples.text import sample
 from examples.text.characters import CODES, Text, perplexity, writer
+from examples.text.generate import choose, generate
 from inference import convert_tflite
 from inference.verify.runtimes import load
 from tests.helpers.examples import CONTEXT, TEXT, text_config
@@ -164,11 +165,56 @@ def test_sample_without_temperature_writes_the_most_likely_characters(finished_r
     assert printed.out == bytes(codes).decode("ascii") + "\n"
 
 
+def test_generation_with_a_cache_is_that_of_the_network_run_anew_each_time():
+    length, heads = 12, 2
+    _, params = writer(
+        jnp.zeros((1, length), jnp.int32), length, 8, 2, heads, key=jax.random.key(1)
+    )
+    params = jax.tree.map(lambda leaf: 20 * leaf, params)  # else all tokens are as likely
+    prompt, keys = [5, 17], jax.random.split(jax.random.key(3), 2 * length)
+    apply = jax.jit(partial(writer, context=length, features=8, depth=2, heads=heads))
+    for temperature, top_k in ((0, None), (1.0, None), (0.7, 3)):
+        codes = list(prompt)
+        for key in keys:
+            logits, _ = apply(jnp.array([codes[-length:]]), params=params)
+            codes.append(int(choose(logits[0, -1], key, temperature, top_k)))
+        made = generate(params, prompt, 2 * length, jax.random.key(3), heads, temperature, top_k)
+        assert list(made) == codes[2:]
+        assert len(set(codes)) > 3
+
+
+def test_tokens_are_drawn_among_the_most_likely_by_their_probabilities():
+    logits = jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
+    drawn = jax.vmap(lambda key: choose(logits, key, 1.0, 2))(
+        jax.random.split(jax.random.key(0), 4000)
+    )
+    shares = np.bincount(np.asarray(drawn), minlength=4) / 4000
+    np.testing.assert_allclose(shares, [0, 0, 3 / 7, 4 / 7], atol=0.03)
+    assert choose(logits, jax.random.key(0), 0) == 3
+
+
+def test_no_position_depends_on_another_document():
+    """Checks the gradient of each output by the embedding of each position."""
+    segments = jnp.array([[0, 0, 1, 1, 1, 2]])
+    inputs = {"tokens": jnp.arange(6)[None], "segments": segments,
+              "positions": jnp.array([[0, 1, 0, 1, 2, 0]])}  # fmt: skip
+    _, params = writer(inputs, **TEXT, key=jax.random.key(0))
+
+    def outputs(table):
+        return writer(inputs, **TEXT, params=params | {"characters": {"table": table}})[0][0].sum(
+            -1
+        )
+
+    depends = np.abs(jax.jacobian(outputs)(params["characters"]["table"])).sum(-1)[:, :6] > 0
+    assert np.array_equal(depends, np.tril(segments[0][:, None] == segments[0]))
+
+
 def test_sample_reports_errors(finished_run, run_own_sample, tmp_path):
     for arguments, expected in (
         (("-w", tmp_path), "there is no checkpoint here"),
-        (("-w", finished_run, "--prompt", ""), "expected ASCII, one character or more"),
-        (("-w", finished_run, "--prompt", "été"), "expected ASCII, one character or more"),
+        (("-w", finished_run, "--prompt", ""), "--prompt: expected one character or more"),
+        (("-w", finished_run, "--prompt", "été"), "'été': expected ASCII characters"),
+        (("-w", finished_run, "--top-k", "0"), "--top-k: 0; expected 1 or more"),
         (("-w", finished_run, "--temperature", "-1"), "--temperature: -1.0; expected 0 or more"),
     ):
         code, printed = run_own_sample(*arguments)
