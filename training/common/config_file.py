@@ -38,8 +38,7 @@ USUAL_KEYS = {
             'training.evaluate_every, "1 epoch", "500 steps" or "10 minutes"'
         ),
         "freeze frozen freeze_layers frozen_layers trainable": (
-            "training.optimizer_groups, where params of a group are the parts that it trains; what "
-            "no group names stays as it is"
+            "training.freeze, paths of the parts that stay as they are: docs/fine_tuning.md"
         ),
         "callbacks callback hooks": "training.callbacks, a list of functions f(run)",
         "patience early_stopping early_stopping_patience": "training.early_stop, in evaluations",
