@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import train
+from data_loader.sources import tokenize
 from examples.text import sample
 from examples.text.characters import CODES, Text, perplexity, writer
 from examples.text.generate import choose, generate
@@ -237,6 +238,36 @@ def test_a_text_that_cannot_be_used_raises_an_error(tmp_path):
         Text(path, "train", 16, 17)
     with pytest.raises(UserError, match="split is 'validation'; expected 'train' or 'test'"):
         Text(path, "validation")
+
+
+@pytest.mark.parametrize("documents", [False, True])
+def test_a_run_on_tokens_samples_at_each_epoch_and_resumes_to_the_bit(
+    text, tmp_path, run_own_sample, documents
+):
+    folder = tmp_path / "tokens"
+    words = ["--vocabulary", "300", "--separator", "", "--output"]
+    assert tokenize.main([str(text), *words, str(folder)]) == 0
+    values = json.loads((ROOT / "examples" / "text" / "tokens.json").read_text())
+    values["model"]["args"] = TEXT | {"vocabulary": 300}
+    for split in ("train", "test"):
+        args = values["data_loader"][split]["args"]
+        given = {"folder": str(folder), "context": CONTEXT, "stride": 8, "documents": documents}
+        args["dataset"]["args"] |= given
+    values["training"] |= {"epochs": 2, "save_dir": str(tmp_path / "saved")}
+    if documents:
+        values["training"]["callbacks"] = []
+    trained = train.fit(values)
+    last = read(find(trained.folder))[0]
+    assert trained.metrics["test_perplexity"] < 300
+    if not documents:
+        texts = (trained.folder / "media.jsonl").read_text().splitlines()
+        assert len(texts) == 2
+        assert all("And Jesus said" in one for one in texts)
+        code, printed = run_own_sample("-w", trained.folder, "--prompt", "é", "--characters", 5)
+        assert code == 0
+        assert printed.out.startswith("é")
+    train.fit(resume=str(trained.folder / "checkpoint-epoch_1.params"))
+    assert same_arrays(read(find(trained.folder))[0], last)
 
 
 def test_exported_files_have_the_same_logits(finished_run, tmp_path):
