@@ -36,6 +36,10 @@ class SomeDigits:
         """Returns the number of examples."""
         return len(self.indices)
 
+    def __getitem__(self, index):
+        """Returns an image, (1, 28, 28) uint8, and its label."""
+        return self.images[self.indices[index]][0], self.labels[index]
+
     def __getitems__(self, indices):
         """Returns images, (batch, 1, 28, 28) uint8, and labels, (batch,)."""
         images, _ = self.images.__getitems__(self.indices[indices])
@@ -43,28 +47,37 @@ class SomeDigits:
 
 
 def convnet(x, features=(16, 32, 64), classes=5, *, params=None, key=None, train=False):
-    """Classifies images: a stem of convolutions with batch normalisation, then a head.
+    """Classifies images with convolutions and batch normalisation.
 
     Args:
         x: (batch, channels, height, width) images
-        features: number of features of each convolution
+        features: number of features of each convolution; the last is the body, the others the stem
         classes: number of classes
 
     Returns:
         logits: (batch, classes)
-        params: stem, hidden and head
+        params: stem, body, hidden and head
     """
     layer = Layers(params, key, train)
-    y = layer("stem", convolutions, x.transpose(0, 2, 3, 1), features)
+    y = layer("stem", convolutions, x.transpose(0, 2, 3, 1), features[:-1], first=1)
+    y = layer("body", convolutions, y, features[-1:])
+    y = layer("pool", global_average_pool, y)
     y = jax.nn.relu(layer("hidden", linear, y, 64))
     y = layer("drop", dropout, y, 0.2)
     return layer("head", linear, y, classes), layer.params
 
 
-def convolutions(x, features, *, params=None, key=None, train=False):
-    """Computes features of images, (batch, height, width, channels) -> (batch, features)."""
+def convolutions(x, features, first=2, *, params=None, key=None, train=False):
+    """Computes features of images with 3x3 convolutions, each of which halves height and width.
+
+    Args:
+        x: (batch, height, width, channels)
+        features: number of features of each
+        first: stride of the first
+    """
     layer = Layers(params, key, train)
     for index, count in enumerate(features):
-        x = layer(f"conv{index}", conv2d, x, count, 3, stride=2 if index else 1, bias=False)
+        stride = 2 if index else first
+        x = layer(f"conv{index}", conv2d, x, count, 3, stride=stride, bias=False)
         x = jax.nn.relu(layer(f"norm{index}", batch_norm, x))
-    return layer("pool", global_average_pool, x), layer.params
+    return x, layer.params
