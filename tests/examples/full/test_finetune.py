@@ -19,7 +19,7 @@ def example(name, save_dir, each, epochs):
     values = json.loads((FOLDER / name).read_text())
     values["data_loader"]["train"]["args"]["dataset"]["args"]["each"] = each
     values["model"]["args"]["features"] = [8, 16, 32]
-    values["training"] |= {"save_dir": str(save_dir), "epochs": epochs, "save_period": 1}
+    values["training"] |= {"save_dir": str(save_dir), "epochs": epochs, "save_every": "1 epoch"}
     return values
 
 
