@@ -4,6 +4,7 @@ python test.py                                  the run written to last: its bes
 python test.py -w saved/MNIST_Sample/<run>      another run's
 python test.py -w RUN --latest                  its latest checkpoint in place of the best
 python test.py -w RUN/checkpoint-epoch_4.params --predictions
+python test.py -w RUN --tta horizontal_flip     averaged over each picture and its mirror image
 """
 
 import argparse
@@ -35,6 +36,10 @@ def parse_arguments(argv):
     parser.add_argument("-c", "--config", metavar="FILE", help="in place of the run's own config")
     parser.add_argument("--latest", action="store_true", help="the run's latest, not its best")
     parser.add_argument("--predictions", action="store_true", help="write predictions.csv as well")
+    parser.add_argument(
+        "--tta", type=lambda names: names.split(","), default=(), metavar="VIEW,VIEW",
+        help="average over views of the inputs as well: horizontal_flip, vertical_flip, half_turn",
+    )  # fmt: skip
     add_options(parser)
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     return parser.parse_intermixed_args(argv)
@@ -63,13 +68,15 @@ def test(options):
 
     if config.training.compilation_cache:
         use_compilation_cache()
-    experiment = build(config, options.config or folder / "config.json")
+    experiment = build(config, options.config or folder / "config.json", views=options.tta)
     log.info("Evaluating %s", checkpoint)
     params = restored_params(experiment, arrays, checkpoint)
     with explain_out_of_memory(config):
         results, predictions = predict(experiment, params)
     if predictions:
-        predictions = predictions._replace(source=f"the test set, {checkpoint.name}")
+        predictions = predictions._replace(
+            source=f"the test set, {checkpoint.name}{', '.join(['', *options.tta])}"
+        )
     for name, value in results.items():
         log.info("%s @ %s", name.removeprefix("test_"), value)
     if report := write_report(config, folder, experiment, params, predictions):

@@ -150,6 +150,10 @@ class BaseDataLoader:
         """
         raise NotImplementedError(f"{self._name}: a loader needs read(self, indices)")
 
+    def read_examples(self, indices: np.ndarray) -> dict[str, Any]:
+        """Returns the examples `indices`, (batch,) int64, as a batch in which each counts."""
+        return self._weighted_batch(indices, np.ones(len(indices), np.float32))
+
     def __len__(self) -> int:
         """Returns the number of batches in an epoch; the last one may be padded."""
         if self.examples is None:

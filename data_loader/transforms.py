@@ -1,11 +1,19 @@
-"""Transforms of images on the device: pure functions that the jitted update calls.
+"""Transforms on the device: pure functions that the jitted update calls; yours are written here.
+
+One of `data_loader.augment` is f(batch, *, key), of {"inputs", "targets", "weight"}, or of the
+inputs alone f(x, *, key); one of `data_loader.preprocess` is f(x). docs/transforms.md has examples,
+and the library of data_loader/augment/.
 
 Images are (batch, channels, height, width), as the loader returns them: uint8 until `normalize`,
 a quarter of the bytes of float32 to send and to shift.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+
+from data_loader.augment.geometric import random_crop
 
 
 def normalize(x: jax.Array, mean: float | list[float], std: float | list[float]) -> jax.Array:
@@ -21,21 +29,15 @@ def normalize(x: jax.Array, mean: float | list[float], std: float | list[float])
     return (x.astype(jnp.float32) / 255 - _per_channel(mean)) / _per_channel(std)
 
 
-def random_shift(x: jax.Array, pixels: int, *, key: jax.Array) -> jax.Array:
+def random_shift(batch: Any, pixels: int, *, key: jax.Array) -> Any:
     """Shifts every image by its own random whole number of pixels, and fills up with zeros.
 
     Args:
-        x: (batch, channels, height, width), of any type.
+        batch: pictures and what lies in them; or pictures alone, of any type.
         pixels: largest shift, up or down and left or right; 0 for none.
-        key: key of the step.
-
-    Returns:
-        the shifted images, of the shape and type of x
+        key: random key.
     """
-    padded = jnp.pad(x, ((0, 0), (0, 0), (pixels, pixels), (pixels, pixels)))
-    corners = jax.random.randint(key, (len(x), 2), 0, 2 * pixels + 1)
-    crop = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (0, *at), x.shape[1:]))
-    return crop(padded, corners)
+    return random_crop(batch, padding=pixels, key=key)
 
 
 def _per_channel(value):

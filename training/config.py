@@ -12,7 +12,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    model_validator,
+)
 
 from training.common.config_file import describe, override_key, read_json
 from training.common.every import FORM, parse_every
@@ -35,7 +43,12 @@ HOMES = {  # homes that are not there are left out
         "data_loader.sources.hugging_face",
     ),
     "sampler": ("data_loader.samplers",),
-    "transform": ("data_loader.transforms",),
+    "transform": (
+        "data_loader.transforms",
+        "data_loader.augment.geometric",
+        "data_loader.augment.colour",
+        "data_loader.augment.mixing",
+    ),
     "loss": ("training.loss", "optax:losses"),
     "metric": ("training.metrics",),
     "callback": ("training.callbacks",),
@@ -88,6 +101,11 @@ def _or_string(key, schema):
     return BeforeValidator(from_string, json_schema_input_type=schema)
 
 
+def _listed(value):
+    """A single one, or none, as a list."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 NamedOrName = Annotated[Named, _or_string("name", Named | str)]
 
 
@@ -121,12 +139,26 @@ class DataLoaders(Section):
     validation: Named | None = None  # data of its own, in place of a validation_split of `train`
     test: Named
     preprocess: NamedOrName | None = None  # f(inputs) -> inputs, before every call of the network
-    augment: NamedOrName | None = None  # f(inputs, key=key) -> inputs, before it, in training only
+    # In training only, before `preprocess`, one after the other: f(batch, key=key) -> batch, or
+    # f(inputs, key=key) -> inputs.
+    augment: Annotated[list[NamedOrName], BeforeValidator(_listed)] = []
     # Keep the examples on the device; "auto": on an accelerator, if in memory and they fit. What
     # a data set generates at every reading is then generated once.
     cache_on_device: Literal["auto", True, False] = "auto"
     # A `validation_split` holds out the same share of every class, where the data set has `labels`.
     stratify: bool = True
+
+    def transforms(self) -> list[tuple[str, Named]]:
+        """The functions of `augment`, each with its key: "augment", or "augment.0" of several."""
+        single = len(self.augment) == 1
+        return [("augment" if single else f"augment.{index}", one)
+                for index, one in enumerate(self.augment)]  # fmt: skip
+
+    @field_serializer("augment")
+    def _as_written(self, transforms: list[Named]) -> Any:
+        """A single transform stands without brackets, and none as null, as older versions write."""
+        plain = [one.model_dump() for one in transforms]
+        return plain if len(plain) > 1 else plain[0] if plain else None
 
 
 class OptimizerGroup(Section):
@@ -284,9 +316,10 @@ class Config(Section):
         for split in ("train", "validation", "test"):
             if getattr(self.data_loader, split):
                 yield f"data_loader.{split}", "data_loader", getattr(self.data_loader, split)
-        for step in ("preprocess", "augment"):
-            if getattr(self.data_loader, step):
-                yield f"data_loader.{step}", "transform", getattr(self.data_loader, step)
+        if self.data_loader.preprocess:
+            yield "data_loader.preprocess", "transform", self.data_loader.preprocess
+        for key, transform in self.data_loader.transforms():
+            yield f"data_loader.{key}", "transform", transform
         for index, metric in enumerate(self.training.metrics):
             yield f"training.metrics.{index}", "metric", metric
         for index, callback in enumerate(self.training.callbacks):

@@ -152,6 +152,10 @@ def _call(functions, kind, given=(0, ())):
 
 def _named_as(kind, place):
     """The schema of a key that names something, in place of pydantic's."""
+    if kind == "transform" and "items" in place:  # one, or a list
+        choices = [_reference(kind, "call"), _reference(kind, "name")]
+        several = {"type": "array", "items": {"anyOf": choices}}
+        return {"anyOf": [*choices, several, {"type": "null"}], "default": None}
     if "items" in place:
         return place | {"items": {"anyOf": [_reference(kind, "call"), _reference(kind, "name")]}}
     if kind == "data_loader":  # needs its arguments: no bare name

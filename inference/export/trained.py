@@ -155,7 +155,7 @@ def _network(source, params, unflatten):
     """The config's model without preprocessing: `(*arrays) -> outputs`, by `unflatten(arrays)`."""
     where = f"{source.config_file}: model"
     model = bind(source.config.model, "model", where, 1, ("params", "key", "train"))
-    forward = make_forward(model, lambda inputs, key, train: inputs)
+    forward = make_forward(model)
     return lambda *arrays: forward(params, unflatten(arrays), None, False)[0]
 
 

@@ -14,7 +14,7 @@ from tests.helpers.project import ROOT, by_set
 COMMANDS = (  # that need no other before them; the first two also need little time
     ("README.md", "python new_project.py ../my_project"),
     ("docs/failed_run.md", "python train.py model.name=mnist_modl"),
-    ("docs/data.md", "data_loader.augment=my_transforms:mirror --check"),
+    ("docs/transforms.md", "my_transforms:blank"),
     ("docs/loss_metric_optimizer.md", "sign_descent"),
 )
 

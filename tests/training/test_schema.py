@@ -174,7 +174,11 @@ def test_a_config_can_name_what_one_would_name_in_one_and_nothing_else():
         "Table", "TarShards", "Tokens",
     }  # fmt: skip
     assert names["sampler"] == {"balanced"}
-    assert names["transform"] == {"normalize", "random_shift"}
+    assert names["transform"] == {
+        "color_jitter", "cutmix", "cutout", "mixup", "normalize", "rand_augment", "random_affine",
+        "random_crop", "random_erasing", "random_flip", "random_resized_crop", "random_rotation",
+        "random_shift",
+    }  # fmt: skip
     assert {"cross_entropy", "huber_loss"} <= names["loss"]
     assert {"sgd", "adamw", "matrices", "warmup_cosine", "lion", "chain"} <= names["optimizer"]
     assert not names["loss"] & names["optimizer"]

@@ -73,6 +73,10 @@ USUAL_KEYS = {
         "transform transforms augmentation augmentations": (
             "data_loader.augment, in training only, and data_loader.preprocess"
         ),
+        "mixup cutmix mixup_alpha cutmix_alpha cutout random_erasing randaugment": (
+            'an entry of the list data_loader.augment, as in ["random_flip", "mixup"]'
+        ),
+        "tta test_time_augmentation": ("on the command line: python test.py --tta horizontal_flip"),
         "device gpu gpus n_gpu num_gpus accelerator num_devices": (
             "devices.count; JAX takes the best device there is, and JAX_PLATFORMS=cpu another"
         ),

@@ -78,10 +78,13 @@ def diagnose(experiment, state, batch, examples=None, show=None):
     """
     if found := non_finite_field(batch, examples):
         return found
-    key, _ = jax.random.split(experiment.step_key(state.step))
-    prepared = experiment.forward.prepare(batch["inputs"], key, True)
+    for place, after in experiment.augment.steps(batch, experiment.step_key(state.step)):
+        batch = jax.tree.map(np.asarray, after)
+        if found := non_finite_field(batch, examples):
+            return f"after {place} {found}, before it they are finite"
+    prepared = experiment.forward.preprocess(batch["inputs"])
     if found := non_finite_field({"inputs": jax.tree.map(np.asarray, prepared)}, examples):
-        return f"after data_loader.augment and preprocess {found}, before them they are finite"
+        return f"after data_loader.preprocess {found}, before it they are finite"
     if name := non_finite_parameter(state.params):
         return f"the parameter {name} is not finite already, since the update before"
     layers, outputs = _run_layers(experiment, state, batch, show)

@@ -14,6 +14,7 @@ from training.distributed.sharding import (
     shard_loaders,
     with_gathered_params,
 )
+from training.engine.augment import Augment, bind_preprocess, bind_transforms
 from training.engine.binding import bind, construct, parameters_of
 from training.engine.class_weights import class_weights
 from training.engine.compilation import compile_functions
@@ -24,6 +25,7 @@ from training.engine.parts import Parts, parts_of, with_layer_options
 from training.engine.progress import Progress
 from training.engine.scan import default_steps, device_batches, even_steps, scan_steps, vmap_seeds
 from training.engine.step import make_evaluate, make_forward, make_init, make_step, step_key
+from training.engine.views import average_views, bind_views
 from utils import UserError, call, nearest, resolve
 
 MOST_STEPS = 2**31
@@ -37,6 +39,7 @@ class Experiment(NamedTuple):
     metrics: dict  # {name: function}
     step_key: Any  # (step, copy=0) -> key of that update, of the network with seed + copy
     mesh: Any  # of the devices, None for a single one
+    augment: Any  # (batch, key of the update) -> batch, in training only
     forward: Any  # (params, inputs, key, train) -> (outputs, params)
     init: Any  # (batch) -> TrainState, jitted
     update: Any  # (state, batch) -> (state, measured), jitted
@@ -50,13 +53,14 @@ class Experiment(NamedTuple):
     parts: Parts = Parts()  # of the network that are frozen, learn at another rate, ...
 
 
-def build(config, source="config.json", progress=None):
+def build(config, source="config.json", progress=None, views=()):
     """Returns the Experiment of a checked Config.
 
     Args:
         config: the Config.
         source: its name, for messages.
         progress: of the run that is resumed: its schedules and its epoch go on from there.
+        views: names of those that evaluation averages over: see training/engine/views.py.
 
     Raises:
         UserError: a name or an argument does not fit, or the data cannot be read.
@@ -64,7 +68,8 @@ def build(config, source="config.json", progress=None):
     # Everything cheap is checked before the data are read.
     settings = config.training
     model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
-    prepare = prepare_inputs(config.data_loader, source)
+    preprocess = bind_preprocess(config.data_loader, source)
+    transforms = bind_transforms(config.data_loader, source)
     metrics = _metrics(settings.metrics, source)
     output = make_output(config, source)
     losses = {
@@ -101,12 +106,17 @@ def build(config, source="config.json", progress=None):
         for name, one in settings.all_groups().items()
     }
     parts = parts_of(settings)
-    forward = make_forward(with_layer_options(model, parts), prepare, settings.compute_dtype)
+    forward = make_forward(with_layer_options(model, parts), preprocess, settings.compute_dtype)
+    classes = getattr(loaders["train"], "classes", None)
+    augment = Augment(transforms, None if classes is None else len(classes))
     wanted = settings.steps_per_call or default_steps(loaders["train"])
     steps = even_steps(len(loaders["train"]), wanted)
     where = f"{source}: training.class_weights"
     weights = class_weights(settings.class_weights, loaders["train"], where)
-    init, update, evaluate = _functions(forward, groups, metrics, config, steps, mesh, weights)
+    init, update, evaluate = _functions(
+        forward, groups, metrics, config, steps, mesh, weights, augment,
+        bind_views(views, config.imports),
+    )  # fmt: skip
 
     return Experiment(
         loaders=loaders,
@@ -114,6 +124,7 @@ def build(config, source="config.json", progress=None):
         metrics=metrics,
         step_key=lambda step, copy=0: step_key(config.seed + copy, step),
         mesh=mesh,
+        augment=augment,
         forward=forward,
         init=init,
         update=update,
@@ -226,7 +237,7 @@ def _with_share(args, where):
         raise UserError(f"{where}{f', share {share}' if share else ''}: {error}") from error
 
 
-def _functions(forward, groups, metrics, config, steps, mesh, class_weights):
+def _functions(forward, groups, metrics, config, steps, mesh, class_weights, augment, views):
     """Composes init, update and evaluate of plain functions, and compiles them, once."""
     settings, forward = config.training, with_gathered_params(forward, mesh)
     parts = parts_of(settings)
@@ -235,32 +246,14 @@ def _functions(forward, groups, metrics, config, steps, mesh, class_weights):
         return make_init(forward, groups, seed, settings.ema, parts.freeze)
 
     def step_of(seed):
-        around = (settings.accumulate, settings.ema, class_weights, parts)
+        around = (settings.accumulate, settings.ema, class_weights, parts, augment)
         return make_step(forward, groups, metrics, seed, *around)
 
     init, update = init_of(config.seed), step_of(config.seed)
-    evaluate = make_evaluate(forward, groups, metrics)
+    evaluate = make_evaluate(average_views(forward, views), groups, metrics)
     if settings.seeds > 1:
         seeds = np.arange(config.seed, config.seed + settings.seeds, dtype=np.uint32)
         init, update, evaluate = vmap_seeds(init_of, step_of, evaluate, seeds)
     if steps > 1:
         update = scan_steps(update, steps)
     return compile_functions(*shard_functions(init, update, evaluate, mesh))
-
-
-def prepare_inputs(loaders, source):
-    """Returns `(inputs, key, train) -> inputs`: augmentation in training, then preprocessing."""
-    augment, preprocess = None, None
-    if loaders.augment:
-        where = f"{source}: data_loader.augment"
-        augment = bind(loaders.augment, "transform", where, 1, ("key",))
-    if loaders.preprocess:
-        where = f"{source}: data_loader.preprocess"
-        preprocess = bind(loaders.preprocess, "transform", where, 1)
-
-    def prepare(inputs, key, train):
-        if train and augment:
-            inputs = augment(inputs, key=key)
-        return preprocess(inputs) if preprocess else inputs
-
-    return prepare

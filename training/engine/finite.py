@@ -53,7 +53,7 @@ def _explain(experiment, params, split, number, copy):
     where = f"the {split} split"
     if found := non_finite_field(batch, examples):
         raise UserError(f"{where}: {found}. Correct or leave out what the data set has there")
-    prepared = experiment.forward.prepare(batch["inputs"], None, False)
+    prepared = experiment.forward.preprocess(batch["inputs"])
     if found := non_finite_field({"inputs": jax.tree.map(np.asarray, prepared)}, examples):
         raise UserError(f"{where}: after data_loader.preprocess {found}, before it they are finite")
     params = jax.tree.map(np.asarray, replicate(params))

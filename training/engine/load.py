@@ -8,8 +8,8 @@ from training.checkpoint.reading import read
 from training.checkpoint.restore import network_params, restore
 from training.common.kept_code import code_of
 from training.config import read_config
+from training.engine.augment import bind_preprocess
 from training.engine.binding import bind
-from training.engine.build import prepare_inputs
 from training.engine.compilation import compile_predict
 from training.engine.step import make_forward
 
@@ -43,8 +43,8 @@ def load(path, trust=False, own_code=False):
         model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
     if config.training.seeds > 1:
         arrays = {name: array[0] for name, array in arrays.items()}
-    prepare = prepare_inputs(config.data_loader, source)
-    forward = make_forward(model, prepare, config.training.compute_dtype)
+    preprocess = bind_preprocess(config.data_loader, source)
+    forward = make_forward(model, preprocess, config.training.compute_dtype)
     compiled, known = compile_predict(forward), []
 
     def predict(inputs):

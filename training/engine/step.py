@@ -21,6 +21,7 @@ from training.common.measure import (
     with_names,
 )
 from training.common.trees import cast, check_part, merge, split
+from training.engine.augment import augmented
 from training.engine.class_weights import weigh_classes
 from training.engine.parts import Parts, around_frozen, freeze, multipliers, with_rates
 from training.optimizers import gradients, update
@@ -59,27 +60,27 @@ def eval_params(state):
     return state.params if state.ema_params is None else merge(state.ema_params, state.params)
 
 
-def make_forward(model, prepare, compute_dtype="float32"):
+def make_forward(model, preprocess=None, compute_dtype="float32"):
     """Returns `forward(params, inputs, key, train) -> (outputs, params)`.
 
     Args:
         model: the network, `(inputs, params=, key=, train=) -> (outputs, params)`.
-        prepare: `(inputs, key, train) -> inputs`, augmentation and preprocessing.
+        preprocess: `inputs -> inputs`; None: as they are.
         compute_dtype: of the network's arithmetic; parameters and outputs stay float32.
     """
 
     def forward(params, inputs, key, train):
-        prepare_key, model_key = (None, None) if key is None else jax.random.split(key)
-        inputs = prepare(inputs, prepare_key, train)
-        inputs = jax.tree.map(_without_float16, inputs)
+        if key is not None:
+            _, key = jax.random.split(key)  # the other half is for augmentation
+        inputs = jax.tree.map(_without_float16, forward.preprocess(inputs))
         if compute_dtype != "float32":
             trained, stats = split(params)
             params = merge(cast(trained, compute_dtype), stats)
             inputs = cast(inputs, compute_dtype)
-        outputs, params = model(inputs, params=params, key=model_key, train=train)
+        outputs, params = model(inputs, params=params, key=key, train=train)
         return cast(outputs, jnp.float32), params
 
-    forward.prepare = prepare
+    forward.preprocess = preprocess or (lambda inputs: inputs)
     return forward
 
 
@@ -114,7 +115,15 @@ def state_of(params, groups, ema=None, frozen=()):
 
 
 def make_step(
-    forward, groups, metrics, seed=0, accumulate=1, ema=None, class_weights=None, parts=NO_PARTS
+    forward,
+    groups,
+    metrics,
+    seed=0,
+    accumulate=1,
+    ema=None,
+    class_weights=None,
+    parts=NO_PARTS,
+    augment=None,
 ):
     """Returns `step(state, batch) -> (state, measured)`: the update and what surrounds it.
 
@@ -127,6 +136,7 @@ def make_step(
         ema: decay of the weights' moving average per update; None: none is kept.
         class_weights: (classes,) weights; None: all classes count as they are.
         parts: Parts of the network that are frozen or learn at another rate.
+        augment: (batch, key) -> batch; None: as it is.
 
     Returns:
         The step. `measured` maps the name of each loss, metric, gradient norm and learning rate to
@@ -142,6 +152,8 @@ def make_step(
         params, frozen = freeze(state.params, parts.freeze)
         of_params, of_groups = around_frozen(forward, groups, frozen, parts.freeze)
         grads_of = partial(gradients, forward=of_params, groups=of_groups, metrics=metrics)
+        if augment:
+            grads_of = augmented(grads_of, augment)
         if accumulate > 1:
             grads_of = accumulated(grads_of, accumulate)
         grads_of = partial(grads_of, step=state.step)

@@ -11,10 +11,9 @@ from data_loader.device_cache import gather
 from data_loader.streams import is_stream
 from training.common.trees import pick
 from training.distributed.sharding import to_host
-from training.engine.binding import bind
 from training.engine.compilation import QUICKLY
 from training.report.filters import first_layer_filters
-from training.report.images import image_grid, image_of
+from training.report.images import annotated, image_grid, image_of
 from utils import UserError
 
 EXAMPLES, VARIATIONS = 8, 7  # images that augmentation is shown of, and variations of each
@@ -37,10 +36,10 @@ class Gallery(NamedTuple):
 def collect_gallery(config, experiment, params):
     """Returns the Gallery of a run; without filters if params is None."""
     loader = experiment.loaders["train"]
-    indices, inputs = _some_inputs(loader)
+    indices, examples = _some_examples(loader)
+    inputs = examples["inputs"]
     if not hasattr(inputs, "dtype") or image_of(inputs[0]) is None:
         return Gallery([], None)
-    inputs = np.asarray(inputs)
     batch = jax.ShapeDtypeStruct((loader.batch_size, *inputs.shape[1:]), inputs.dtype)
     if experiment.mesh is not None:  # what follows is for a single device
         params = to_host(params)
@@ -50,48 +49,53 @@ def collect_gallery(config, experiment, params):
     def network(params, inputs):
         return experiment.forward(params, inputs, None, False)[0]
 
-    augment = config.data_loader.augment
-    augmented = _or_warn("augmentation", _augmented, augment, indices, inputs) or []
+    augmented = []
+    if config.data_loader.augment:
+        augmented = _or_warn("augmentation", _augmented, experiment.augment, indices, examples)
+        augmented = augmented or []
     if params is None:
         return Gallery(augmented, None)
     return Gallery(augmented, _or_warn("filters", first_layer_filters, network, params, batch))
 
 
-def _some_inputs(loader):
-    """Returns the indices and the inputs of some examples; of a stream, the first ones."""
+def _some_examples(loader):
+    """Returns the indices of some examples, and their batch; of a stream, the first ones."""
     if not is_stream(loader.dataset):
         indices = np.unique(np.linspace(0, len(loader.dataset) - 1, EXAMPLES).astype(int))
-        return indices, gather(loader.read(indices)["inputs"])
+        return indices, jax.tree.map(np.asarray, gather(loader.read_examples(indices)))
     with contextlib.closing(loader.batches(epoch=1)) as batches:
-        inputs = jax.tree.map(lambda leaf: leaf[:EXAMPLES], next(batches)["inputs"])
-    return np.arange(EXAMPLES), inputs
+        first = jax.tree.map(lambda leaf: leaf[:EXAMPLES], next(batches))
+    return np.arange(EXAMPLES), first
 
 
 def _or_warn(what, function, *args):
     """What a function returns that calls the user's code; None with a warning if that refuses."""
     try:
         return function(*args)
-    except UserError as error:  # for example, it takes whole batches only
+    except (UserError, TypeError, ValueError) as error:  # such as: it takes whole batches only
         LOG.warning("The report shows no %s: %s", what, error)
         return None
 
 
-def _augmented(named, indices, inputs):
+def _augmented(augment, indices, batch):
     """Each image as stored, and as augmentation changes it with several keys."""
-    if named is None:
-        return []
-    function = bind(named, "transform", "data_loader.augment", 1, ("key",))
-    augment = jax.jit(
-        lambda inputs, seed: function(inputs, key=jax.random.key(seed)), compiler_options=QUICKLY
+    jitted = jax.jit(
+        lambda batch, seed: augment(batch, jax.random.key(seed)), compiler_options=QUICKLY
     )
-    variations = [np.asarray(augment(inputs, seed)) for seed in range(VARIATIONS)]
-    variations = _to_uint8(np.stack(variations, axis=1))
+    variations = [jax.device_get(jitted(batch, seed)) for seed in range(VARIATIONS)]
+    several = jax.tree.map(lambda *leaves: np.stack(leaves, 1), *variations)
+    # Of each example a row: a transform may make several pictures of one, in a dict.
+    inputs = [_to_uint8(leaf) for leaf in jax.tree.leaves(several["inputs"])]
     shown = []
-    for index, before, after in zip(indices.tolist(), inputs, variations, strict=False):
-        images = [image_of(one) for one in after]
+    for row, index in enumerate(indices.tolist()):
+        images = [
+            annotated(leaf[row, at], pick(several["targets"], (row, at)))
+            for leaf in inputs
+            for at in range(VARIATIONS)
+        ]
         if None in images:
             return []
-        before = image_grid([image_of(before)])
+        before = image_grid([annotated(batch["inputs"][row], pick(batch["targets"], row))])
         shown.append({"index": index, "before": before, "after": image_grid(images)})
     return shown
 

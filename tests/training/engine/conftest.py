@@ -2,6 +2,9 @@
 
 import pytest
 
+from training.config import read_config
+from training.engine.build import build
+
 
 @pytest.fixture
 def trusty(config, mnist):
@@ -32,3 +35,15 @@ def points(config):
         "epochs": 3, "log_every": "2 steps", "monitor": "min validation_loss",
     }  # fmt: skip
     return config
+
+
+@pytest.fixture
+def build_with(config, write_config):
+    """Returns the Experiment of the sample with these transforms."""
+
+    def made(augment, **training):
+        config["data_loader"]["augment"] = augment
+        config["training"] |= training
+        return build(read_config(write_config(config)))
+
+    return made

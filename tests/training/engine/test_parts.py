@@ -146,9 +146,7 @@ def test_a_frozen_layer_drops_nothing():
         layer = Layers(params, key, train)
         return layer("stem", _dropping, x) + layer("drop", dropout, x, 0.5), layer.params
 
-    forward = make_forward(
-        with_layer_options(network, Parts(freeze=("stem",))), lambda x, key, train: x
-    )
+    forward = make_forward(with_layer_options(network, Parts(freeze=("stem",))))
     x = jnp.ones((4, 1000))
     y, _ = forward({}, x, jax.random.key(0), True)
     assert set(np.unique(np.asarray(y))) == {1.0, 3.0}  # 1 of the stem, and 0 or 2

@@ -57,7 +57,7 @@ def test_the_gradient_norm_is_that_of_numpy_for_a_linear_model(run, pieces, clip
         "first": OptimizerGroup(mean_squared_error, optimizer, ("one",)),
         "second": OptimizerGroup(doubled, optimizer, ("two",)),
     }
-    forward = make_forward(model, lambda inputs, key, train: inputs)
+    forward = make_forward(model)
     state = make_init(forward, groups)(batch)
     _, measured = make_update(forward, groups, {}, accumulate=pieces)(state, batch)
     errors = inputs @ (weights["one"] + weights["two"]) - targets

@@ -91,7 +91,7 @@ def test_a_run_of_older_versions_in_float16_is_evaluated():
     def double(x, *, params, key, train):
         return {"dtype": x, "sum": x + x}, {}
 
-    forward = make_forward(double, lambda inputs, key, train: inputs, "float16")
+    forward = make_forward(double, None, "float16")
     outputs, _ = forward({}, jnp.ones(2), None, False)
     assert outputs["sum"].dtype == jnp.float32
 

@@ -24,13 +24,14 @@ def test_two_optimizers_on_two_processes_have_the_losses_of_one(tmp_path):
     scale.parity(tmp_path, 20, [(2, 1, 1)], ["gan"])
 
 
-def test_seeds_steps_per_call_and_cached_data_combine_with_several_devices(tmp_path):
+def test_seeds_steps_per_call_cached_data_and_mixing_combine_with_several_devices(tmp_path):
     overrides = [
         "training.seeds=2",
         "training.steps_per_call=3",
         "data_loader.cache_on_device=true",
     ]
     overrides += ["data_loader.test.args.batch_size=50", "training.optimizer.args.eps=0.001"]
+    overrides += ['data_loader.augment=["random_flip", "mixup", "cutmix"]']  # neighbours mix
     lines = []
     for devices in (1, 4):
         group = scale.Group(tmp_path / str(devices), 2, 32, overrides, 1, devices)

@@ -28,7 +28,7 @@ def test_what_is_not_frozen_learns_as_if_the_rest_were_a_constant(trusty):
     params = jax.tree.map(np.array, state.params)
 
     def loss_of(out):
-        x = experiment.forward.prepare(batch["inputs"], None, True)
+        x = experiment.forward.preprocess(batch["inputs"])
         given = params | {"out": out}
         logits, _ = normed(x, params=given, train=False)  # the statistics of the frozen norm
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
@@ -87,7 +87,7 @@ def test_multiplied_rates_are_those_of_separate_optimizers(config):
     held = reference.init(params)
 
     def loss_of(params):
-        x = experiment.forward.prepare(batch["inputs"], None, False)
+        x = experiment.forward.preprocess(batch["inputs"])
         logits, _ = mlp(x, [16], params=params)
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]).mean()
 
