@@ -93,8 +93,11 @@ def channels_first(shape):
 def data_uri(pixels):
     """Returns pixels as a data URI, or None if they are not an image; see `image_of`."""
     image = image_of(pixels)
-    if image is None:
-        return None
+    return image and data_uri_of(image)
+
+
+def data_uri_of(image):
+    """Returns a PIL image as a data URI, a large one smaller."""
     crisp = is_crisp(image)
     image.thumbnail((PHOTO_PIXELS, PHOTO_PIXELS))
     return _encode(image, crisp)

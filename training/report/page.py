@@ -13,6 +13,7 @@ from training.report.charts import RATES, charts, lower_is_better, metrics_of
 from training.report.classification import classify, probabilities, summarize
 from training.report.compare import RECORDS
 from training.report.gallery import Gallery
+from training.report.recorded import recorded
 from training.report.render import format_duration, format_number, render
 from utils import csv_text, printable
 
@@ -62,6 +63,7 @@ def write_report(
         leakage=leakage((config.get("training") or {}).get("monitor")),
         classification=predictions and summarize(predictions),
         gallery=gallery or Gallery([], None),
+        recorded=recorded(run),
         environment={key.replace("_", " "): text for key, text in flatten(environment)},
         packages=packages,
         config=dict(flatten(config)),

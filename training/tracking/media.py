@@ -153,8 +153,13 @@ def read_media(folder):
         return found
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         line = parse_record(text)
-        if line.get("kind") in ("text", "histogram") or (
-            line.get("kind") == "image" and _is_image_file(Path(folder), line.get("file"))
+        if type(line.get("step")) is not int or not isinstance(line.get("name"), str):
+            continue
+        kind = line.get("kind")
+        if (
+            kind == "histogram"
+            or (kind == "text" and isinstance(line.get("text"), str))
+            or (kind == "image" and _is_image_file(Path(folder), line.get("file")))
         ):
             found.append(line)
     return found
