@@ -50,6 +50,8 @@ class Table:
         separator: between the cells of a row; None for a comma, or a tab in .tsv files.
         decimal: character before the decimals of a number.
         encoding: of the file.
+        groups: name of the column by which a loader's `"groups": "groups"` keeps rows together in
+            folds; it is no input.
         fitted: what columns mean; None to learn it from this file. The test set is given that of
             the training set.
 
@@ -60,6 +62,7 @@ class Table:
         classes: names of the classes; only where the target is one.
         labels: the targets, where they are whole numbers.
         features: name of each input.
+        groups: (examples,) texts, where their column is named.
         fitted: as above, as JSON can hold it.
 
     Raises:
@@ -81,6 +84,7 @@ class Table:
         separator: str | None = None,
         decimal: str = ".",
         encoding: str = "utf-8",
+        groups: str | None = None,
         fitted: dict[str, Any] | None = None,
     ) -> None:
         for name, value, choices in (
@@ -94,6 +98,12 @@ class Table:
         self._missing_values, self._decimal = missing_values, decimal
         frame = read_table(path, separator, encoding)
         self._rows = frame.index.to_numpy()
+        if groups is not None:
+            self._check_names(frame, [groups])
+            column = frame.pop(groups)
+            self.groups = column.astype(str).to_numpy(str)
+            if column.isna().any() or "" in self.groups:
+                raise UserError(f"{self.path}: groups: {groups!r} lacks the value of some rows")
         targets = [target] if isinstance(target, str) else list(target)
         names = self._names(frame, targets, inputs, fitted)
         self._check_names(frame, [*targets, *names, *categories, *dates])

@@ -1,12 +1,14 @@
 """Folds: the properties of scikit-learn's splitters, and what is refused."""
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 from data_loader.dataloader import DataLoader
+from data_loader.sources.tables import Table
 from tests.helpers.project import examples
 from utils import UserError
 
@@ -147,3 +149,23 @@ def test_a_stream_has_no_folds():
 def test_a_class_that_is_too_rare_for_the_folds_is_named(caplog):
     parts(Patients([0] * 9 + [1] * 2), 3)
     assert "class 1 has 2 examples for 3 folds; some have none of it" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_column_of_a_table_keeps_its_rows_together_and_is_no_input(tmp_path, ending):
+    frame = pandas.DataFrame(
+        {"patient": np.arange(40) % 8, "x": np.arange(40.0), "y": ["a", "b"] * 20}
+    )
+    path = tmp_path / f"t.{ending}"
+    frame.to_csv(path, index=False) if ending == "csv" else frame.to_parquet(path)
+    table = Table(path, "y", groups="patient")
+    assert table.features == ["x"]
+    for held_out in parts(table, 4, groups="groups"):
+        assert len(set(held_out % 8)) == 2
+        assert len(held_out) == 10
+    with pytest.raises(UserError, match="no column 'patients'; did you mean 'patient'"):
+        Table(path, "y", groups="patients")
+    frame.loc[3, "patient"] = np.nan
+    frame.to_csv(path, index=False) if ending == "csv" else frame.to_parquet(path)
+    with pytest.raises(UserError, match="groups: 'patient' lacks the value of some rows"):
+        Table(path, "y", groups="patient")
