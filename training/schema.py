@@ -9,6 +9,7 @@ which they are looked up, the arguments from the functions' signatures and docst
 again when you have added a network, a loss or an argument.
 """
 
+import argparse
 import ast
 import inspect
 import json
@@ -44,8 +45,11 @@ KINDS = {
 }  # fmt: skip
 
 
-def main():
+def main(argv=None):
     """Writes the file and prints its path."""
+    layout = argparse.RawDescriptionHelpFormatter
+    program = "python -m training.schema"
+    argparse.ArgumentParser(program, description=__doc__, formatter_class=layout).parse_args(argv)
     PATH.write_text(text(), encoding="utf-8")
     print(PATH)
 

@@ -64,8 +64,9 @@ end
 def main(argv: list[str] | None = None) -> None:
     """Prints the script of a shell."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+        "python -m training.shell_completion", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
     print(script(parser.parse_args(argv).shell), end="")
 

@@ -34,7 +34,7 @@ MISTAKES = (  # what is written into config.json, and what it replaces
     ('"epochs": 10', '"epochs": "ten"'),
     ('"root": "data", "split": "train"', '"root": "dada", "split": "train", "x": 1'),
     ('"cross_entropy",', '"cross_entropy"'),
-    ('"log_interval"', '"log_intervall"'),
+    ('"monitor"', '"monitr"'),
 )
 
 

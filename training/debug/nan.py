@@ -141,8 +141,10 @@ def replay(path, trust=False, own_code=False, allow=()):
 @utils.command
 def main(argv=None):
     """Runs the command line."""
-    description = "Replays a step that was not finite, layer by layer."
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        "python -m training.debug.nan", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("path", help="not-finite-step_<n>.params of a run folder")
     add_options(parser)
     options = parser.parse_args(argv)
