@@ -145,7 +145,8 @@ def _fill_in(target, title):
     name = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
     tables = [re.sub(r'^name = ".*"', f'name = "{name}"', one, flags=re.M) for one in tables]
     kept = [table for table in tables if "importlinter" not in table]  # those contracts are ours
-    settings.write_text("\n".join(kept), encoding="utf-8")
+    text = re.sub(r"^dictionary = .*\n", "", "\n".join(kept), flags=re.M)  # so are those words
+    settings.write_text(text, encoding="utf-8")
 
 
 def _trim(target):

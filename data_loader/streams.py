@@ -1,7 +1,7 @@
 """Streams: data sets that are read from beginning to end, without a length or larger than memory.
 
-A stream has `__iter__`, which starts anew each time and yields the same records, and no
-`__getitem__`. A record is a sample, (input, target). It may have besides:
+A stream has `__iter__`, which starts from the beginning each time and yields the same records, and
+no `__getitem__`. A record is a sample, (input, target). It may have besides:
 
     decode(record) -> sample    reads what a record stands for, where it is needed, by the workers
     __len__()                   the number of records
@@ -76,7 +76,7 @@ class Stream:
         if isinstance(dataset, Iterator):
             raise UserError(
                 f"{name}: the data set is an iterator, which can be read once; expected a class "
-                "whose `__iter__` starts anew"
+                "whose `__iter__` starts from the beginning"
             )
         self.dataset, self._shuffle, self._seed = dataset, shuffle, seed
         self._window, self._name = window, name

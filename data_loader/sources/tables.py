@@ -148,7 +148,7 @@ class Table:
             fits = isinstance(fitted, dict) and fitted.keys() == {"inputs", "target"}
             if not fits or set(inputs or fitted["inputs"]) != set(fitted["inputs"]):
                 raise UserError(
-                    f"{self.path}: `fitted` is of other inputs; leave it out to learn it anew"
+                    f"{self.path}: `fitted` is of other inputs; leave it out to learn it again"
                 )
             return list(fitted["inputs"])
         if inputs is None and "" in list(frame.columns):

@@ -13,8 +13,8 @@ from model.modules import attend, layer_norm, linear
 def generate(params, codes, count, key, heads, temperature=1.0, top_k=None):
     """Yields the tokens that a network adds to others, one by one.
 
-    They are those that it would choose if it were run on all tokens anew each time. Its positions
-    are absolute, so it is run anew once there are more tokens than its context.
+    They are those that it would choose if it were run on all tokens again each time. Its positions
+    are absolute, so it is run again once there are more tokens than its context.
 
     Args:
         params: of `writer`.

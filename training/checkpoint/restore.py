@@ -166,7 +166,7 @@ def _resume_advice(template, arrays, path):
     if wanted == given:
         return (
             "The weights fit, the state of the optimizer (or their moving average) does not. To "
-            "keep the weights and start the optimizer anew, begin a new run, without --resume, "
+            "keep the weights and start a new optimizer, begin a new run, without --resume, "
             f"with training.checkpoint={path}"
         )
     return (

@@ -21,7 +21,7 @@ class Clock:
         self._last, self.next = (step, now), step + 1 if minutes else math.inf
 
     def due(self, step):
-        """Returns the names of the periods that are over; each of them begins anew."""
+        """Returns the names of the periods that are over; each of them begins again."""
         if step < self.next:
             return set()
         over, self.next = json.loads(broadcast(json.dumps(self._look(step))))

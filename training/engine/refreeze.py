@@ -17,9 +17,9 @@ LOG = logging.getLogger("main")
 def with_other_frozen(experiment, template, arrays, checkpoint):
     """Returns a checkpoint's arrays as they are with the parts that are frozen now.
 
-    What the optimizer keeps for each parameter, and the moving average, begin anew for parameters
-    that were frozen, and are left out for those that are frozen now. Where more differs than that,
-    the arrays are returned as they are.
+    What the optimizer keeps for each parameter, and the moving average, start again for
+    parameters that were frozen, and are left out for those that are frozen now. Where more differs
+    than that, the arrays are returned as they are.
 
     Args:
         experiment: the Experiment.
@@ -47,7 +47,7 @@ def with_other_frozen(experiment, template, arrays, checkpoint):
     LOG.warning("Frozen from here on: %s", ", ".join(experiment.parts.freeze) or "nothing")
     if made:
         LOG.warning(
-            "Of what was frozen, the state of the optimizer begins anew (%s). It counts its "
+            "Of what was frozen, the state of the optimizer starts again (%s). It counts its "
             "updates on, so with Adam the first hundred or so of these parts may be several times "
             "as large; a lower rate for them (training.learning_rates), or a new run from this "
             "checkpoint (training.checkpoint), avoids that", listed(made),

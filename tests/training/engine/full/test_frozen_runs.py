@@ -63,7 +63,7 @@ def test_a_run_resumed_with_another_freeze_trains_what_it_says(frozen, run):
     assert run("--resume", str(folder), *options)[0] == 0
     log = (folder / "train.log").read_text()
     assert "Frozen from here on: out" in log
-    assert "the state of the optimizer begins anew (ema_params/hidden/bias" in log
+    assert "the state of the optimizer starts again (ema_params/hidden/bias" in log
     after = arrays_of(folder)
     for name, array in after.items():
         if name.startswith("params/"):
