@@ -31,7 +31,7 @@ def test_a_minimal_project_has_no_optional_folder_and_requires_what_it_imports(m
     lines = (minimal / "requirements.txt").read_text().splitlines()
     pins = {line.partition("==")[0] for line in lines if "==" in line}
     # Imported where it is asked for, or in tests.
-    optional = {"orbax", "yaml", "pytest", "flax", "pandas", "datasets", "grain"}
+    optional = {"orbax", "yaml", "pytest", "flax", "pandas", "datasets", "grain", "mlflow"}
     outside = imported(minimal) - sys.stdlib_module_names - {*OWN, "tests"} - optional
     assert {PACKAGES.get(name, name) for name in outside} | {"jaxlib"} == pins
     readme = (minimal / "README.md").read_text()
