@@ -5,8 +5,10 @@
 """
 
 import gzip
+import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -37,6 +39,27 @@ settings.register_profile("full", max_examples=100, print_blob=True, **COMMON)
 # A shell has what it starts in the background ignore Ctrl-C, and that would be inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+NO_TENSORFLOW = importlib.util.find_spec("tensorflow") is None  # as on Python 3.14
+ITS_ABSENCE = re.compile(r"an export needs T|not installed: .*tensorflow|No module named 'tensorf")
+
+
+WANTING_IT = []  # exceptions; one of a fixture is raised in each test that uses it
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Skips a test that fails for want of TensorFlow, which not every Python has a wheel of."""
+    report = yield
+    if not (NO_TENSORFLOW and report.failed):
+        return report
+    said = report.longreprtext + report.capstdout + report.capstderr
+    known = any(call.excinfo.value is one for one in WANTING_IT)
+    if known or ITS_ABSENCE.search(said):
+        WANTING_IT.append(call.excinfo.value)
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), item.location[1] or 0, "Skipped: needs TensorFlow")
+    return report
 
 
 def pytest_addoption(parser):
