@@ -50,7 +50,7 @@ HOMES = {  # homes that are not there are left out
         "data_loader.augment.mixing",
     ),
     "loss": ("training.loss", "optax:losses"),
-    "metric": ("training.metrics",),
+    "metric": ("training.metrics", "training.library.metrics"),
     "callback": ("training.callbacks",),
     "optimizer": ("training.optimizers", f"optax:{OPTIMIZERS}"),
     "tracker": ("training.tracking.backends",),

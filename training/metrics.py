@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from training.common.labels import right_classes, same_shape
-from training.common.measure import Cells, aggregated, finished_by  # noqa: F401
+from training.common.measure import Cells, aggregated, finished_by, over_the_epoch  # noqa: F401
 
 
 def accuracy(logits, labels):

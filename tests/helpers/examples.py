@@ -17,6 +17,13 @@ def gan_config(mnist, save_dir):
     return values
 
 
+def parts_config(name, mnist, save_dir):
+    """The config of examples/vae or examples/contrastive, with a tiny network on the small data."""
+    values = _on_digits(f"{name}/config.json", mnist, save_dir)
+    values["model"]["args"] = {"features": 8}
+    return values
+
+
 def library_config(name, mnist, save_dir):
     """A config of examples/libraries, on the small data."""
     return _on_digits(f"libraries/{name}.json", mnist, save_dir)

@@ -1,5 +1,7 @@
 """Losses and metrics against optax, SciPy, scikit-learn and NumPy."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,3 +195,81 @@ def test_sums_survive_json_to_the_bit():
         sums.add({"a": (random.random(), 3), "b": (random.random((2, 2)), 1.5)})
     again = MetricAccumulator(json.loads(json.dumps(sums.to_json())))
     assert again.to_json() == sums.to_json()
+
+
+def test_focal_loss_equals_the_formula_and_that_of_optax_for_two_classes():
+    logits, labels = logits_and_labels(0, 20, 4)
+    right = special.softmax(logits.astype(np.float64), axis=1)[np.arange(20), labels]
+    for gamma in (0.0, 2.0, 0.5):
+        value = loss.focal(jnp.array(logits), labels, gamma=gamma)
+        np.testing.assert_allclose(value, -((1 - right) ** gamma) * np.log(right), 1e-3, 1e-6)
+    two = np.stack([np.zeros(20), logits[:, 0]], 1)  # softmax of (0, x) is the sigmoid of x
+    expected = optax.sigmoid_focal_loss(jnp.array(logits[:, 0]), labels % 2, gamma=2.0)
+    np.testing.assert_allclose(loss.focal(jnp.array(two), labels % 2), expected, rtol=1e-4)
+
+
+def test_dice_loss_is_that_of_scikit_learns_f1_where_the_network_is_sure():
+    random = np.random.default_rng(0)
+    labels, guess = random.integers(0, 3, (2, 4, 8, 8))
+    sure = np.eye(3, dtype=np.float32)[guess] * 1000
+    scores = [
+        reference.f1_score(one.ravel(), other.ravel(), average="macro")
+        for one, other in zip(labels, guess, strict=True)
+    ]
+    np.testing.assert_allclose(loss.dice(sure, labels, smooth=0.0), 1 - np.array(scores), rtol=1e-5)
+    mask, found = (labels > 0).astype(np.float32), guess > 0
+    scores = [
+        reference.f1_score(one.ravel(), other.ravel())
+        for one, other in zip(mask, found, strict=True)
+    ]
+    values = loss.dice(np.where(found, 1000.0, -1000.0), mask, smooth=0.0)
+    np.testing.assert_allclose(values, 1 - np.array(scores), rtol=1e-5)
+
+
+def by_hand(views, real, temperature):
+    """NT-Xent of Chen et al. 2020, equation 1, in loops over the examples that count."""
+    views = views / np.linalg.norm(views, axis=-1, keepdims=True)
+    names = [(i, v) for i in np.flatnonzero(real) for v in (0, 1)]
+    values = np.zeros(len(views))
+    for i, v in names:
+        similar = {n: np.exp(views[i, v] @ views[n] / temperature) for n in names if n != (i, v)}
+        values[i] -= np.log(similar[i, 1 - v] / sum(similar.values())) / 2
+    return values
+
+
+def test_info_nce_equals_the_published_formula_and_optax_and_padding_is_no_negative():
+    views = np.random.default_rng(0).normal(size=(6, 2, 5)).astype(np.float32)
+    everyone = np.ones(6)
+    value = loss.info_nce(views, None, temperature=0.5)
+    np.testing.assert_allclose(value, by_hand(views, everyone, 0.5), rtol=1e-4)
+    pairs = views.swapaxes(0, 1).reshape(12, 5)
+    expected = optax.ntxent(jnp.array(pairs), jnp.tile(jnp.arange(6), 2), 0.5)
+    assert float(value.mean()) == pytest.approx(float(expected), rel=1e-4)
+    real = np.arange(6) < 4
+    padded = loss.info_nce(views, None, weight=real.astype(np.float32), temperature=0.5)
+    np.testing.assert_allclose(padded[:4], loss.info_nce(views[:4], None, temperature=0.5))
+    assert np.isfinite(padded).all()
+    slope = jax.grad(lambda x: (loss.info_nce(x, None, weight=real) * real).sum())(views)
+    assert np.isfinite(slope).all()
+    assert not np.asarray(slope[4:]).any()
+
+
+def test_ctc_sums_over_all_alignments():
+    """Two labels in three steps, by the sum over every path; and padding changes nothing."""
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(2, 3, 4)), np.array([[1, 2], [3, 0]])
+    chances = special.softmax(logits, axis=-1)
+    paths = [[], []]
+    for path in itertools.product(range(4), repeat=3):
+        merged = [one for one, _ in itertools.groupby(path) if one]
+        for example in (0, 1):
+            if merged == [one for one in labels[example] if one]:
+                chance = np.prod(chances[example][np.arange(3), path])
+                paths[example].append(chance)
+    expected = [-np.log(sum(one)) for one in paths]
+    np.testing.assert_allclose(loss.ctc(jnp.array(logits), labels), expected, rtol=1e-4)
+    longer = {
+        "logits": np.concatenate([logits, random.normal(size=(2, 2, 4))], 1),
+        "padding": np.array([[0, 0, 0, 1, 1]] * 2, np.float32),
+    }
+    np.testing.assert_allclose(loss.ctc(longer, labels), expected, rtol=1e-4)

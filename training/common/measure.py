@@ -46,6 +46,22 @@ def aggregated(compute):
     return mark
 
 
+def over_the_epoch(metric):
+    """Marks a metric of a whole split: `metric(outputs, targets)` -> a number, or {name: number}.
+
+        @over_the_epoch
+        def median_error(outputs, targets):
+            return float(np.median(np.abs(outputs - targets)))
+
+    It gets NumPy arrays, or trees of them, of all the outputs and targets that an evaluation has
+    seen, each example once, in the loader's order; where positions have weights of their own, those
+    of the positions that count, one after the other. It is not computed of the training split: its
+    outputs are of many different parameters.
+    """
+    metric.over_the_epoch = True
+    return metric
+
+
 finished_by = aggregated  # its name in the code that older run folders keep
 
 
@@ -158,6 +174,28 @@ def asked_of(loss):
         for name in GIVEN
         if name in parameters and parameters[name].kind is Parameter.KEYWORD_ONLY
     ]
+
+
+def named_numbers(name, result):
+    """Returns {name: number} of a metric's result: a number, {name: number}, or a vector.
+
+    A vector's numbers are called name_0, name_1, ... A table remains one, which is not logged.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(result, dict) and result:
+        return {str(key): _number(f"{name}: {key}", one) for key, one in result.items()}
+    if np.ndim(result) == 1:
+        return {f"{name}_{index}": _number(name, one) for index, one in enumerate(result)}
+    return {name: np.asarray(result) if np.ndim(result) > 1 else _number(name, result)}
+
+
+def _number(name, value):
+    if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf":
+        return float(value)
+    got = f"{type(value).__name__} {value!r}"[:80]
+    raise ValueError(f"{name} is {got}; expected a number, or a dict of numbers by name")
 
 
 def with_names(measured, more, source):

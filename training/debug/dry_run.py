@@ -14,6 +14,12 @@ from training.distributed.sharding import check_devices, put_batch
 from training.engine.build import build
 from training.engine.callbacks import bind_callbacks
 from training.engine.compilation import use_compilation_cache
+from training.engine.evaluation import (
+    check_monitored,
+    of_positions,
+    outputs_of,
+    over_the_epoch,
+)
 from training.engine.finite import non_finite_field, read_batch, report_non_finite
 from training.engine.initialize import (
     count_parameters,
@@ -79,8 +85,8 @@ def _check(config, source, folder=None, checkpoint=None):
     if experiment.steps_per_call > 1:
         measured = pick(measured, 0)
     finite = measured.pop("finite").all()
-    for name, metrics in {"update": measured, **results}.items():
-        print(f"{name:<12} {_numbers(metrics, experiment)}")
+    for name, one in {"update": _results(measured, experiment), **results}.items():
+        print(f"{name:<12} {_numbers(one)}")
     print()
     if text := leakage(config.training.monitor):
         print(text, end="\n\n")
@@ -106,12 +112,19 @@ def _print_sizes(experiment, state, batch):
 
 
 def _evaluated(experiment, params, split):
-    """Returns what is measured of the first batch of a split; refuses what is not finite there."""
+    """Returns the results of the first batch of a split; refuses what is not finite there."""
     batch = put_batch(stored_batch(experiment, split), experiment.mesh)
-    measured, _ = experiment.evaluate(params, batch)
+    measured, outputs = experiment.evaluate(params, batch)
     measured = [jax.device_get(measured)]
     report_non_finite(experiment, params, split, measured)
-    return measured[0]
+    results = _results(measured[0], experiment)
+    if experiment.over_the_epoch:
+        seeds = range(experiment.seeds)
+        of_seeds = [outputs_of(experiment, params, batch, outputs, seed) for seed in seeds]
+        found = over_the_epoch(experiment, [of_positions(one, batch) for one in of_seeds], split)
+        results |= {name.removeprefix(f"{split}_"): one for name, one in found.items()}
+    check_monitored({f"{split}_{name}": one for name, one in results.items()}, experiment.monitor)
+    return results
 
 
 def layer_table(experiment, params, inputs):
@@ -137,11 +150,15 @@ def layer_table(experiment, params, inputs):
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def _numbers(measured, experiment):
-    """Returns "loss 2.3026, accuracy 0.125" of {name: (sum, weight)}, without matrices."""
+def _results(measured, experiment):
+    """Returns {name: result} of {name: (sum, weight)}."""
     accumulator = MetricAccumulator()
     accumulator.add(measured)
-    results = accumulator.results(experiment.aggregates)
+    return accumulator.results(experiment.aggregates)
+
+
+def _numbers(results):
+    """Returns "loss 2.3026, accuracy 0.125", without matrices."""
     return ", ".join(f"{name} {x:.5g}" for name, x in results.items() if np.ndim(x) == 0)
 
 

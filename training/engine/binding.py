@@ -4,7 +4,7 @@ from functools import partial
 
 from training.common.measure import GIVEN, asked_of
 from training.config import HOMES, Named, is_named, nested
-from training.engine.user_code import wrap_compute, wrap_user_function
+from training.engine.user_code import wrap_compute, wrap_over_the_epoch, wrap_user_function
 from utils import UserError, call, check_arguments, resolve, signature_of
 
 
@@ -29,11 +29,14 @@ def bind(named, kind, where, positional, keywords=()):
     check_arguments(function, args, f"{where}.args", taken)
     if kind == "callback":  # its errors are those of its caller, training/engine/callbacks.py
         return partial(function, **args)
-    bound = wrap_user_function(
-        partial(function, **args), named.name.rpartition(":")[2], kind, where
-    )
+    name = named.name.rpartition(":")[2]
+    if hasattr(function, "over_the_epoch"):
+        bound = wrap_over_the_epoch(partial(function, **args), name, where)
+        bound.over_the_epoch = True
+        return bound
+    bound = wrap_user_function(partial(function, **args), name, kind, where)
     if hasattr(function, "compute"):
-        bound.compute = wrap_compute(function.compute, f"{where}: {named.name}")
+        bound.compute = wrap_compute(function.compute, name, where)
     return bound
 
 

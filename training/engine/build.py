@@ -1,12 +1,14 @@
 """From the config to functions: every name resolved, every argument bound to a signature."""
 
 import contextlib
+import warnings
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from data_loader.device_cache import cache_on_device
-from training.common.measure import SINGLE_GROUP, loss_name
+from training.common.measure import SINGLE_GROUP, loss_name, named_numbers
 from training.config import HOMES
 from training.distributed.sharding import (
     make_mesh,
@@ -24,7 +26,16 @@ from training.engine.outputs import make_output
 from training.engine.parts import Parts, parts_of, with_layer_options
 from training.engine.progress import Progress
 from training.engine.scan import default_steps, device_batches, even_steps, scan_steps, vmap_seeds
-from training.engine.step import make_evaluate, make_forward, make_init, make_step, step_key
+from training.engine.splits import stored_batch
+from training.engine.step import (
+    eval_params,
+    make_evaluate,
+    make_forward,
+    make_init,
+    make_step,
+    step_key,
+)
+from training.engine.user_code import explained
 from training.engine.views import average_views, bind_views
 from utils import UserError, call, nearest, resolve
 
@@ -36,7 +47,7 @@ class Experiment(NamedTuple):
 
     loaders: dict  # {"train": loader, "validation": loader where there is a split, "test": loader}
     groups: dict  # {name: OptimizerGroup}
-    metrics: dict  # {name: function}
+    metrics: dict  # {name: function} of a batch
     step_key: Any  # (step, copy=0) -> key of that update, of the network with seed + copy
     mesh: Any  # of the devices, None for a single one
     augment: Any  # (batch, key of the update) -> batch, in training only
@@ -50,6 +61,8 @@ class Experiment(NamedTuple):
     aggregates: dict  # {name: (sum, weight) -> result} of everything measured that is not a mean
     class_weights: Any = None  # (classes,) weights of training; None: all classes count alike
     output: Any = None  # Output: what the network's outputs are
+    over_the_epoch: Any = None  # {name: (outputs, targets) -> {name: number}} of a whole split
+    monitor: str | None = None  # "min NAME" or "max NAME"
     parts: Parts = Parts()  # of the network that are frozen, learn at another rate, ...
 
 
@@ -71,6 +84,8 @@ def build(config, source="config.json", progress=None, views=()):
     preprocess = bind_preprocess(config.data_loader, source)
     transforms = bind_transforms(config.data_loader, source)
     metrics = _metrics(settings.metrics, source)
+    whole = {name: one for name, one in metrics.items() if hasattr(one, "over_the_epoch")}
+    metrics = {name: one for name, one in metrics.items() if name not in whole}
     output = make_output(config, source)
     losses = {
         name: bind(group.loss, "loss", f"{source}: {_place(name)}.loss", 2)
@@ -80,7 +95,6 @@ def build(config, source="config.json", progress=None, views=()):
     where = f"{source}: data_loader.cache_on_device"
     cached = config.data_loader.cache_on_device
     loaders = cache_on_device(make_loaders(config, source), cached, mesh, where)
-    check_monitor(config, metrics, loaders, source)
     pieces, batch_size = settings.accumulate, loaders["train"].batch_size
     if batch_size % pieces:
         raise UserError(
@@ -118,7 +132,7 @@ def build(config, source="config.json", progress=None, views=()):
         bind_views(views, config.imports),
     )  # fmt: skip
 
-    return Experiment(
+    experiment = Experiment(
         loaders=loaders,
         groups=groups,
         metrics=metrics,
@@ -136,11 +150,18 @@ def build(config, source="config.json", progress=None, views=()):
         parts=parts,
         class_weights=weights,
         output=output,
+        over_the_epoch=whole,
+        monitor=settings.monitor,
     )
+    check_monitor(config, experiment, source)
+    return experiment
 
 
-def check_monitor(config, metrics, loaders, source):
-    """Refuses a training.monitor that is not measured."""
+def check_monitor(config, experiment, source):
+    """Refuses a training.monitor that is not measured.
+
+    Names that only a metric's result has are compared after the first evaluation.
+    """
     if config.training.monitor is None:
         if config.training.early_stop is not None:
             raise UserError(
@@ -149,17 +170,45 @@ def check_monitor(config, metrics, loaders, source):
             )
         return
     sense, _, name = config.training.monitor.partition(" ")
-    losses = [loss_name(group) for group in config.training.all_groups()]
-    numbers = losses + [metric for metric in metrics if metric != "confusion_matrix"]
-    splits = ["epoch_train", *(split for split in loaders if split != "train")]
-    known = [f"{split}_{number}" for split in splits for number in numbers]
     where = f"{source}: training.monitor"
     if sense not in ("min", "max"):
         got = config.training.monitor
         raise UserError(f"{where}: expected 'min NAME' or 'max NAME', got {got!r}")
-    if name not in known:
+    losses = [loss_name(group) for group in experiment.groups]
+    numbers = losses + [metric for metric in experiment.metrics if metric != "confusion_matrix"]
+    splits = ["epoch_train", *(split for split in experiment.loaders if split != "train")]
+    if name in [f"{split}_{number}" for split in splits for number in numbers]:
+        return
+    if name in [f"{split}_{one}" for split in splits[1:] for one in experiment.over_the_epoch]:
+        return
+    numbers, complete = _measured_names(experiment)
+    known = [f"{split}_{number}" for split in splits for number in numbers]
+    if name not in known and (complete or not name.startswith(tuple(splits))):
         hint = nearest(name, known)
         raise UserError(f"{where}: no {name!r} is measured{hint}; there are {', '.join(known)}")
+
+
+def _measured_names(experiment):
+    """Returns the names of the numbers that are measured, and whether there can be no others."""
+    batch = stored_batch(experiment)
+    with explained():
+        state = jax.eval_shape(experiment.init, batch)
+        measured, _ = jax.eval_shape(experiment.evaluate, eval_params(state), batch)
+    measured.pop("finite")
+    names, complete = list(experiment.over_the_epoch), not experiment.over_the_epoch
+    for name, (total, _) in measured.items():
+        compute = experiment.aggregates.get(name)
+        if compute is None:
+            names.append(name)
+            continue
+        shape = getattr(total, "table", np.shape(total)[int(experiment.seeds > 1) :])
+        try:
+            with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+                result = named_numbers(name, compute(np.zeros(shape), 0.0))
+            names += [key for key, one in result.items() if np.ndim(one) == 0]
+        except Exception:  # of nothing it has no result
+            complete = False
+    return names, complete
 
 
 def _place(group):

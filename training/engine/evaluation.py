@@ -2,45 +2,70 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import utils
 from data_loader.device_cache import gather
 from data_loader.streams import is_stream
 from training.common.labels import are_labels
+from training.common.measure import with_names
+from training.common.outputs import softmax
 from training.common.timing import timed
 from training.common.trees import pick
-from training.distributed.processes import is_distributed
 from training.distributed.sharding import put_batch, replicate
 from training.engine.finite import report_non_finite
+from training.engine.kept_outputs import KeptOutputs
 from training.engine.splits import check_numbers, naming, stored_batch
-from training.tracking.metric_logger import IN_FLIGHT, MOST_HELD, MetricAccumulator, size_of
+from training.tracking.metric_logger import (
+    IN_FLIGHT,
+    MOST_HELD,
+    MetricAccumulator,
+    over_seeds,
+    size_of,
+)
+from utils import UserError, nearest
 
 LOG = logging.getLogger("main")
+
+
+FEW_CLASSES = 20  # of which every probability is kept of each example
+TOP_K = 5  # classes that are kept of more
 
 
 class Predictions(NamedTuple):
     """The predictions of a classifier for a data set.
 
     Attributes:
-        logits: (examples, classes) floats.
+        logits: (examples, classes) floats; None where `top` stands in their place.
         targets: (examples,) integers, the true classes.
         images: the picture of a prediction by its number, uint8 (channels, height, width);
             a function or a sequence, or None where the inputs are no pictures.
         classes: a name for each class; None stands for "0", "1", ...
         source: where the predictions are from, in words.
         indices: (examples,) in the data set; None: 0, 1, ...
+        top: of many classes, (examples, k) the most likely ones, and their probabilities.
     """
 
-    logits: np.ndarray
+    logits: np.ndarray | None
     targets: np.ndarray
     images: Callable[[int], np.ndarray] | Sequence[np.ndarray] | None = None
     classes: Sequence[str] | None = None
     source: str = "the test set"
     indices: np.ndarray | None = None
+    top: tuple[np.ndarray, np.ndarray] | None = None
+
+
+class Values(NamedTuple):
+    """The outputs of a network that is no classifier, as a person reads them, and the targets."""
+
+    outputs: Any  # (examples, ...) arrays, or a tree of them
+    targets: Any
+    indices: np.ndarray  # (examples,) in the data set
 
 
 @timed("evaluation")
@@ -50,21 +75,32 @@ def evaluate_all(experiment, params, stop=None):
     for split in experiment.loaders:
         if split != "train":
             results |= evaluate(experiment, params, split, stop=stop)[0]
+    check_monitored(results, experiment.monitor)
     return results
 
 
-def evaluate(experiment, params, split, keep_outputs=False, stop=None):
+def evaluate(experiment, params, split, keep=None, stop=None):
     """Runs a network over one split of the data, "test" or "validation".
 
     What is not finite is named with its example: a loss or a metric in a warning, inputs, targets
-    and outputs in a UserError.
+    and outputs in a UserError. Outputs leave the device only where `keep` or a metric over the
+    epoch asks for them.
+
+    Args:
+        experiment: the Experiment.
+        params: of the network.
+        split: of the data.
+        keep: function of the outputs and targets of some examples, in NumPy, that returns the
+            arrays to be kept of them, a tree; None: nothing is kept.
+        stop: a StopSignal; None: it runs to the end.
 
     Returns:
-        The results {"test_loss": ...}, empty once `stop` is due; with `keep_outputs` the outputs
-        and targets of every example that counts, and its place in the loader's order, if the
-        targets are one label for each; else None.
+        The results {"test_loss": ...}, empty once `stop` is due; and what `keep` returned, with
+        the place of each example in the loader's order, or None.
     """
-    measured, kept, loader = [], [], experiment.loaders[split]
+    measured, loader = [], experiment.loaders[split]
+    whole = [KeptOutputs() for _ in range(experiment.seeds if experiment.over_the_epoch else 0)]
+    kept = KeptOutputs() if keep else None
     total, number = MetricAccumulator(), 0
     with naming(split):
         for number, batch in enumerate(loader.batches(epoch=1), 1):
@@ -76,16 +112,83 @@ def evaluate(experiment, params, split, keep_outputs=False, stop=None):
             measured.append(sums)
             if len(measured) > IN_FLIGHT:  # more batches in flight only take up memory
                 jax.block_until_ready(measured[-IN_FLIGHT])
-            targets = gather(batch["targets"]) if keep_outputs else None
-            if are_labels(outputs, targets) and targets.ndim == 1:
-                places = len(targets) * (number - 1) + np.arange(len(targets))
-                kept.append(real_examples((outputs, targets, places), batch["weight"]))
+            for seed, one in enumerate(whole):
+                one.add(of_positions(outputs_of(experiment, params, batch, outputs, seed), batch))
+            if keep:
+                count = len(batch["weight"])
+                places = count * (number - 1) + np.arange(count)
+                targets = gather(batch["targets"])
+                *found, places = real_examples((outputs, targets, places), batch["weight"])
+                kept.add((keep(*found), places))
             if len(measured) * size_of(sums) > MOST_HELD:
                 _add(total, measured, experiment, params, split, number)
-    # Most are read only now, so that the device never waits for the host.
-    _add(total, measured, experiment, params, split, number)
-    outputs = _join(kept) if kept else None
-    return total.results(experiment.aggregates, f"{split}_"), outputs
+        # Most are read only now, so that the device never waits for the host.
+        _add(total, measured, experiment, params, split, number)
+        results = total.results(experiment.aggregates, f"{split}_")
+        if whole:
+            found = over_the_epoch(experiment, [one.join() for one in whole], split)
+            results = with_names(results, found, "a metric over the epoch")
+    return results, kept.join() if kept else None
+
+
+def outputs_of(experiment, params, batch, outputs, seed):
+    """Returns the outputs of one of several seeds: `evaluate` returns those of the first."""
+    if seed == 0:
+        return outputs
+    first = jax.tree.map(lambda leaf: jnp.roll(leaf, -seed, axis=0), params)
+    return experiment.evaluate(first, batch)[1]
+
+
+def of_positions(outputs, batch):
+    """Returns outputs and targets on the host without what has the weight 0.
+
+    Where every position has a weight, and an output and a target, positions take the place of
+    examples.
+    """
+    tree, weight = (outputs, gather(batch["targets"])), batch["weight"]
+    if any(leaf.shape[:1] != weight.shape[:1] for leaf in jax.tree.leaves(tree)):
+        raise UserError(
+            f"a metric over the epoch needs outputs and targets of each of the {len(weight)} "
+            "examples of a batch, and one of them has none"
+        )
+    if any(leaf.shape[: weight.ndim] != weight.shape for leaf in jax.tree.leaves(tree)):
+        return real_examples(tree, weight)
+    tree, weight = replicate((tree, weight))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[np.asarray(weight) != 0], tree)
+
+
+def over_the_epoch(experiment, whole, split):
+    """Returns {name: number} of the metrics over the epoch.
+
+    Args:
+        experiment: the Experiment.
+        whole: [(outputs, targets)] of each seed, on the host.
+        split: of the data.
+    """
+    results = {}
+    for name, metric in experiment.over_the_epoch.items():
+        of_seeds = [metric(*one) for one in whole]
+        found = of_seeds[0] if len(of_seeds) == 1 else over_seeds(of_seeds)
+        found = {f"{split}_{key}": one for key, one in found.items()}
+        results = with_names(results, found, f"the metric {name}")
+    return results
+
+
+def check_monitored(results, monitor):
+    """Refuses a training.monitor of a split that was evaluated, which has no such number.
+
+    Args:
+        results: {"test_loss": ...} of an evaluation.
+        monitor: the key of the config, or None.
+    """
+    name = (monitor or "").partition(" ")[2]
+    numbers = [key for key, one in results.items() if np.ndim(one) == 0]
+    splits = {f"{key.partition('_')[0]}_" for key in numbers}
+    if name.startswith(tuple(splits)) and name not in numbers:
+        raise UserError(
+            f"training.monitor: no {name!r} is measured{nearest(name, numbers)}; there are "
+            f"{', '.join(numbers)}"
+        )
 
 
 def _add(total, measured, experiment, params, split, number):
@@ -97,72 +200,105 @@ def _add(total, measured, experiment, params, split, number):
         total.add(sums)
 
 
-def _join(kept):
-    """Joins (outputs, targets, places) of batches, each of which is given up once it is copied."""
-    end = sum(len(targets) for _, targets, _ in kept)
-    joined = tuple(np.empty((end, *one.shape[1:]), one.dtype) for one in kept[0])
-    while kept:
-        batch = kept.pop()
-        start = end - len(batch[1])
-        for whole, part in zip(joined, batch, strict=True):
-            whole[start:end] = part
-        end = start
-    return joined
-
-
 def predict_classes(experiment, params):
     """Returns the Predictions for the test set, or None where the network is no classifier.
 
     Then nothing is computed: the config's output and a batch's targets say whether it is one.
     """
+    classes = _classes_of(experiment, params)
+    return _classify(experiment, params, classes)[1] if classes else None
+
+
+def predict(experiment, params, top_k=None, values=False):
+    """Returns the test results, and what the network predicts for the test set.
+
+    Args:
+        experiment: the Experiment.
+        params: of the network.
+        top_k: most likely classes that are kept of each example; None: all of FEW_CLASSES, TOP_K
+            of more.
+        values: whether the outputs of a network that is no classifier are wanted.
+
+    Returns:
+        The results, and Predictions, or Values where they are wanted, or None.
+    """
+    if classes := _classes_of(experiment, params):
+        return _classify(experiment, params, classes, top_k)
+    if not values:
+        return evaluate(experiment, params, "test")[0], None
+    results, (kept, places) = evaluate(experiment, params, "test", partial(_read, experiment))
+    (outputs, targets), indices = _by_index(experiment.loaders["test"], kept, places)
+    return results, Values(outputs, targets, indices)
+
+
+def _classify(experiment, params, classes, top_k=None):
+    """Returns the test results and the Predictions of a classifier; see `predict`."""
+    k = min(top_k or (classes if classes <= FEW_CLASSES else TOP_K), classes)
+    keep = partial(_classified, k=k, classes=classes)
+    results, (kept, places) = evaluate(experiment, params, "test", keep)
+    return results, _predictions(experiment, kept, places, classes)
+
+
+def _classes_of(experiment, params):
+    """Returns the number of classes, where the network is a classifier of whole examples, or 0."""
     if experiment.output.kind != "softmax":
-        return None
+        return 0
 
     def outputs_and_targets(params, batch):
         params, batch = params if experiment.seeds == 1 else pick(params, 0), gather(batch)
         return experiment.forward(params, batch["inputs"], None, False)[0], batch["targets"]
 
-    batch = stored_batch(experiment, "test")
-    outputs, targets = jax.eval_shape(outputs_and_targets, params, batch)
-    if not (are_labels(outputs, targets) and len(targets.shape) == 1):
+    outputs, targets = jax.eval_shape(outputs_and_targets, params, stored_batch(experiment, "test"))
+    labels = are_labels(outputs, targets) and len(targets.shape) == 1
+    return outputs.shape[-1] if labels else 0
+
+
+def _classified(logits, targets, k, classes):
+    """Returns what is kept of each example: its target, and logits or the k most likely classes."""
+    targets = targets.astype(np.int64)
+    if k == classes and classes <= FEW_CLASSES:
+        return {"targets": targets, "logits": logits}
+    if k == classes:
+        top = np.argsort(-logits, axis=1, kind="stable")
+    else:
+        top = np.argpartition(-logits, k, axis=1)[:, :k]
+        top = np.sort(top, axis=1)  # of equal logits the lower class comes first, as in argmax
+        order = np.argsort(-np.take_along_axis(logits, top, 1), axis=1, kind="stable")
+        top = np.take_along_axis(top, order, 1)
+    chances = np.take_along_axis(softmax(logits), top, 1).astype(np.float32)
+    return {"targets": targets, "top": (top.astype(np.int32), chances)}
+
+
+def _read(experiment, outputs, targets):
+    return experiment.output.read(outputs), targets
+
+
+def _predictions(experiment, kept, places, count):
+    """Returns the Predictions of what was kept; None where a target is no class."""
+    loader = experiment.loaders["test"]
+    kept, indices = _by_index(loader, kept, places)
+    targets, dataset = kept["targets"], loader.dataset
+    if not (len(targets) and 0 <= targets.min() <= targets.max() < count):
         return None
-    return predict(experiment, params)[1]
-
-
-def predict(experiment, params):
-    """Returns the test results, and the Predictions where the network is a classifier.
-
-    Where the memory does not suffice for every output, there are none, and a warning.
-    """
-    try:
-        results, kept = evaluate(experiment, params, "test", keep_outputs=True)
-    except MemoryError:
-        if is_distributed():  # the other processes do not evaluate once more
-            raise
-        LOG.warning("No predictions: the memory does not suffice for the outputs of the test set")
-        results, kept = evaluate(experiment, params, "test")[0], None
-    if experiment.output.kind != "softmax" or kept is None or not is_classification(*kept[:2]):
-        return results, None
-    outputs, targets, indices = _by_index(experiment.loaders["test"], *kept)
-    dataset = experiment.loaders["test"].dataset
-    classes = getattr(experiment.loaders["test"], "classes", None)
-    if classes is None or len(classes) != outputs.shape[1]:
-        classes = [str(index) for index in range(outputs.shape[1])]
+    classes = getattr(loader, "classes", None)
+    if classes is None or len(classes) != count:
+        classes = [str(index) for index in range(count)]
     source = "the test set" + (
         f", by the first of {experiment.seeds} seeds" * (experiment.seeds > 1)
     )
     images = None if is_stream(dataset) else lambda number: dataset[int(indices[number])][0]
-    return results, Predictions(outputs, targets, images, classes, source, indices)
+    logits, top = kept.get("logits"), kept.get("top")
+    return Predictions(logits, targets, images, classes, source, indices, top)
 
 
-def _by_index(loader, outputs, targets, places):
-    """Returns outputs, targets and indices of examples in the data set's order."""
+def _by_index(loader, kept, places):
+    """Returns what was kept, and the indices of the examples, in the data set's order."""
     order = loader.order(epoch=1) if hasattr(loader, "order") else None
     indices = places if order is None else order[places]
-    sort = np.argsort(indices, kind="stable")
-    if (np.diff(indices) < 0).any():  # large outputs are not copied if they are in order
-        outputs, targets, indices = outputs[sort], targets[sort], indices[sort]
-    return outputs, targets.astype(np.int64), indices
+    if (np.diff(indices) < 0).any():  # what is large is not copied if it is in order
+        sort = np.argsort(indices, kind="stable")
+        kept, indices = jax.tree.map(lambda leaf: leaf[sort], kept), indices[sort]
+    return kept, indices
 
 
 def write_report(config, folder, experiment, params, predictions):

@@ -13,8 +13,9 @@ from utils import UserError
 
 # The losses whose targets are classes, and yes or no; of any other loss the outputs are values.
 SOFTMAX = {
-    "cross_entropy", "softmax_cross_entropy", "safe_softmax_cross_entropy", "kl_divergence",
-    "softmax_cross_entropy_with_integer_labels", "poly_loss_cross_entropy", "multiclass_hinge_loss",
+    "cross_entropy", "focal", "kl_divergence", "softmax_cross_entropy",
+    "safe_softmax_cross_entropy", "softmax_cross_entropy_with_integer_labels",
+    "poly_loss_cross_entropy", "multiclass_hinge_loss",
     "multiclass_logistic_loss", "multiclass_perceptron_loss", "multiclass_sparsemax_loss",
 }  # fmt: skip
 SIGMOID = {"binary_cross_entropy", "sigmoid_binary_cross_entropy", "sigmoid_focal_loss"}

@@ -55,8 +55,9 @@ def check_shapes(function, args, returned):
 
 
 def _shapes(values):
-    """The shapes of values, of a dict of values one after the other."""
-    return [np.shape(one) for one in (values.values() if isinstance(values, dict) else [values])]
+    """The shapes of values, of a dict of values in the order of their names."""
+    named = values if isinstance(values, dict) else {"": values}
+    return [np.shape(named[name]) for name in sorted(named)]  # JAX sorts them as well
 
 
 def check_optax_shapes(function, outputs, targets):

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from training.common.labels import are_labels
-from training.common.measure import FunctionError
+from training.common.measure import FunctionError, named_numbers
 from training.engine.shapes import check_optax_shapes, check_shapes
 from utils import ROOT, UserError, signature_of
 
@@ -86,20 +86,36 @@ def wrap_user_function(function, name, kind, where):
     return measure if kind in ("loss", "metric") else call
 
 
-def wrap_compute(compute, where):
+def wrap_compute(compute, name, where):
     """Returns an aggregated metric's `compute(total, weight)`, its errors as FunctionError."""
 
     def call(total, weight):
-        try:
-            return compute(total, weight)
-        except UserError:
-            raise
-        except FAULTS as error:
-            raise FunctionError(
-                f"{where}: its result of the sum {np.shape(total)}: {reason_of(error)}"
-            ) from error
+        with _metric_errors(f"{where}: {name}: its result of the sum {np.shape(total)}"):
+            result = compute(total, weight)
+            named_numbers(name, result)
+        return result
 
     return call
+
+
+def wrap_over_the_epoch(metric, name, where):
+    """Returns a metric over the epoch as a function that returns {name: number}."""
+
+    def call(outputs, targets):
+        with _metric_errors(f"{where}: {name} of {_described((outputs, targets), 'metric')}"):
+            return named_numbers(name, metric(outputs, targets))
+
+    return call
+
+
+@contextlib.contextmanager
+def _metric_errors(what):
+    try:
+        yield
+    except UserError:
+        raise
+    except FAULTS as error:
+        raise FunctionError(f"{what}: {reason_of(error)}") from error
 
 
 @contextlib.contextmanager

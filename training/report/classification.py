@@ -16,14 +16,18 @@ Z_95 = 1.96  # standard deviations to either side of a normal mean that cover 95
 
 
 def classify(predictions):
-    """Returns the logits, (examples, classes), the predicted classes and the classes' names.
+    """Returns the predicted classes, their probabilities and the classes' names.
 
     Raises:
         ValueError: the shapes do not match, or a target is not a class.
     """
-    logits, targets = np.asarray(predictions.logits), np.asarray(predictions.targets)
+    targets = np.asarray(predictions.targets)
     if targets.dtype.kind not in "biu":
         raise ValueError(f"predictions: got targets of {targets.dtype}, expected whole numbers.")
+    if predictions.top is not None:
+        (top, chances), names = predictions.top, predictions.classes
+        return top[:, 0], chances[:, 0].astype(np.float64), [printable(name) for name in names]
+    logits = np.asarray(predictions.logits)
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         raise ValueError(
             f"predictions: got logits of shape {logits.shape} and targets of shape "
@@ -36,7 +40,8 @@ def classify(predictions):
             f"expected 0 to {count - 1}, as there are {count} logits."
         )
     names = range(count) if predictions.classes is None else predictions.classes
-    return logits, logits.argmax(axis=1), [printable(name) for name in names]
+    predicted = logits.argmax(axis=1)
+    return predicted, _confidence(logits, predicted), [printable(name) for name in names]
 
 
 def probabilities(logits):
@@ -69,12 +74,11 @@ def _confidence(logits, predicted):
 
 def summarize(predictions):
     """Returns what the template shows of the Predictions, as a dict."""
-    logits, predicted, classes = classify(predictions)
+    predicted, confidence, classes = classify(predictions)
     # Of a small type, the products below would overflow.
     targets, images = np.asarray(predictions.targets).astype(np.int64), predictions.images
     image_at = images if callable(images) or images is None else images.__getitem__
     pairs, counts = np.unique(targets * len(classes) + predicted, return_counts=True)
-    confidence = _confidence(logits, predicted)
     wrong = np.flatnonzero(predicted != targets)
     order = wrong[np.argsort(-confidence[wrong], kind="stable")]  # NaN is sorted last
     calibration = calibrate(confidence, predicted == targets)

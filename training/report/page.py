@@ -1,6 +1,5 @@
 """Writes report.html: a run on one page, in one file that needs no network and no script."""
 
-import csv
 import math
 import statistics
 from pathlib import Path
@@ -10,12 +9,11 @@ from training.common.records import STD, flatten, has_results, read_lines, read_
 from training.engine.evaluation import Predictions
 from training.engine.splits import leakage
 from training.report.charts import RATES, charts, lower_is_better, metrics_of
-from training.report.classification import classify, probabilities, summarize
+from training.report.classification import summarize
 from training.report.compare import RECORDS
 from training.report.gallery import Gallery
 from training.report.recorded import recorded
 from training.report.render import format_duration, format_number, render
-from utils import csv_text, printable
 
 TABLE_ROWS = 300  # of the table of epochs
 NOT_SHOWN = ("config", "code", "data", "uncommitted")  # of environment.json
@@ -71,22 +69,6 @@ def write_report(
     path = run / "report.html"
     atomic_write_text(path, html)
     return path
-
-
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Writes a CSV line for each example: index,target,prediction,probability,p_<class>,..."""
-    logits, predicted, classes = classify(predictions)
-    targets, indices = predictions.targets, predictions.indices
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        names = [csv_text(name) for name in classes]
-        columns = [f"p_{printable(name)}" for name in classes]
-        writer.writerow(["index", "target", "prediction", "probability", *columns])
-        for rows, block in probabilities(logits):
-            for i, row in enumerate(block, rows.start):
-                texts, guess = [f"{probability:.6g}" for probability in row], predicted[i]
-                index, target = i if indices is None else indices[i], names[targets[i]]
-                writer.writerow([index, target, names[guess], texts[guess], *texts])
 
 
 def _table(lines):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from training.common.every import parse_every
-from training.common.measure import Cells
+from training.common.measure import Cells, FunctionError, named_numbers, with_names
 from training.common.records import STD
 from training.common.timing import timed
 from training.common.trees import pick
@@ -173,6 +173,9 @@ class MetricLogger:
         epoch = place["epoch"]
         self._warn_of_non_finite(results, f"epoch {epoch}")
         for name, value in results.items():
+            if np.ndim(value) and name not in self._warned:
+                self._warned.add(name)
+                LOG.info("%s is a table %s: only numbers are logged", name, np.shape(value))
             split, _, metric = name.removeprefix("epoch_").partition("_")
             if _is_rate(metric) or name.endswith(STD) or not isinstance(value, float):
                 continue
@@ -184,7 +187,7 @@ class MetricLogger:
         self._trackers.log({"step": self._progress.steps} | place | results)
 
     def _accumulate(self, entries):
-        progress, self.exact = self._progress, False
+        progress, self.exact, failure = self._progress, False, None
         for batch, measured in self._each_batch(entries):
             if not measured.pop("finite").all():
                 raise NonFiniteError(batch)
@@ -192,9 +195,14 @@ class MetricLogger:
             progress.epoch.add(measured)
             if (self._lines and batch % self._lines == 0) or batch in self._timed_lines:
                 self._timed_lines.discard(batch)
-                self._log_interval_results(batch, progress.interval.results(self._compute))
+                try:
+                    self._log_interval_results(batch, progress.interval.results(self._compute))
+                except FunctionError as error:  # of a metric: first the other batches are added
+                    failure = failure or error
                 progress.interval = MetricAccumulator()
         self.exact = True
+        if failure:
+            raise failure
 
     def _each_batch(self, entries):
         """Yields the number of each batch and what was measured of it, on the host."""
@@ -289,14 +297,14 @@ class MetricAccumulator:
         for name in sorted(self.sums, key=lambda name: not name.endswith("loss")):
             (total, weight), result_of = self.sums[name], (compute or {}).get(name, _mean)
             if weight.ndim == 0:
-                results[prefix + name] = result_of(total, float(weight))
-                continue
-            pairs = zip(total, weight.tolist(), strict=True)  # one for each seed
-            of_seeds = np.array([result_of(*pair) for pair in pairs])
-            is_number = of_seeds.ndim == 1
-            results[prefix + name] = float(of_seeds.mean()) if is_number else of_seeds.mean(0)
-            if is_number:
-                results[prefix + name + STD] = float(of_seeds.std(ddof=1))
+                found = _named(name, result_of(total, float(weight)))
+            else:
+                pairs = zip(total, weight.tolist(), strict=True)  # one for each seed
+                found = over_seeds([_named(name, result_of(*pair)) for pair in pairs])
+            found = {prefix + key: one for key, one in found.items()}
+            if found.keys() & results.keys():
+                with_names(results, found, f"the metric {name}")
+            results |= found
         return results
 
     def to_json(self, arrays=None, prefix=""):
@@ -310,6 +318,18 @@ class MetricAccumulator:
             name: [_to_json(one, arrays, f"{SUMS}{prefix}{name}/{i}") for i, one in enumerate(pair)]
             for name, pair in self.sums.items()
         }
+
+
+def over_seeds(results):
+    """Returns the mean of the results of several seeds, and name + STD their standard deviation."""
+    found = {}
+    for name in results[0]:
+        of_seeds = np.array([one[name] for one in results])
+        is_number = of_seeds.ndim == 1
+        found[name] = float(of_seeds.mean()) if is_number else of_seeds.mean(0)
+        if is_number:
+            found[name + STD] = float(of_seeds.std(ddof=1))
+    return found
 
 
 def _plus(total, measured):
@@ -342,6 +362,10 @@ def _from_json(value, arrays):
         return np.array(math.nan if arrays is None else arrays.pop(value["array"]), np.float64)
     numbers = np.frombuffer(bytearray(base64.b64decode(value["base64"])))  # may be written to
     return numbers.reshape(value["shape"])
+
+
+def _named(name, result):
+    return {name: result} if isinstance(result, float) else named_numbers(name, result)
 
 
 def _mean(total, weight):

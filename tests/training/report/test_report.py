@@ -29,7 +29,8 @@ from tests.helpers.report_pages import (
     write_lines,
 )
 from training.engine.evaluation import Predictions
-from training.report.page import write_predictions, write_report
+from training.report.page import write_report
+from training.report.predictions import write_predictions
 
 ENVIRONMENT = {  # as a run records it
     "git_revision": "unknown", "python": "3.11.9", "jax": "0.6.0", "device": "1 × cpu",

@@ -82,7 +82,7 @@ def test_a_metric_that_fails_after_the_epoch_leaves_it_saved(
     code, folder = run()
     assert code == 1
     error = capsys.readouterr().err
-    assert "training.metrics.0: tests.helpers.faulty:failing: its result of the sum ()" in error
+    assert "training.metrics.0: failing: its result of the sum ()" in error
     assert "tests/helpers/faulty.py" in error
     monkeypatch.delenv("FAULT")
     assert run("--resume", str(folder))[0] == 0
