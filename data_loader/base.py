@@ -218,12 +218,14 @@ class BaseDataLoader:
 
     def validation(self) -> Self | None:
         """Returns a loader over the examples held out, never shuffled, or None."""
-        if self._held_out is None:
-            return None
+        return None if self._held_out is None else self.only(self._held_out)
+
+    def only(self, indices: np.ndarray) -> Self:
+        """Returns a loader over some examples of the data set, in their order, never shuffled."""
         loader = copy.copy(self)
-        loader._indices, loader._held_out = self._held_out, None
+        loader._indices, loader._held_out = indices, None
         loader.shuffle, loader._sampler, loader.reads_everything = False, None, True
-        loader.examples = loader.per_epoch = loader._pass_length = len(self._held_out)
+        loader.examples = loader.per_epoch = loader._pass_length = len(indices)
         return loader
 
     @property

@@ -55,6 +55,7 @@ HOMES = {  # homes that are not there are left out
     "optimizer": ("training.optimizers", f"optax:{OPTIMIZERS}"),
     "tracker": ("training.tracking.backends",),
     "output": ("training.common.outputs",),
+    "report": ("training.report.pages",),
 }
 OUTPUT_KINDS = ("softmax", "sigmoid", "none")
 OLD_KEYS = (  # of older versions: a pattern of the key's path, and what it is called now
@@ -232,6 +233,9 @@ class Training(Section):
     # Functions f(run), in this order: see training/callbacks.py.
     callbacks: list[CallbackOrName] = []
     tensorboard: bool = False  # event files in the run folder
+    # Functions (inputs, outputs, targets) -> pictures, a table, a number or a text: a section of
+    # report.html, of examples of the test set.
+    report: list[NamedOrName] = []
     trackers: list[NamedOrName] = []  # besides metrics.jsonl; see training/tracking/__init__.py
     compilation_cache: bool = True  # keep compiled functions in the user's cache folder
 
@@ -326,6 +330,8 @@ class Config(Section):
             yield f"training.callbacks.{index}", "callback", callback
         for index, tracker in enumerate(self.training.trackers):
             yield f"training.trackers.{index}", "tracker", tracker
+        for index, function in enumerate(self.training.report):
+            yield f"training.report.{index}", "report", function
         if self.output:
             yield "output", "output", self.output
         if self.training.checkpoint and self.training.checkpoint.convert:

@@ -35,6 +35,7 @@ GIVEN = {
     "tracker": (2, ("step", "size")),
     "output": (1, ()),
     "callback": (1, ()),
+    "report": (3, ()),
 }
 # Which key names what, in whatever section it is.
 KINDS = {
@@ -42,6 +43,7 @@ KINDS = {
     "preprocess": "transform", "augment": "transform", "loss": "loss", "optimizer": "optimizer",
     "metrics": "metric", "trackers": "tracker", "output": "output",
     "callbacks": "callback",
+    "report": "report",
 }  # fmt: skip
 
 

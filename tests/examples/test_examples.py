@@ -7,6 +7,7 @@ from tests.helpers.examples import (
     EXAMPLES,
     gan_config,
     library_config,
+    multi_label_config,
     tabular_config,
     text_config,
 )
@@ -22,6 +23,7 @@ def write_gospel(folder):
 
 CONFIGS = {
     "gan/config": lambda mnist, folder: gan_config(mnist, folder / "saved"),
+    "multi_label/config": lambda mnist, folder: multi_label_config(folder / "saved"),
     "tabular/config": lambda mnist, folder: tabular_config(folder / "saved"),
     "text/config": lambda mnist, folder: text_config(write_gospel(folder), folder / "saved"),
     "libraries/optax_chain": lambda mnist, folder: (

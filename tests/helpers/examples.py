@@ -45,6 +45,18 @@ def tabular_config(save_dir):
     return _read("tabular/config.json", save_dir)
 
 
+def multi_label_config(save_dir):
+    """The config of examples/multi_label, with few pages and a tiny network."""
+    values = _read("multi_label/config.json", save_dir)
+    values["model"]["args"]["feat_dims"] = [4, 8]
+    for split in ("train", "test"):
+        args = values["data_loader"][split]["args"]
+        args["dataset"]["args"] |= {"count": 200}
+        args["batch_size"] = BATCH_SIZE
+    values["training"] |= {"epochs": 2, "save_every": "1 epoch"}
+    return values
+
+
 def _on_digits(name, mnist, save_dir):
     values = _read(name, save_dir)
     for split in ("train", "test"):

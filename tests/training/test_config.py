@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import utils
-from tests.helpers.project import by_set
+from tests.helpers.project import ROOT, by_set
 from training import config as configs
 from training.common.config_file import USUAL_KEYS, _paths
 from training.config import Config, Named, as_overrides, read_config
@@ -368,3 +368,16 @@ def _private(): ...
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     names = utils.public_names("model.model")
     assert sorted(names) == ["beside", "defined", "imported", "shared", "small"]
+
+
+def test_outputs_beside_labels_stay_logits_in_a_run_of_an_older_version(tmp_path):
+    """Whatever its loss: without `output`, and with one of its own."""
+    values = json.loads((ROOT / "config.json").read_text())
+    values["training"]["loss"] = "model.model:my_loss"
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    assert read_config(path).output is None
+    (tmp_path / "metrics.jsonl").touch()
+    assert read_config(path).output.name == "softmax"
+    path.write_text(json.dumps(values | {"output": None}))
+    assert read_config(path).output is None

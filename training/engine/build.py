@@ -64,6 +64,7 @@ class Experiment(NamedTuple):
     over_the_epoch: Any = None  # {name: (outputs, targets) -> {name: number}} of a whole split
     monitor: str | None = None  # "min NAME" or "max NAME"
     parts: Parts = Parts()  # of the network that are frozen, learn at another rate, ...
+    reports: Any = ()  # (name, function) of training.report
 
 
 def build(config, source="config.json", progress=None, views=()):
@@ -78,6 +79,7 @@ def build(config, source="config.json", progress=None, views=()):
     Raises:
         UserError: a name or an argument does not fit, or the data cannot be read.
     """
+    source = "config" if isinstance(source, dict) else source
     # Everything cheap is checked before the data are read.
     settings = config.training
     model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
@@ -87,6 +89,10 @@ def build(config, source="config.json", progress=None, views=()):
     whole = {name: one for name, one in metrics.items() if hasattr(one, "over_the_epoch")}
     metrics = {name: one for name, one in metrics.items() if name not in whole}
     output = make_output(config, source)
+    reports = [
+        (named.name, bind(named, "report", f"{source}: training.report.{index}", 3))
+        for index, named in enumerate(settings.report)
+    ]
     losses = {
         name: bind(group.loss, "loss", f"{source}: {_place(name)}.loss", 2)
         for name, group in settings.all_groups().items()
@@ -152,6 +158,7 @@ def build(config, source="config.json", progress=None, views=()):
         output=output,
         over_the_epoch=whole,
         monitor=settings.monitor,
+        reports=reports,
     )
     check_monitor(config, experiment, source)
     return experiment

@@ -243,14 +243,19 @@ def _classes_of(experiment, params):
     """Returns the number of classes, where the network is a classifier of whole examples, or 0."""
     if experiment.output.kind != "softmax":
         return 0
-
-    def outputs_and_targets(params, batch):
-        params, batch = params if experiment.seeds == 1 else pick(params, 0), gather(batch)
-        return experiment.forward(params, batch["inputs"], None, False)[0], batch["targets"]
-
-    outputs, targets = jax.eval_shape(outputs_and_targets, params, stored_batch(experiment, "test"))
-    labels = are_labels(outputs, targets) and len(targets.shape) == 1
+    outputs, batch = test_shapes(experiment, params)
+    labels = are_labels(outputs, batch["targets"]) and len(batch["targets"].shape) == 1
     return outputs.shape[-1] if labels else 0
+
+
+def test_shapes(experiment, params):
+    """Returns the outputs for a batch of the test set, and the batch, as shapes."""
+
+    def outputs_and_batch(params, batch):
+        params, batch = params if experiment.seeds == 1 else pick(params, 0), gather(batch)
+        return experiment.forward(params, batch["inputs"], None, False)[0], batch
+
+    return jax.eval_shape(outputs_and_batch, params, stored_batch(experiment, "test"))
 
 
 def _classified(logits, targets, k, classes):
@@ -308,8 +313,10 @@ def write_report(config, folder, experiment, params, predictions):
     if not (page and gallery):
         LOG.info("No report: training/report is not part of this project")
         return None
+    examples = utils.optional_module("training.report.examples")
     shown = gallery.collect_gallery(config, experiment, params)
-    return page.write_report(folder, predictions=predictions, gallery=shown)
+    sections = examples.collect_sections(experiment, params, predictions is not None)
+    return page.write_report(folder, predictions=predictions, gallery=shown, sections=sections)
 
 
 def real_examples(tree, weight):

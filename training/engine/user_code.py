@@ -18,7 +18,8 @@ from utils import ROOT, UserError, signature_of
 FAULTS = (TypeError, ValueError, LookupError, AttributeError, NameError, ArithmeticError)
 LINES = 4  # of a traceback that a message shows
 ARGUMENTS = {  # else inputs
-    "loss": ("outputs", "targets"), "metric": ("outputs", "targets"), "sampler": ("labels",)
+    "loss": ("outputs", "targets"), "metric": ("outputs", "targets"), "sampler": ("labels",),
+    "report": ("inputs", "outputs", "targets"),
 }  # fmt: skip
 # JAX's own messages for these are a page long.
 HINTS = {
@@ -83,6 +84,7 @@ def wrap_user_function(function, name, kind, where):
     plain = getattr(function, "func", function)  # the arguments of a config are bound by `partial`
     is_optax = getattr(plain, "__module__", "").startswith("optax")
     measure.__signature__ = signature_of(plain)  # says what a loss asks for
+    call.__doc__ = plain.__doc__  # for the report
     return measure if kind in ("loss", "metric") else call
 
 

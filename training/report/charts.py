@@ -10,6 +10,7 @@ from training.common.records import STD
 CURVE_POINTS = 200  # of one line; a longer one shows medians, within a band of the extremes
 DOTTED_POINTS = 30  # up to this many points have a dot each
 READOUTS = 100  # positions at which hovering shows the values
+BINS = 30  # of a histogram
 LOG_RATIO = 20  # a loss whose largest value is this many times its smallest gets a log scale
 
 # The prefix of a metric's name -> the line of the chart it belongs to.
@@ -120,6 +121,47 @@ def chart(name: str, curve: dict, end: float, unit: str, labels: dict = LABELS) 
         "last": {line: points[-1][1] for line, points in shown.items()},
         "readouts": _readouts(shown, end),
     }
+
+
+def scatter(name, x, y, unit, legend):
+    """Returns a chart of points, and of where both are equal; `legend` is {what: number}."""
+    known = np.isfinite(x) & np.isfinite(y)
+    both = np.concatenate([x[known], y[known]])
+    low, high = (both.min(), both.max()) if both.size else (0.0, 1.0)
+    scale, ticks = linear_scale(low, high)
+    points = [(scale(a), 100 - scale(b)) for a, b in zip(x[known], y[known], strict=True)]
+    return _plain(name, unit, ticks, ticks, scale, scale, legend) | {
+        "missing": int((~known).sum()),
+        "paths": {"ideal": "M0 100L100 0"},
+        "dots": {"test": points},
+    }
+
+
+def histogram(name, values, legend):
+    """Returns a chart of how many of some values are in each of BINS equal spans."""
+    known = values[np.isfinite(values)]
+    counts, edges = np.histogram(known, BINS)
+    scale_x, x_ticks = linear_scale(edges[0], edges[-1])
+    scale_y, y_ticks = linear_scale(0, max(1, counts.max()))
+    bars = [
+        f"M{scale_x(left):.2f} 100V{100 - scale_y(count):.2f}H{scale_x(right):.2f}V100Z"
+        for count, (left, right) in zip(counts.tolist(), pairwise(edges), strict=True)
+    ]
+    return _plain(name, "", x_ticks, y_ticks, scale_x, scale_y, legend) | {
+        "missing": len(values) - len(known),
+        "bands": {"test": "".join(bars)},
+    }
+
+
+def _plain(name, unit, x_ticks, y_ticks, scale_x, scale_y, legend):
+    """A chart without lines."""
+    (label, number), *_ = legend.items()
+    return {
+        "name": name, "unit": unit, "log": False, "missing": 0, "labels": {"test": label},
+        "last": {"test": number}, "first": {}, "bands": {}, "paths": {}, "dots": {},
+        "x_ticks": [(scale_x(x), text) for x, text in x_ticks],
+        "y_ticks": [(100 - scale_y(y), text) for y, text in y_ticks], "readouts": [],
+    }  # fmt: skip
 
 
 def linear_scale(low, high, integers=False):

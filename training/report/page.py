@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from training.common.files import atomic_write_text
@@ -14,6 +15,7 @@ from training.report.compare import RECORDS
 from training.report.gallery import Gallery
 from training.report.recorded import recorded
 from training.report.render import format_duration, format_number, render
+from training.report.sections import Section
 
 TABLE_ROWS = 300  # of the table of epochs
 NOT_SHOWN = ("config", "code", "data", "uncommitted")  # of environment.json
@@ -24,6 +26,7 @@ def write_report(
     *,
     predictions: Predictions | None = None,
     gallery: Gallery | None = None,
+    sections: Sequence[Section] = (),
     title: str | None = None,
 ) -> Path:
     """Writes the report of a run into its folder, from whatever the folder has.
@@ -35,6 +38,7 @@ def write_report(
         predictions: adds the confusion matrix, the most confident mistakes, the calibration and
             samples of each class.
         gallery: adds augmented images, and the first layer's filters.
+        sections: adds what functions show of test examples.
         title: the heading; None: the config's title, else the folder's name.
 
     Returns:
@@ -62,6 +66,7 @@ def write_report(
         classification=predictions and summarize(predictions),
         gallery=gallery or Gallery([], None),
         recorded=recorded(run),
+        sections=sections,
         environment={key.replace("_", " "): text for key, text in flatten(environment)},
         packages=packages,
         config=dict(flatten(config)),
