@@ -5,6 +5,7 @@ import pytest
 import train
 from tests.helpers.examples import (
     EXAMPLES,
+    folds_config,
     gan_config,
     library_config,
     multi_label_config,
@@ -24,6 +25,7 @@ def write_gospel(folder):
 CONFIGS = {
     "gan/config": lambda mnist, folder: gan_config(mnist, folder / "saved"),
     "multi_label/config": lambda mnist, folder: multi_label_config(folder / "saved"),
+    "folds/config": lambda mnist, folder: folds_config(folder / "saved"),
     "tabular/config": lambda mnist, folder: tabular_config(folder / "saved"),
     "text/config": lambda mnist, folder: text_config(write_gospel(folder), folder / "saved"),
     "libraries/optax_chain": lambda mnist, folder: (

@@ -57,6 +57,13 @@ def multi_label_config(save_dir):
     return values
 
 
+def folds_config(save_dir):
+    """The config of examples/folds, with two epochs."""
+    values = _read("folds/config.json", save_dir)
+    values["training"] |= {"epochs": 2, "save_every": "1 epoch"}
+    return values
+
+
 def _on_digits(name, mnist, save_dir):
     values = _read(name, save_dir)
     for split in ("train", "test"):
