@@ -9,7 +9,6 @@ import train
 from data_loader.dataloader import DataLoader
 from examples.folds.folds import Digits
 from inference import convert_tflite
-from inference.verify.runtimes import load as load_file
 from tests.helpers.examples import folds_config
 from tests.helpers.project import ROOT
 from tests.helpers.tracking import json_lines
@@ -35,7 +34,7 @@ def rows(folder):
     return [tuple(float(cell) for cell in line.strip("|").split("|")) for line in lines]
 
 
-def test_a_fold_is_trained_resumed_to_the_bit_evaluated_exported_and_predicted(path, tmp_path):
+def test_a_fold_is_trained_resumed_to_the_bit_evaluated_and_exported(path, tmp_path):
     run = train.fit(path, overrides=["fold=1"])
     folder, whole = run.folder, (run.folder / "metrics.jsonl").read_bytes()
     recorded = [(folder / name).read_bytes() for name in ("media.jsonl", "accuracy.md")]
@@ -59,8 +58,6 @@ def test_a_fold_is_trained_resumed_to_the_bit_evaluated_exported_and_predicted(p
     assert test_command.main(["-w", str(folder)]) == 0
     arguments = ["--name", "fold", "-w", str(folder), "--into", str(tmp_path)]
     assert convert_tflite.main(arguments) == 0
-    made = load_file(tmp_path / "fold" / "fold.onnx").run({"input": images})["logits"]
-    np.testing.assert_array_equal(made.argmax(-1), run.predict(images).argmax(-1))
 
 
 def test_the_callback_ends_a_run_that_is_good_enough_with_its_report(path, tmp_path, capsys):
