@@ -264,6 +264,16 @@ def test_named_arguments_are_called_with_args_and_passed_without():
     [
         ("patience", "training.early_stop"),
         ("training.patience", "training.early_stop"),
+        ("callbacks", "training.callbacks, a list of functions f(run)"),
+        ("max_steps", "training.max_steps"),
+        ("training.num_epochs", "training.epochs"),
+        ("training.eval_every", "training.evaluate_every"),
+        ("training.val_check_interval", "training.evaluate_every"),
+        ("training.check_val_every_n_epoch", "training.evaluate_every"),
+        ("training.save_steps", "training.save_every"),
+        ("training.save_period", "training.save_every"),  # beside save_every, which is there
+        ("training.log_every_n_steps", "training.log_every"),
+        ("training.logging_steps", "training.log_every"),
         ("training.scheduler", "training.optimizer.args.learning_rate"),
         ("training.lr", "training.optimizer.args.learning_rate"),
         ("training.batch_size", "data_loader.train.args.batch_size"),

@@ -42,7 +42,7 @@ def bind_callbacks(config, source, functions=()):
     Raises:
         UserError: there is no such function, or it cannot be called with the run alone.
     """
-    found = []
+    found, source = [], "config" if isinstance(source, dict) else source
     for index, named in enumerate(config.training.callbacks):
         where = f"{source}: training.callbacks.{index}"
         function = bind(named, "callback", where, 1)

@@ -206,8 +206,8 @@ class Run:
 
 
 def new_run(config, source):
-    """Makes a new run and its folder; `source` is the config's name, for messages."""
-    config = with_wandb_id(config)
+    """Makes a new run and its folder; `source` is the config's name, for messages, or its dict."""
+    config, source = with_wandb_id(config), "config" if isinstance(source, dict) else source
     name = (config.training.save_dir, config.title, config.wandb.id)
     made = utils.new_run_folder(*name) if processes.is_main() else contextlib.nullcontext()
     with made as folder:

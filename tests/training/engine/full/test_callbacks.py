@@ -11,6 +11,9 @@ from tests.helpers.project import same_arrays
 from tests.helpers.tracking import events, json_lines
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read, read_meta
+from training.config import read_config
+from training.sweep.plan import Run
+from training.sweep.results import finished, outcome
 
 CONSTANT = "training.optimizer.args.learning_rate=0.01"
 
@@ -105,7 +108,11 @@ def test_max_steps_end_the_run_at_that_update(run, points, steps_per_call, capsy
     assert latest(folder).name == "checkpoint-epoch_2-batch_2.params"
     assert same_arrays(read(latest(folder))[0], read(whole / latest(folder).name)[0])
     assert steps_with(folder, "test_loss") == [5, 7]
-    assert lines_with(folder, "epoch_train_loss")[-1]["batch"] == 2
+    assert (last := lines_with(folder, "epoch_train_loss")[-1])["batch"] == 2
+    swept = Run({}, read_config(folder / "config.json"), folder)
+    assert finished(swept)
+    assert outcome(swept)[2] == last["validation_loss"]
+    assert str(last["test_loss"]) in (folder / "report.html").read_text()
     assert run("--resume", str(folder)) == (0, folder)
     assert "Nothing is left to train: 7 of 7 steps are done" in capsys.readouterr().out
     assert run("--resume", str(folder), "training.max_steps=15") == (0, folder)
