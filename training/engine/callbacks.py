@@ -47,7 +47,7 @@ def bind_callbacks(config, source, functions=()):
         where = f"{source}: training.callbacks.{index}"
         function = bind(named, "callback", where, 1)
         found.append(_checked(function, named.every, f"{where}: {named.name.rpartition(':')[2]}"))
-    for index, one in enumerate(functions):
+    for index, one in enumerate([functions] if callable(functions) else functions):
         function, every = one if isinstance(one, tuple) and len(one) == 2 else (one, None)
         name = getattr(function, "__name__", type(function).__name__)
         place = f"fit: callbacks[{index}]: {name}"

@@ -202,6 +202,9 @@ class Run:
 
     def evaluate(self, split="test"):
         """Returns {name: number} of a whole split of the data: "test", "validation"."""
+        if split not in self.experiment.loaders:
+            known = ", ".join(self.experiment.loaders)
+            raise UserError(f"run.evaluate: there is no split {split!r}, only {known}")
         return evaluate(self.experiment, self.params, split)[0]
 
 

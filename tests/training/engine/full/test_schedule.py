@@ -53,6 +53,7 @@ def test_a_signal_within_an_interval_changes_no_bit(run, trusty, monkeypatch, nu
 def test_a_run_killed_within_an_epoch_changes_no_bit(run, points, write_config, tmp_path):
     points["training"] |= OFTEN | {"epochs": 60, "keep": 3}
     _, whole = run()
+    assert len(numbered(whole)) == 3
     points["training"]["save_dir"] = str(tmp_path / "killed")
     command = [sys.executable, "train.py", "-c", write_config(points)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
