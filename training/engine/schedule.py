@@ -102,7 +102,9 @@ class Schedule:
         elif evaluated is not None:
             results = logger.log_evaluation(evaluated, last)
         run.metrics = run.metrics | results
-        self._call(due)
+        called = [one for index, one in self._callbacks.items() if index in due]
+        if called:
+            self._call(called)
         if run.stop_reason is None or last:
             return results
         # A callback ends the run here: then what its last moment has anyhow is missing.
@@ -118,13 +120,11 @@ class Schedule:
         return evaluate_all(self._run.experiment, self._run.params, self._stop)
 
     @timed("callbacks")
-    def _call(self, due):
-        """Calls the callbacks that are due; process 0 says whether they stop the run."""
-        called = [one for index, one in self._callbacks.items() if index in due]
-        for one in called:
+    def _call(self, callbacks):
+        """Calls callbacks; process 0 says whether they stop the run."""
+        for one in callbacks:
             one(self._run)
-        if called:
-            self._run.stop_reason = json.loads(broadcast(json.dumps(self._run.stop_reason)))
+        self._run.stop_reason = json.loads(broadcast(json.dumps(self._run.stop_reason)))
 
     def _save(self, due, epoch_over, better):
         """Saves where it is due, at the end of the run, and what is the best so far."""
