@@ -98,6 +98,11 @@ def test_an_output_of_a_rewrite_keeps_its_name(files):
     assert list(tflite.outputs) == list(onnx_file.outputs) == ["mean"]
 
 
+def test_an_input_untouched_is_an_output_even_twice(files):
+    files(lambda x, mask: {"mean": x.mean(-1), "mask": mask, "again": mask}, (4, 6), (4, 6))
+    files(lambda x: (x, x), (3,))
+
+
 def test_layer_norm_is_one_operator_of_onnx(files):
     params = {"scale": array(6), "bias": array(6)}
     _, onnx_file = files(lambda x: layer_norm(x, params=params)[0], (4, 6))
