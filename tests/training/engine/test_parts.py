@@ -107,27 +107,15 @@ def test_layer_decay_is_a_power_of_the_distance_to_the_last_layer(network, args,
         assert rate == 0.5 ** (top - depths[name.partition("/")[0]])
 
 
-WRONG = [
-    ({"freeze": ["hiden0"]}, r"training.freeze: no part 'hiden0' .*did you mean 'hidden0'"),
-    ({"freeze": ["block*"]}, r"training.freeze: no part 'block\*' in the network"),
-    ({"freeze": [""]}, "training.freeze: no part '' in the network"),
-    ({"freeze": ["*"]}, "is all of the network, so nothing is left"),
-    ({"freeze": ["hidden0", "head"]}, "is all of the network, so nothing is left"),
-    ({"remat": ["hidden"]}, "training.remat: no part 'hidden' .*did you mean 'hidden0'"),
-    ({"learning_rates": {"heed": 2}}, "training.learning_rates: no part 'heed'.*'head'"),
-    ({"learning_rates": {"*": 2, "head": 3}}, "'head' has no effect.*the first that fits counts"),
-    (
-        {"freeze": ["head"], "learning_rates": {"head": 3}},
-        "training.learning_rates: no part 'head'",
-    ),
-    ({"learning_rates": {"head": 0}}, "training.learning_rates.head"),
-    ({"layer_decay": 1.5}, "training.layer_decay"),
-]
-
-
-@pytest.mark.parametrize(("values", "expected"), WRONG)
-def test_what_cannot_be_meant_is_refused(config, values, expected):
-    config["training"] |= values
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["hiden0"], r"training.freeze: no part 'hiden0' .*did you mean 'hidden0'"),
+        (["*"], "is all of the network, so nothing is left"),
+    ],
+)
+def test_freezing_nothing_or_everything_is_refused(config, paths, expected):
+    config["training"]["freeze"] = paths
     with pytest.raises(UserError, match=expected):
         prepared(config)
 

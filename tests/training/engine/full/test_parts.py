@@ -14,6 +14,7 @@ from tests.helpers.project import same_arrays
 from tests.training.engine.test_parts import normed, prepared
 from training.common.trees import named_leaves
 from training.engine.parts import Parts, with_layer_options
+from utils import UserError
 
 
 def test_what_is_not_frozen_learns_as_if_the_rest_were_a_constant(trusty):
@@ -144,3 +145,28 @@ def test_without_these_keys_the_step_is_that_of_a_plain_network(config):
     other, same, _ = prepared(config)
     after = named_leaves(experiment.update(state, batch)[0].params)
     assert same_arrays(after, named_leaves(other.update(same, batch)[0].params))
+
+
+WRONG = [
+    ({"freeze": ["hiden0"]}, r"training.freeze: no part 'hiden0' .*did you mean 'hidden0'"),
+    ({"freeze": ["block*"]}, r"training.freeze: no part 'block\*' in the network"),
+    ({"freeze": [""]}, "training.freeze: no part '' in the network"),
+    ({"freeze": ["*"]}, "is all of the network, so nothing is left"),
+    ({"freeze": ["hidden0", "head"]}, "is all of the network, so nothing is left"),
+    ({"remat": ["hidden"]}, "training.remat: no part 'hidden' .*did you mean 'hidden0'"),
+    ({"learning_rates": {"heed": 2}}, "training.learning_rates: no part 'heed'.*'head'"),
+    ({"learning_rates": {"*": 2, "head": 3}}, "'head' has no effect.*the first that fits counts"),
+    (
+        {"freeze": ["head"], "learning_rates": {"head": 3}},
+        "training.learning_rates: no part 'head'",
+    ),
+    ({"learning_rates": {"head": 0}}, "training.learning_rates.head"),
+    ({"layer_decay": 1.5}, "training.layer_decay"),
+]
+
+
+@pytest.mark.parametrize(("values", "expected"), WRONG)
+def test_what_cannot_be_meant_is_refused(config, values, expected):
+    config["training"] |= values
+    with pytest.raises(UserError, match=expected):
+        prepared(config)
