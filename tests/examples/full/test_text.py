@@ -253,6 +253,7 @@ def test_a_run_on_tokens_samples_at_each_epoch_and_resumes_to_the_bit(
         args = values["data_loader"][split]["args"]
         given = {"folder": str(folder), "context": CONTEXT, "stride": 8, "documents": documents}
         args["dataset"]["args"] |= given
+        args["batch_size"] = 8
     values["training"] |= {"epochs": 2, "save_dir": str(tmp_path / "saved")}
     if documents:
         values["training"]["callbacks"] = []
