@@ -184,6 +184,8 @@ def main():
     )
     parser.add_argument("--python", help="of an environment that has requirements.txt already")
     options, began = parser.parse_args(), time.monotonic()
+    # A shell has what it starts in the background ignore Ctrl-C, and that would be inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         one = Newcomer(Path(folder))
         for step in STEPS:
