@@ -5,10 +5,13 @@ import pytest
 import train
 from tests.helpers.examples import (
     EXAMPLES,
+    detection_config,
     folds_config,
     gan_config,
     library_config,
+    mixup_config,
     multi_label_config,
+    segmentation_config,
     tabular_config,
     text_config,
 )
@@ -26,6 +29,9 @@ CONFIGS = {
     "gan/config": lambda mnist, folder: gan_config(mnist, folder / "saved"),
     "multi_label/config": lambda mnist, folder: multi_label_config(folder / "saved"),
     "folds/config": lambda mnist, folder: folds_config(folder / "saved"),
+    "segmentation/config": lambda mnist, folder: segmentation_config(folder / "saved"),
+    "detection/config": lambda mnist, folder: detection_config(mnist, folder / "saved"),
+    "mixup/config": lambda mnist, folder: mixup_config(mnist, folder / "saved"),
     "tabular/config": lambda mnist, folder: tabular_config(folder / "saved"),
     "text/config": lambda mnist, folder: text_config(write_gospel(folder), folder / "saved"),
     "libraries/optax_chain": lambda mnist, folder: (

@@ -64,6 +64,30 @@ def folds_config(save_dir):
     return values
 
 
+def segmentation_config(save_dir):
+    """The config of examples/segmentation, with a tiny network and a few pictures."""
+    values = _read("segmentation/config.json", save_dir)
+    values["model"]["args"] = {"feat_dims": [4, 8]}
+    for split in ("train", "test"):
+        args = values["data_loader"][split]["args"]
+        args["dataset"]["args"] |= {"count": 50, "size": 16}
+        args["batch_size"] = 20
+    values["training"] |= {"epochs": 2, "log_every": "3 steps"}
+    return values
+
+
+def detection_config(mnist, save_dir):
+    """The config of examples/detection, with a tiny network on the small data."""
+    values = _on_digits("detection/config.json", mnist, save_dir)
+    values["model"]["args"] = {"feat_dims": [4, 4, 4]}
+    return values
+
+
+def mixup_config(mnist, save_dir):
+    """The config of examples/mixup, on the small data."""
+    return _on_digits("mixup/config.json", mnist, save_dir)
+
+
 def _on_digits(name, mnist, save_dir):
     values = _read(name, save_dir)
     for split in ("train", "test"):
