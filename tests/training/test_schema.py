@@ -168,6 +168,8 @@ def test_a_config_can_name_what_one_would_name_in_one_and_nothing_else():
     assert names["metric"] == {
         "accuracy", "binary_accuracy", "confusion_matrix", "macro_f1", "one_hot_accuracy",
         "top_k_accuracy",
+        "auroc", "average_precision", "binary_dice", "binary_iou", "dice", "f1", "iou",
+        "expected_calibration_error", "multilabel_f1", "pearson", "perplexity", "r2", "spearman",
     }  # fmt: skip
     assert names["data_loader"] == {
         "Arrays", "DataLoader", "HuggingFace", "HuggingFaceStream", "IdxImages", "ImageFolder",
