@@ -1,18 +1,23 @@
 """The examples whose targets move or mix with the pictures: segmentation, detection, mixup."""
 
+import re
 import shutil
 
 import jax
 import numpy as np
 import pytest
 
+import test as test_command
 import train
 from examples.detection.one_object import PlacedDigits, found, overlap
 from examples.segmentation.unet import Shapes
+from inference import convert_tflite
+from inference.verify.runtimes import load as load_file
 from tests.helpers.examples import detection_config, mixup_config, segmentation_config
 from tests.helpers.project import TEST_EXAMPLES, same_arrays
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read
+from training.engine.load import load
 
 EXAMPLES = ("segmentation", "detection", "mixup")
 
@@ -44,6 +49,26 @@ def test_a_run_resumed_after_an_epoch_ends_with_the_same_bits(runs, example, tmp
 def test_the_report_shows_pictures_before_and_after(runs, example):
     page = (runs[example].folder / "report.html").read_text()
     assert page.count("as stored") == 9  # the heading, and eight pictures
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_a_run_is_evaluated_exported_and_predicts_what_the_exported_files_do(
+    runs, example, tmp_path, capsys
+):
+    run = runs[example]
+    assert test_command.main(["-w", str(run.folder)]) == 0
+    name = {"segmentation": "iou", "detection": "overlap", "mixup": "accuracy"}[example]
+    printed = float(re.search(rf"{name} @ (\S+)", capsys.readouterr().out)[1])
+    assert printed == pytest.approx(run.metrics[f"test_{name}"])
+    arguments = ["--name", example, "-w", str(run.folder), "--into", str(tmp_path)]
+    assert convert_tflite.main(arguments) == 0
+    inputs = next(run.experiment.loaders["test"].batches(epoch=1))["inputs"]
+    wanted = jax.tree.leaves(load(run.folder)(inputs))
+    for suffix in (".onnx", ".tflite"):
+        file = load_file(tmp_path / example / f"{example}{suffix}")
+        made = file.run(dict.fromkeys(file.inputs, inputs))
+        for one, other in zip(jax.tree.leaves(made), wanted, strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-3)
 
 
 def test_shapes_are_drawn_where_their_masks_are():
