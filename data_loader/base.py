@@ -26,7 +26,7 @@ from data_loader.labels import (
 )
 from data_loader.sampling import make_sampler, read_labels
 from data_loader.stratify import classes_in_proportion, labels_of
-from data_loader.streams import Stream, as_rows, is_stream, stream_batches
+from data_loader.streams import Stream, as_rows, is_stream, reads_batches, stream_batches
 from data_loader.workers import read_ahead
 from utils import UserError
 
@@ -100,7 +100,7 @@ class BaseDataLoader:
         groups: str | Sequence[int | str] | None = None,
     ) -> None:
         if prefetch is None:
-            prefetch = 0 if hasattr(dataset, "__getitems__") else 2
+            prefetch = 0 if reads_batches(dataset) else 2
         self.dataset, self.shuffle = dataset, shuffle
         self.batch_size = self._whole_number("batch_size", batch_size, 1)
         self.seed = self._whole_number("seed", seed, 0)

@@ -21,7 +21,7 @@ from data_loader.idx import MIRRORS, SPLITS, find_idx_pair, read_idx
 from data_loader.image_folders import INSPECT, find_classes, refuse, summary
 from data_loader.images import read_image
 from data_loader.labels import ClassNumbers
-from data_loader.streams import Records, is_stream
+from data_loader.streams import Records, is_stream, reads_batches
 from data_loader.workers import Workers, read_samples
 from utils import UserError, printable
 
@@ -220,9 +220,7 @@ class DataLoader(BaseDataLoader):
                 f"DataLoader: collate is {collate!r}, expected a function; "
                 'in a config {"name": "package.module:function"}.'
             )
-        self.whole_batches = (
-            collate is None and hasattr(dataset, "__getitems__") and not is_stream(dataset)
-        )
+        self.whole_batches = collate is None and reads_batches(dataset) and not is_stream(dataset)
         if prefetch is None:
             prefetch = 0 if self.whole_batches else 2
         order = (sampler, examples_per_epoch, drop_last, shuffle_window)

@@ -24,7 +24,9 @@ def label_axis(shape: tuple, size: tuple) -> int:
     return 0 if tuple(shape[1:]) == tuple(size) else -1
 
 
-def mask_of(probabilities: np.ndarray, kind: str, size: tuple, threshold: float = 0.5):
+def mask_of(
+    probabilities: np.ndarray, kind: str, size: tuple, threshold: float = 0.5
+) -> np.ndarray:
     """Returns the mask of a picture's probabilities.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_loader.samplers import balanced
+from data_loader.streams import reads_batches
 from utils import UserError
 
 CHUNK = 4096  # examples read at once where only their labels are wanted
@@ -55,7 +56,7 @@ def read_labels(dataset: Any) -> np.ndarray:
     """Returns the targets of all examples: the data set's `labels`, or they are read one by one."""
     if hasattr(dataset, "labels"):
         return np.asarray(dataset.labels)
-    if not hasattr(dataset, "__getitems__"):
+    if not reads_batches(dataset):
         return np.asarray([dataset[index][1] for index in range(len(dataset))])
     starts = range(0, len(dataset), CHUNK)
     chunks = [np.arange(start, min(start + CHUNK, len(dataset))) for start in starts]

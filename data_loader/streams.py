@@ -47,6 +47,22 @@ def is_stream(dataset: Any) -> bool:
     return hasattr(dataset, "__iter__") and not by_index and not isinstance(dataset, type)
 
 
+def reads_batches(dataset: Any) -> bool:
+    """Whether a data set has `__getitems__`, which reads a whole batch at once.
+
+    That of a base class does not count where a subclass has a `__getitem__` of its own, as it
+    would read what the subclass has changed.
+    """
+    if "__getitems__" in getattr(dataset, "__dict__", {}):
+        return True
+    for kind in type(dataset).__mro__:
+        if "__getitems__" in vars(kind):
+            return True
+        if "__getitem__" in vars(kind):
+            return False
+    return hasattr(dataset, "__getitems__")
+
+
 class Records:
     """Samples by their records, in place of indices: what workers read of a stream."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from data_loader.images import open_image, shown_size
+from data_loader.streams import reads_batches
 from data_loader.workers import read_ahead
 from utils import UserError, printable
 
@@ -93,7 +94,7 @@ def _chunks(loader) -> Iterator[tuple]:
     if loader.stream:
         yield from _stream_chunks(loader)
         return
-    whole = hasattr(loader.dataset, "__getitems__")
+    whole = reads_batches(loader.dataset)
     indices = loader.indices
     chunks = np.array_split(indices, -(-len(indices) // (WHOLE_CHUNK if whole else CHUNK)) or 1)
     # A data set of the user's is read by several threads only where its loader does so as well.

@@ -83,7 +83,7 @@ def test_the_written_config_spells_out_every_default(tmp_path, sample):
         ("training.loss", "cross_entropi", "training.loss.name: no loss 'cross_entropi' in "
          "training/loss.py or optax; did you mean 'cross_entropy'?"),
         ("training.metrics", ["acuracy"], "training.metrics.0.name: no metric 'acuracy' in "
-         "training/metrics.py; did you mean 'accuracy'?"),
+         "training/metrics.py or training/library/metrics.py; did you mean 'accuracy'?"),
         ("training.optimizer.name", "adamww", "did you mean 'adamw'?"),
         ("training.optimizer.args.learning_rate.name", "cosine_decay_schedul",
          "training.optimizer.args.learning_rate.name: no optimizer 'cosine_decay_schedul'"),

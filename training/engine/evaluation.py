@@ -114,12 +114,13 @@ def evaluate(experiment, params, split, keep=None, stop=None):
                 jax.block_until_ready(measured[-IN_FLIGHT])
             for seed, one in enumerate(whole):
                 one.add(of_positions(outputs_of(experiment, params, batch, outputs, seed), batch))
-            if keep:
+            if kept:
                 count = len(batch["weight"])
                 places = count * (number - 1) + np.arange(count)
                 targets = gather(batch["targets"])
                 *found, places = real_examples((outputs, targets, places), batch["weight"])
-                kept.add((keep(*found), places))
+                if not _memory_suffices(kept.add, (keep(*found), places)):
+                    kept = None
             if len(measured) * size_of(sums) > MOST_HELD:
                 _add(total, measured, experiment, params, split, number)
         # Most are read only now, so that the device never waits for the host.
@@ -128,7 +129,17 @@ def evaluate(experiment, params, split, keep=None, stop=None):
         if whole:
             found = over_the_epoch(experiment, [one.join() for one in whole], split)
             results = with_names(results, found, "a metric over the epoch")
-    return results, kept.join() if kept else None
+    return results, _memory_suffices(kept.join) if kept else None
+
+
+def _memory_suffices(keep, *args):
+    """Returns what a method of KeptOutputs does, or True; None with a warning where it cannot."""
+    try:
+        result = keep(*args)
+        return True if result is None else result
+    except (MemoryError, UserError) as error:
+        LOG.warning("No predictions: the memory does not suffice for them. %s", error)
+        return None
 
 
 def outputs_of(experiment, params, batch, outputs, seed):
@@ -226,7 +237,10 @@ def predict(experiment, params, top_k=None, values=False):
         return _classify(experiment, params, classes, top_k)
     if not values:
         return evaluate(experiment, params, "test")[0], None
-    results, (kept, places) = evaluate(experiment, params, "test", partial(_read, experiment))
+    results, found = evaluate(experiment, params, "test", partial(_read, experiment))
+    if found is None:
+        return results, None
+    kept, places = found
     (outputs, targets), indices = _by_index(experiment.loaders["test"], kept, places)
     return results, Values(outputs, targets, indices)
 
@@ -235,8 +249,8 @@ def _classify(experiment, params, classes, top_k=None):
     """Returns the test results and the Predictions of a classifier; see `predict`."""
     k = min(top_k or (classes if classes <= FEW_CLASSES else TOP_K), classes)
     keep = partial(_classified, k=k, classes=classes)
-    results, (kept, places) = evaluate(experiment, params, "test", keep)
-    return results, _predictions(experiment, kept, places, classes)
+    results, found = evaluate(experiment, params, "test", keep)
+    return results, found and _predictions(experiment, *found, classes)
 
 
 def _classes_of(experiment, params):

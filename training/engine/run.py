@@ -275,7 +275,6 @@ def _prepare(config, source, folder, progress):
         same = record.fingerprint(config, folder or utils.ROOT, experiment) if record else {}
         processes.assert_same(**{"config": config.model_dump(mode="json")} | same)
     LOG.info("Dataloader, Model, Optimizer, Loss function loaded!")
-    LOG.info("The outputs are %s", experiment.output.why)
     return experiment
 
 

@@ -19,7 +19,7 @@ from utils import UserError
 LIKE = 'like "training.optimizer.args.learning_rate=[0.01,0.02]" or "seed=[0,1,2]"'
 MAX_NAME = 60  # characters of a value in a folder's name
 ERRORS = "errors.log"  # in a run's folder, while it is training or if it failed
-RANGE = re.compile(r"(?:(log|uniform)\(([^,()]+),([^,()]+)\)|(.+)\.\.(.+))")
+RANGE = re.compile(r"(?:(log|uniform)\(([^,()]+),([^,()]+)\)|(.+?)\.\.(.+))")
 
 
 class Range(NamedTuple):

@@ -36,11 +36,11 @@ def test_predictions_are_those_of_the_network_in_the_order_of_the_data_set(train
 
 def test_without_memory_for_the_outputs_there_are_still_the_metrics(trained, monkeypatch, caplog):
     def join(kept):
-        return np.empty((2**50, len(kept)))  # as NumPy refuses what does not fit
+        return np.empty((2**50, 2))  # as NumPy refuses what does not fit
 
     experiment, params = trained()
     expected = evaluation.predict(experiment, params)[0]
-    monkeypatch.setattr(evaluation, "_join", join)
+    monkeypatch.setattr(evaluation.KeptOutputs, "join", join)
     results, predictions = evaluation.predict(experiment, params)
     assert (results, predictions) == (expected, None)
     assert "No predictions: the memory does not suffice" in caplog.text
