@@ -16,6 +16,7 @@ import optax
 
 from utils import UserError, signature_of
 
+LONGEST_VECTOR = 100  # numbers of a result that are logged one by one
 SINGLE_GROUP = "network"  # the name of the optimizer group where there is only one
 GIVEN = ("step", "key", "params", "train", "weight")  # what a loss is given if it names it
 EVALUATED_STEP = 2**30  # the step that evaluation gives: what a loss anneals has come to its end
@@ -179,16 +180,17 @@ def asked_of(loss):
 def named_numbers(name, result):
     """Returns {name: number} of a metric's result: a number, {name: number}, or a vector.
 
-    A vector's numbers are called name_0, name_1, ... A table remains one, which is not logged.
+    A vector's numbers are called name_0, name_1, ... One of more than LONGEST_VECTOR, or a table,
+    remains an array, which is not logged.
 
     Raises:
         ValueError: it is none of these.
     """
     if isinstance(result, dict) and result:
         return {str(key): _number(f"{name}: {key}", one) for key, one in result.items()}
-    if np.ndim(result) == 1:
+    if np.ndim(result) == 1 and len(result) <= LONGEST_VECTOR:
         return {f"{name}_{index}": _number(name, one) for index, one in enumerate(result)}
-    return {name: np.asarray(result) if np.ndim(result) > 1 else _number(name, result)}
+    return {name: np.asarray(result) if np.ndim(result) else _number(name, result)}
 
 
 def _number(name, value):

@@ -175,7 +175,7 @@ class MetricLogger:
         for name, value in results.items():
             if np.ndim(value) and name not in self._warned:
                 self._warned.add(name)
-                LOG.info("%s is a table %s: only numbers are logged", name, np.shape(value))
+                LOG.info("%s is an array %s: only numbers are logged", name, np.shape(value))
             split, _, metric = name.removeprefix("epoch_").partition("_")
             if _is_rate(metric) or name.endswith(STD) or not isinstance(value, float):
                 continue
