@@ -53,6 +53,8 @@ def write_report(
     config, environment = (read_record(run / file) for file in RECORDS)
     packages, parameters = environment.pop("packages", {}), environment.pop("parameters", None)
     packages = packages if isinstance(packages, dict) else {}
+    training = config.get("training")
+    monitor = training.get("monitor") if isinstance(training, dict) else None
     environment = {key: value for key, value in environment.items() if key not in NOT_SHOWN}
     table = _table([*lines, *timing])
     html = render(
@@ -62,7 +64,7 @@ def write_report(
         headline=list(_headline(table, config, parameters)),
         charts=charts(lines),
         table=table,
-        leakage=leakage((config.get("training") or {}).get("monitor")),
+        leakage=leakage(monitor),
         classification=predictions and summarize(predictions),
         gallery=gallery or Gallery([], None),
         recorded=recorded(run),
