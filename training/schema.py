@@ -41,9 +41,8 @@ GIVEN = {
 KINDS = {
     "model": "model", "train": "data_loader", "validation": "data_loader", "test": "data_loader",
     "preprocess": "transform", "augment": "transform", "loss": "loss", "optimizer": "optimizer",
-    "metrics": "metric", "trackers": "tracker", "output": "output",
-    "callbacks": "callback",
-    "report": "report",
+    "metrics": "metric", "trackers": "tracker", "output": "output", "callbacks": "callback",
+    "report": "report", "convert": "model",
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -206,3 +207,10 @@ def test_a_config_can_name_what_one_would_name_in_one_and_nothing_else():
 def test_machinery_is_no_name_for_a_config(sample, key, name):
     with pytest.raises(UserError, match=r"no (model|data_loader|loss|metric|optimizer) '"):
         read_config(changed(sample, key, name))
+
+
+def test_every_reference_leads_to_a_definition():
+    content = schema.text()
+    named = {*re.findall(r'"\$ref": "#/\$defs/([^"]+)"', content)}
+    assert named
+    assert named <= json.loads(content)["$defs"].keys()
