@@ -35,15 +35,6 @@ def test_targets_that_do_not_fit_are_refused_before_anything_is_trained(
     assert not list(tmp_path.glob("saved/*/*"))
 
 
-def test_probabilities_of_one_train_as_labels_do_and_those_of_several_labels_are_refused(
-    fit_labelled,
-):
-    labels, probabilities = (fit_labelled(kind=kind).metrics for kind in ("labels", "one-hot"))
-    assert probabilities == pytest.approx(labels, rel=1e-5)
-    with pytest.raises(UserError, match=r"the loss of .* is not: .* probabilities, which must sum"):
-        fit_labelled(kind="many floats")
-
-
 @pytest.mark.parametrize("count", [12, 20, 256, 300])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64, np.uint64])
 def test_the_report_counts_labels_of_any_type_alike(count, dtype):

@@ -40,25 +40,6 @@ def test_cross_entropy_equals_scipy(seed, batch, classes):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
 
 
-@few
-@given(st.integers(0, 1000), st.integers(1, 40), st.integers(2, 12), st.booleans())
-def test_cross_entropy_of_probabilities_equals_scipy(seed, batch, classes, sharp):
-    random = np.random.default_rng(seed)
-    logits = random.normal(size=(batch, 3, classes)).astype(np.float32) * 5
-    targets = random.dirichlet(np.full(classes, 0.1 if sharp else 1.0), (batch, 3))
-    targets = targets.astype(np.float32)
-    terms = targets * special.log_softmax(logits.astype(np.float64), axis=-1)
-    np.testing.assert_allclose(
-        loss.cross_entropy(jnp.array(logits), targets), -terms.sum(-1), rtol=1e-4, atol=1e-4
-    )
-    right = (logits.argmax(-1) == targets.argmax(-1)).mean()
-    assert finished(metrics.accuracy, logits, targets) == pytest.approx(right)
-    table = reference.confusion_matrix(
-        targets.argmax(-1).ravel(), logits.argmax(-1).ravel(), labels=range(classes)
-    )
-    np.testing.assert_array_equal(finished(metrics.confusion_matrix, logits, targets), table)
-
-
 def test_a_class_that_cannot_be_has_no_part_in_the_cross_entropy_of_probabilities():
     logits, targets = jnp.array([[0.0, 0.0, -jnp.inf]]), jnp.array([[0.5, 0.5, 0.0]])
     value, slope = jax.value_and_grad(lambda x: loss.cross_entropy(x, targets).sum())(logits)
@@ -224,34 +205,6 @@ def test_dice_loss_is_that_of_scikit_learns_f1_where_the_network_is_sure():
     ]
     values = loss.dice(np.where(found, 1000.0, -1000.0), mask, smooth=0.0)
     np.testing.assert_allclose(values, 1 - np.array(scores), rtol=1e-5)
-
-
-def by_hand(views, real, temperature):
-    """NT-Xent of Chen et al. 2020, equation 1, in loops over the examples that count."""
-    views = views / np.linalg.norm(views, axis=-1, keepdims=True)
-    names = [(i, v) for i in np.flatnonzero(real) for v in (0, 1)]
-    values = np.zeros(len(views))
-    for i, v in names:
-        similar = {n: np.exp(views[i, v] @ views[n] / temperature) for n in names if n != (i, v)}
-        values[i] -= np.log(similar[i, 1 - v] / sum(similar.values())) / 2
-    return values
-
-
-def test_info_nce_equals_the_published_formula_and_optax_and_padding_is_no_negative():
-    views = np.random.default_rng(0).normal(size=(6, 2, 5)).astype(np.float32)
-    everyone = np.ones(6)
-    value = loss.info_nce(views, None, temperature=0.5)
-    np.testing.assert_allclose(value, by_hand(views, everyone, 0.5), rtol=1e-4)
-    pairs = views.swapaxes(0, 1).reshape(12, 5)
-    expected = optax.ntxent(jnp.array(pairs), jnp.tile(jnp.arange(6), 2), 0.5)
-    assert float(value.mean()) == pytest.approx(float(expected), rel=1e-4)
-    real = np.arange(6) < 4
-    padded = loss.info_nce(views, None, weight=real.astype(np.float32), temperature=0.5)
-    np.testing.assert_allclose(padded[:4], loss.info_nce(views[:4], None, temperature=0.5))
-    assert np.isfinite(padded).all()
-    slope = jax.grad(lambda x: (loss.info_nce(x, None, weight=real) * real).sum())(views)
-    assert np.isfinite(slope).all()
-    assert not np.asarray(slope[4:]).any()
 
 
 def test_ctc_sums_over_all_alignments():

@@ -58,23 +58,6 @@ def test_the_same_number_as_of_scikit_learn_chooses_the_best_epoch(fit_labelled)
     assert (run.folder / "checkpoint-best.params").exists()
 
 
-@pytest.mark.parametrize("setting", ["training.seeds=2", "devices.count=1"])
-def test_several_seeds_have_their_mean(fit_labelled, setting):
-    run = fit_labelled(overrides=[metrics("spread"), setting])
-    seeds = 2 if "seeds" in setting else 1
-    spreads = [np.ptp(outputs) for outputs, _ in epoch_metrics.SEEN[-seeds:]]
-    assert run.metrics["test_margin"] == pytest.approx(np.mean(spreads), rel=1e-5)
-    assert ("test_margin_std" in run.metrics) == (seeds == 2)
-
-
-def test_positions_of_sequences_take_the_place_of_examples(fit_labelled):
-    run = fit_labelled(
-        "Sequences", "padded",
-        ['model={"name": "tests.helpers.labelled:of_positions"}', metrics("examples")],
-    )  # fmt: skip
-    assert run.metrics["test_examples"] == sum(3 + index * 7 % 20 for index in range(48))
-
-
 @pytest.mark.parametrize(
     ("names", "words"),
     [
@@ -155,33 +138,6 @@ def test_beyond_the_limit_memory_does_not_grow(monkeypatch):
     assert kept.join().sum() == 30 * chunk.size
     assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     tracemalloc.stop()
-
-
-@pytest.mark.parametrize(("name", "classes"), [("p.csv", 3), ("p.parquet", 30), ("p.npz", 30)])
-def test_predictions_of_few_and_of_many_classes(fit_labelled, name, classes):
-    pandas = pytest.importorskip("pandas")
-    run = fit_labelled(
-        classes=classes, overrides=[f"model.args.classes={classes}", "training.epochs=1"]
-    )
-    options = ["-w", str(run.folder), "--predictions", name]
-    assert test_script.main(options if classes < 20 else [*options, "--top-k", "4"]) == 0
-    x, y = labelled.Points(classes=classes).x, labelled.Points(classes=classes).y
-    chances = np.exp(np.asarray(run.predict(x), np.float64))
-    chances /= chances.sum(1, keepdims=True)
-    if name.endswith("npz"):
-        found = np.load(run.folder / name)
-        np.testing.assert_array_equal(found["top"], np.argsort(-chances, 1, kind="stable")[:, :4])
-        return
-    read = pandas.read_csv if name.endswith("csv") else pandas.read_parquet
-    table = read(run.folder / name)
-    np.testing.assert_array_equal(table["target"].astype(int), y)
-    np.testing.assert_array_equal(table["prediction"].astype(int), chances.argmax(1))
-    np.testing.assert_allclose(table["probability"], chances.max(1), rtol=1e-4)
-    if classes == 30:
-        order = np.argsort(-chances, 1, kind="stable")
-        np.testing.assert_array_equal(table["top_4"].astype(int), order[:, 3])
-        np.testing.assert_allclose(table["p_4"], -np.sort(-chances, 1)[:, 3], rtol=1e-4)
-        assert list(table.columns)[4:6] == ["top_1", "p_1"]
 
 
 def test_predictions_of_a_network_that_is_no_classifier(fit_labelled, capsys):

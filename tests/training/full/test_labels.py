@@ -13,6 +13,7 @@ from tests.helpers.project import same_arrays
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read
 from training.engine.evaluation import predict
+from utils import UserError
 
 
 def test_what_is_ignored_by_its_weight_trains_as_without_it(fit_labelled):
@@ -104,3 +105,12 @@ def test_bucketed_lengths_are_compiled_once_each(fit_labelled):
     assert run.experiment.update._cache_size() == len(lengths)
     assert log_of(run).count("update was compiled for another shape") == len(lengths) - 1
     assert "compiled once more" not in log_of(run)
+
+
+def test_probabilities_of_one_train_as_labels_do_and_those_of_several_labels_are_refused(
+    fit_labelled,
+):
+    labels, probabilities = (fit_labelled(kind=kind).metrics for kind in ("labels", "one-hot"))
+    assert probabilities == pytest.approx(labels, rel=1e-5)
+    with pytest.raises(UserError, match=r"the loss of .* is not: .* probabilities, which must sum"):
+        fit_labelled(kind="many floats")
