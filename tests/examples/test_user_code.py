@@ -1,4 +1,4 @@
-"""The examples are written as a user would: with what is public, without a change of the template."""
+"""The examples are written as a user would: with public names, without changing the template."""
 
 import ast
 from pathlib import Path
