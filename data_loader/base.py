@@ -21,6 +21,7 @@ from data_loader.labels import (
     ClassNumbers,
     as_numbers,
     labels_in_memory,
+    names_of_classes,
     refuse_labels,
     without_ignored,
 )
@@ -186,7 +187,7 @@ class BaseDataLoader:
     @property
     def classes(self) -> Any:
         """The names of the classes, or None."""
-        return self.numbers.names if self.numbers else getattr(self.dataset, "classes", None)
+        return self.numbers.names if self.numbers else names_of_classes(self.dataset)
 
     def expect_classes(self, count: int) -> None:
         """From now on refuses targets other than 0, 1, ..., count - 1.

@@ -180,6 +180,27 @@ def labels_in_memory(loader: Any, indices: np.ndarray) -> np.ndarray | None:
     return number(labels[indices], indices) if same and "weight" not in batch else None
 
 
+def names_of_classes(dataset: Any) -> list | None:
+    """Returns the names of a data set's classes, its `classes`, or None where it has none.
+
+    Where that is their number, they are called "0", "1", ...
+
+    Raises:
+        UserError: it is neither names in an order nor a number.
+    """
+    found = getattr(dataset, "classes", None)
+    if found is None or isinstance(found, list | tuple):
+        return found
+    if isinstance(found, np.ndarray) and found.ndim == 1:
+        return found.tolist()
+    if isinstance(found, int | np.integer) and found > 0 and not isinstance(found, bool):
+        return [str(index) for index in range(found)]
+    raise UserError(
+        f"the data set {type(dataset).__name__}: its attribute `classes` is {found!r:.80}; "
+        "expected the names of the classes in the order of the labels, a list, or their number"
+    )
+
+
 def _data(split):
     return "the training data" if split == "train" else f"the {split} split"
 

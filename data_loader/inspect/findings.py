@@ -10,6 +10,7 @@ import numpy as np
 
 from data_loader.inspect.duplicates import equal_inputs, lookalikes
 from data_loader.inspect.reading import Split
+from data_loader.labels import names_of_classes
 from utils import printable
 
 SHOWN = 5  # examples that a finding names
@@ -70,15 +71,11 @@ def class_names(splits: list) -> dict:
     labels = {label for split in splits for label in split.labels.values()}
     if not labels:
         return {}
-    names = next((one.dataset.classes for one in splits if _names(one)), None)
+    names = next((found for one in splits if (found := names_of_classes(one.dataset))), None)
     if names is None or not all(isinstance(label, int) for label in labels):
         return {label: printable(label) for label in sorted(labels, key=str)}
     known = dict(enumerate(map(printable, names)))
     return known | {label: str(label) for label in sorted(labels - known.keys())}
-
-
-def _names(split):
-    return getattr(split.dataset, "classes", None)
 
 
 def _unreadable(split):
@@ -111,7 +108,7 @@ def _not_finite(split):
 
 
 def _labels(split):
-    names, labels = _names(split), split.labels
+    names, labels = names_of_classes(split.dataset), split.labels
     if names is None or not all(isinstance(label, int) for label in labels.values()):
         return
     outside = {i: label for i, label in labels.items() if not 0 <= label < len(names)}
@@ -127,7 +124,7 @@ def _labels(split):
 
 
 def _classes(splits):
-    classes_of = {split.name: _names(split) for split in splits}
+    classes_of = {split.name: names_of_classes(split.dataset) for split in splits}
     named = [(name, list(classes)) for name, classes in classes_of.items() if classes is not None]
     for name, classes in named[1:]:
         first, others = named[0]

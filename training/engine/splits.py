@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from data_loader.device_cache import gather
+from data_loader.labels import names_of_classes
 from training.engine.user_code import explained, reading_error
 from utils import UserError
 
@@ -203,7 +204,7 @@ def _report_missing_classes(split, loader, train):
 
 def _classes(loader):
     found = getattr(loader, "classes", None)
-    return getattr(loader.dataset, "classes", None) if found is None else found
+    return names_of_classes(loader.dataset) if found is None else found
 
 
 def _shown(names):
