@@ -83,23 +83,6 @@ def test_twenty_updates_equal_optax_to_the_last_bits(ours, theirs, rate):
 # The update ------------------------------------------------------------------------------------
 
 
-@examples(10)
-@given(count=st.integers(1, 12), seed=st.integers(0, 100))
-def test_padding_changes_neither_metrics_nor_weights(count, seed):
-    padded, alone = batch_of(count, seed), batch_of(count, seed, size=count)
-    state, update, evaluate = make()
-    measured, _ = evaluate(state.params, padded)
-    expected, _ = evaluate(state.params, alone)
-    for name in ("loss", "accuracy"):
-        np.testing.assert_allclose(measured[name], expected[name], rtol=1e-6)
-    twin = copy(state)
-    state, _ = update(state, padded)
-    twin, _ = update(twin, alone)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.params, twin.params
-    )
-
-
 def test_a_weight_by_position_masks_positions():
     def each_position(x, *, params=None, key=None, train=False):
         layer = Layers(params, key, train)

@@ -8,7 +8,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import test as test_script
-import train
 from tests.helpers import epoch_metrics, labelled
 from tests.helpers.project import by_set
 from training.engine import kept_outputs
@@ -73,19 +72,6 @@ def test_what_is_wrong_is_said_and_nothing_trained_is_lost(fit_labelled, tmp_pat
     assert all(one in str(error.value) for one in words), error.value
     (folder,) = (tmp_path / "saved" / "Labelled").iterdir()
     assert list(folder.glob("checkpoint-*.params"))
-
-
-def test_check_tries_the_metrics_and_the_name_that_is_monitored(
-    tmp_path, write_config, monkeypatch, capsys
-):
-    config = write_config(labelled.small_config(tmp_path))
-    good = ["-c", str(config), "--check", metrics("spread", "per_class")]
-    assert train.main([*good, "training.monitor=min test_margin_of_0"]) == 0
-    assert "margin_of_0 " in capsys.readouterr().out
-    assert train.main([*good, "training.monitor=min test_margin_of_1"]) == 1
-    assert "no 'test_margin_of_1' is measured; did you mean" in capsys.readouterr().err
-    assert train.main(["-c", str(config), "--check", metrics("failing")]) == 1
-    assert "epoch_metrics.py:" in capsys.readouterr().err
 
 
 def test_a_name_that_no_metric_has_is_refused_after_the_first_evaluation(fit_labelled):

@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model.model import mnist_model, vit
 from model.modules import Layers, linear
 from tests.helpers.compiled import make_init, make_update
+from tests.helpers.project import examples
 from tests.helpers.updates import (
     as_it_is,
     batch_of,
@@ -192,3 +195,20 @@ def test_accumulation_equals_the_whole_batch(pieces):
     )
     np.testing.assert_allclose(measured["loss"], measured_in_pieces["loss"], rtol=1e-5)
     assert measured["accuracy"] == measured_in_pieces["accuracy"]
+
+
+@examples(10)
+@given(count=st.integers(1, 12), seed=st.integers(0, 100))
+def test_padding_changes_neither_metrics_nor_weights(count, seed):
+    padded, alone = batch_of(count, seed), batch_of(count, seed, size=count)
+    state, update, evaluate = make()
+    measured, _ = evaluate(state.params, padded)
+    expected, _ = evaluate(state.params, alone)
+    for name in ("loss", "accuracy"):
+        np.testing.assert_allclose(measured[name], expected[name], rtol=1e-6)
+    twin = copy(state)
+    state, _ = update(state, padded)
+    twin, _ = update(twin, alone)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state.params, twin.params
+    )

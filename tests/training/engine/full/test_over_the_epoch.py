@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import test as test_script
+import train
 from tests.helpers import epoch_metrics, labelled
 
 
@@ -54,3 +55,16 @@ def test_predictions_of_few_and_of_many_classes(fit_labelled, name, classes):
         np.testing.assert_array_equal(table["top_4"].astype(int), order[:, 3])
         np.testing.assert_allclose(table["p_4"], -np.sort(-chances, 1)[:, 3], rtol=1e-4)
         assert list(table.columns)[4:6] == ["top_1", "p_1"]
+
+
+def test_check_tries_the_metrics_and_the_name_that_is_monitored(
+    tmp_path, write_config, monkeypatch, capsys
+):
+    config = write_config(labelled.small_config(tmp_path))
+    good = ["-c", str(config), "--check", metrics("spread", "per_class")]
+    assert train.main([*good, "training.monitor=min test_margin_of_0"]) == 0
+    assert "margin_of_0 " in capsys.readouterr().out
+    assert train.main([*good, "training.monitor=min test_margin_of_1"]) == 1
+    assert "no 'test_margin_of_1' is measured; did you mean" in capsys.readouterr().err
+    assert train.main(["-c", str(config), "--check", metrics("failing")]) == 1
+    assert "epoch_metrics.py:" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Weights & Biases without a login, over several starts of a run and after an interrupt."""
 
+import json
 import os
 
 from tests.helpers.tracking import json_lines, of_kind, wandb_history
@@ -78,3 +79,26 @@ def test_wandb_disabled_is_called_but_keeps_nothing(run, offline):
     code, folder = run("wandb.mode=disabled")
     assert code == 0
     assert not list(folder.rglob("*.wandb"))
+
+
+def test_wandb_gets_config_metrics_and_the_last_checkpoint(run, offline):
+    code, folder = run()
+    assert code == 0
+    started = of_kind(folder, "run")[0]
+    assert folder.name == started.run_id
+    assert started.project == "tests"
+    assert started.run_group == "a group"
+    assert json.loads((folder / "config.json").read_text())["wandb"]["id"] == folder.name
+    logged = wandb_history(folder)
+    for line in json_lines(folder / "metrics.jsonl"):
+        (row,) = [row for row in logged if line.items() - {("step", line["step"])} <= row.items()]
+        assert row["_step"] == line["step"]
+    requests = of_kind(folder, "request")
+    artifacts = [
+        request.log_artifact.artifact
+        for request in requests
+        if request.WhichOneof("request_type") == "log_artifact"
+    ] + of_kind(folder, "artifact")
+    (artifact,) = artifacts
+    assert [entry.path for entry in artifact.manifest.contents] == ["checkpoint-epoch_2.params"]
+    assert [one.exit_code for one in of_kind(folder, "exit")] == [0]
