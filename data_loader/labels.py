@@ -180,7 +180,7 @@ def labels_in_memory(loader: Any, indices: np.ndarray) -> np.ndarray | None:
     return number(labels[indices], indices) if same and "weight" not in batch else None
 
 
-def names_of_classes(dataset: Any) -> list | None:
+def names_of_classes(dataset: Any) -> Sequence | None:
     """Returns the names of a data set's classes, its `classes`, or None where it has none.
 
     Where that is their number, they are called "0", "1", ...
