@@ -1,4 +1,4 @@
-"""What a resumed run goes on with, and what of it is otherwise than when it was last started."""
+"""What a resumed run continues with, and what of it is otherwise than when it was last started."""
 
 import contextlib
 import logging
@@ -16,7 +16,7 @@ LOG = logging.getLogger("main")
 
 
 def read_run(config, folder, checkpoint):
-    """Reads what a run goes on with.
+    """Reads what a run continues with.
 
     Args:
         config: its Config.
@@ -41,7 +41,7 @@ def read_run(config, folder, checkpoint):
 
 
 def _check_resumable(config, before, folder):
-    """Refuses what has no effect on a run that goes on with a state of its own."""
+    """Refuses what has no effect on a run that continues with a state of its own."""
     wanted = config.training.checkpoint
     if wanted and wanted != before.training.checkpoint:
         raise UserError(
@@ -76,7 +76,7 @@ def learning_rates(experiment, step):
 
 
 def report_changes(was, before, run):
-    """Logs where a resumed run goes on, and whatever of it does not go on as it was.
+    """Logs where a resumed run continues, and whatever of it does not go on as it was.
 
     Args:
         was: the Progress as it was saved.
@@ -98,7 +98,7 @@ def _why_finished(progress, settings):
     if progress.stopped is not None:
         return (
             f"a callback stopped the run at step {steps}: {progress.stopped}. With other "
-            "training.callbacks, epochs or max_steps it goes on"
+            "training.callbacks, epochs or max_steps it continues"
         )
     if settings.epochs is not None and done >= settings.epochs:
         return f"{done} of {settings.epochs} epochs are done; training.epochs={done + 1} adds one"
@@ -106,7 +106,7 @@ def _why_finished(progress, settings):
         return f"{steps} of {most} steps are done; training.max_steps={2 * steps} doubles them"
     return (
         f"{progress.since_best} evaluations were no better than the best; a larger "
-        "training.early_stop goes on"
+        "training.early_stop continues"
     )
 
 
@@ -119,7 +119,7 @@ def _report_position(was, before, config, loader, progress):
     if not progress.batch:
         return
     LOG.info(
-        "Epoch %d goes on behind %d of its %d examples",
+        "Epoch %d continues after %d of its %d examples",
         progress.epochs + 1, min(progress.examples(), loader.examples), loader.examples,
     )  # fmt: skip
     if _order_of(before) != _order_of(config):

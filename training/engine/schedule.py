@@ -63,7 +63,7 @@ class Schedule:
         }  # fmt: skip
 
     def handle(self, epoch_over=False):
-        """Does what is due; returns whether the run goes on.
+        """Does what is due; returns whether the run continues.
 
         It does not where a signal stops it: then all that is due here is done on resuming.
         """

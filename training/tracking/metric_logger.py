@@ -133,7 +133,7 @@ class MetricLogger:
         self.sizes = self._trackers.sizes()
 
     def resume(self):
-        """Training goes on, after a `pause` within an epoch."""
+        """Training continues, after a `pause` within an epoch."""
         self.sizes, self._paused = None, self._paused + time.perf_counter() - self._trained
 
     @timed("logging")

@@ -50,8 +50,8 @@ class WeightsAndBiases:
         elif self._run.starting_step > last + 1:
             LOG.warning(
                 "Weights & Biases has figures of this run up to step %d and keeps them, but it "
-                "goes on from step %d. If they are to be others, stop, and resume it as a new run "
-                "of W&B, which gets all of them: --resume %s wandb.id=NEW",
+                "continues from step %d. If they are to be others, stop, and resume it as a new "
+                "run of W&B, which gets all of them: --resume %s wandb.id=NEW",
                 self._run.starting_step - 1, last, folder,
             )  # fmt: skip
 

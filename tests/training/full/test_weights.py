@@ -99,7 +99,7 @@ def test_an_update_without_weight_changes_no_bit_of_the_state(settings, value):
     after, measured = update(state, without_weight(value))
     assert same_bits(after, before)
     assert_nothing_was_measured(measured)
-    after, measured = update(after, batch_of(12))  # and training goes on
+    after, measured = update(after, batch_of(12))  # and training continues
     assert after.step == before.step + 1
     assert measured["finite"]
     assert not same_bits(after.params, before.params)

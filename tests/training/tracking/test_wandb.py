@@ -89,6 +89,7 @@ def test_figures_that_wandb_keeps_of_a_run_that_goes_on_earlier_are_told(
         assert wandb.run is not None
     said = capsys.readouterr().out
     assert (
-        "has figures of this run up to step 24 and keeps them, but it goes on from step 12" in said
+        "has figures of this run up to step 24 and keeps them, but it continues from step 12"
+        in said
     )
     assert f"--resume {folder} wandb.id=NEW" in said

@@ -1,4 +1,4 @@
-"""Running sums of many classes: a run that is stopped within an epoch is saved, and goes on."""
+"""Running sums of many classes: a run that is stopped within an epoch is saved, and continues."""
 
 import os
 import signal

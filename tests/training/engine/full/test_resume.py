@@ -97,7 +97,7 @@ def test_an_epoch_goes_on_with_the_examples_it_has_not_seen_at_another_batch_siz
     assert run("--resume", str(folder), "data_loader.train.args.batch_size=64") == (0, folder)
     held_in = TRAIN_EXAMPLES * 9 // 10
     seen = 100 * done["batch"]
-    assert f"Epoch 2 goes on behind {seen} of its {held_in} examples" in capsys.readouterr().out
+    assert f"Epoch 2 continues after {seen} of its {held_in} examples" in capsys.readouterr().out
     assert last_epoch(folder)["step"] == 9 + done["batch"] + -(-(held_in - seen) // 64)
     steps = [line["step"] for line in json_lines(folder / "metrics.jsonl") if "batch" in line]
     assert steps == sorted(set(steps))
