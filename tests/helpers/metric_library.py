@@ -28,3 +28,14 @@ def drawn(seed, count, classes, tied=True):
     logits = random.normal(size=(count, classes)).astype(np.float32) * 2
     labels = np.minimum(random.geometric(0.4, count) - 1, classes - 1).astype(np.int32)
     return logits.round() if tied else logits, labels
+
+
+def finished(metric, logits, labels, weight=None, cuts=3):
+    """What the framework makes of a metric, over unequal batches."""
+    sums = MetricAccumulator()
+    weight = np.ones(len(labels), np.float32) if weight is None else weight
+    for part in np.array_split(np.arange(len(labels)), cuts):
+        if len(part):
+            batch = {"targets": labels[part], "weight": jnp.array(weight[part])}
+            sums.add(measure({"m": metric}, jnp.array(logits[part]), batch))
+    return sums.results({"m": metric.compute} if hasattr(metric, "compute") else {})["m"]

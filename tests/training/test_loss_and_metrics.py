@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import special
 from sklearn import metrics as reference
 
+from tests.helpers.metric_library import finished
 from tests.helpers.project import examples
 from training import loss, metrics
 from training.common.measure import measure
@@ -103,17 +104,6 @@ def test_regression_losses_equal_numpy(seed, batch, classes):
 def test_regression_refuses_shapes_that_would_only_broadcast(function):
     with pytest.raises(ValueError, match=r"outputs have shape \(4, 1\), but targets \(4,\)"):
         function(jnp.zeros((4, 1)), jnp.zeros(4))
-
-
-def finished(metric, logits, labels, weight=None, cuts=3):
-    """What the framework makes of a metric, over unequal batches."""
-    sums = MetricAccumulator()
-    weight = np.ones(len(labels), np.float32) if weight is None else weight
-    for part in np.array_split(np.arange(len(labels)), cuts):
-        if len(part):
-            batch = {"targets": labels[part], "weight": jnp.array(weight[part])}
-            sums.add(measure({"m": metric}, jnp.array(logits[part]), batch))
-    return sums.results({"m": metric.compute} if hasattr(metric, "compute") else {})["m"]
 
 
 @few

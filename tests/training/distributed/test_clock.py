@@ -7,7 +7,7 @@ from training.distributed import clock
 
 
 class Time:
-    """Time that passes as it is told."""
+    """A clock that a test sets forward."""
 
     def __init__(self):
         self.now = 0.0

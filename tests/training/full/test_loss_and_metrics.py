@@ -10,23 +10,11 @@ from hypothesis import strategies as st
 from scipy import special
 from sklearn import metrics as reference
 
+from tests.helpers.metric_library import finished
 from tests.helpers.project import examples
 from training import loss, metrics
-from training.common.measure import measure
-from training.tracking.metric_logger import MetricAccumulator
 
 few = examples(15)
-
-
-def finished(metric, logits, labels, weight=None, cuts=3):
-    """What the framework makes of a metric, over unequal batches."""
-    sums = MetricAccumulator()
-    weight = np.ones(len(labels), np.float32) if weight is None else weight
-    for part in np.array_split(np.arange(len(labels)), cuts):
-        if len(part):
-            batch = {"targets": labels[part], "weight": jnp.array(weight[part])}
-            sums.add(measure({"m": metric}, jnp.array(logits[part]), batch))
-    return sums.results({"m": metric.compute} if hasattr(metric, "compute") else {})["m"]
 
 
 def dense_confusion_matrix(logits, labels):
