@@ -52,6 +52,7 @@ def execute(runs, jobs):
                     waiting.remove(run)
                     if finished(run):  # in the meantime, by another process
                         errors.close()
+                        print(f"{run.folder.name}: another process trained it", flush=True)
                         continue
                     running.append(start(run, errors, jobs))
                 elif run.folder not in elsewhere:
