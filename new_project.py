@@ -30,7 +30,7 @@ PARTS = (
 ON_REQUEST = ("benchmarks", "data", "docs", "examples")
 OPTIONAL = (
     "data_loader/inspect", "data_loader/sources", "inference", "training/debug",
-    "training/provenance", "training/report", "training/sweep",
+    "training/provenance", "training/report", "training/sweep", "training/weights",
 )  # fmt: skip
 STARTER = utils.ROOT / "examples" / "starter"
 # Which a new project needs for its tests.

@@ -1,0 +1,35 @@
+"""Optional: weights of other programs into a network of this project, and out of it again.
+
+names.py  the names of another program's parts, and what they are called here
+
+A file of networks may say how others name their parts, as a dict that is called NAMES:
+
+    NAMES = {
+        "torchvision": {
+            "conv1": "stem/conv",
+            "layer*.*.conv1": "stage*/block*/conv1",
+            "fc": "head",
+        },
+        "timm": {
+            "blocks.*.attn.qkv": "block*/a/query + block*/a/key + block*/a/value",
+            "blocks.*.attn.proj": "block*/a/output",
+            "pos_embed": "position",
+        },
+    }
+
+On the left is the path of a part or an array there, on the right its path in the params; what is
+below a part goes with it. The first that fits counts; what none fits keeps its name.
+
+- `*` stands for any letters of one name, and on the right for the same letters, in order. `**/` at
+  the beginning stands for any names before, or none.
+- `a + b + c` on the right: equal shares of the last axis (fused queries, keys and values); on the
+  left: what is joined along it.
+- `:as-is` at the end of the right says that matrices are stored as (inputs, outputs), as GPT-2's;
+  `:transposed`, as (outputs, inputs). This is needed where the shape does not tell, as of a square matrix.
+- None on the right: the array is not needed, such as a buffer with a mask.
+
+The names within a layer are known: weight, bias, running_mean and running_var of PyTorch, gamma,
+beta, moving_mean and moving_variance of Keras, kernel, scale and embedding of Flax;
+num_batches_tracked is not needed. `in_proj_weight` is `in_proj.weight`.
+`training.checkpoint.rename` is such a dict, too.
+"""
