@@ -18,7 +18,7 @@ from data_loader.inspect.findings import WRONG, class_names, judge, suggested_no
 from data_loader.inspect.reading import Field, read_split
 from training.common.tables import text_table
 from training.config import read_config
-from training.engine.build import make_loaders
+from training.engine.loaders import make_loaders
 
 SHOWN = 30  # classes in the table of the console
 

@@ -1,15 +1,11 @@
 """From the config to functions: every name resolved, every argument bound to a signature."""
 
-import contextlib
-import warnings
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from data_loader.device_cache import cache_on_device
-from training.common.measure import SINGLE_GROUP, loss_name, named_numbers
-from training.config import HOMES
+from training.common.measure import SINGLE_GROUP
 from training.distributed.sharding import (
     make_mesh,
     shard_functions,
@@ -17,27 +13,25 @@ from training.distributed.sharding import (
     with_gathered_params,
 )
 from training.engine.augment import Augment, bind_preprocess, bind_transforms
-from training.engine.binding import bind, construct, parameters_of
+from training.engine.binding import bind
 from training.engine.class_weights import class_weights
 from training.engine.compilation import compile_functions
-from training.engine.fitted import with_fitted
+from training.engine.loaders import make_loaders
+from training.engine.monitor import check_monitor
 from training.engine.optimizer_groups import make_group
 from training.engine.outputs import make_output
 from training.engine.parts import Parts, parts_of, with_layer_options
 from training.engine.progress import Progress
 from training.engine.scan import default_steps, device_batches, even_steps, scan_steps, vmap_seeds
-from training.engine.splits import stored_batch
 from training.engine.step import (
-    eval_params,
     make_evaluate,
     make_forward,
     make_init,
     make_step,
     step_key,
 )
-from training.engine.user_code import explained
 from training.engine.views import average_views, bind_views
-from utils import UserError, call, nearest, resolve
+from utils import UserError
 
 MOST_STEPS = 2**31
 
@@ -80,64 +74,28 @@ def build(config, source="config.json", progress=None, views=()):
         UserError: a name or an argument does not fit, or the data cannot be read.
     """
     source = "config" if isinstance(source, dict) else source
-    # Everything cheap is checked before the data are read.
     settings = config.training
-    model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
-    preprocess = bind_preprocess(config.data_loader, source)
-    transforms = bind_transforms(config.data_loader, source)
-    metrics = _metrics(settings.metrics, source)
-    whole = {name: one for name, one in metrics.items() if hasattr(one, "over_the_epoch")}
-    metrics = {name: one for name, one in metrics.items() if name not in whole}
-    output = make_output(config, source)
-    reports = [
-        (named.name, bind(named, "report", f"{source}: training.report.{index}", 3))
-        for index, named in enumerate(settings.report)
-    ]
-    losses = {
-        name: bind(group.loss, "loss", f"{source}: {_place(name)}.loss", 2)
-        for name, group in settings.all_groups().items()
-    }
+    functions = _bind_functions(config, source)  # cheap, so before the data are read
     mesh = make_mesh(config.devices)
-    where = f"{source}: data_loader.cache_on_device"
-    cached = config.data_loader.cache_on_device
-    loaders = cache_on_device(make_loaders(config, source), cached, mesh, where)
-    pieces, batch_size = settings.accumulate, loaders["train"].batch_size
-    if batch_size % pieces:
-        raise UserError(
-            f"{source}: training.accumulate: {pieces} pieces do not divide a batch of {batch_size}"
-        )
-    loaders = shard_loaders(loaders, mesh)
+    loaders = _loaders_of_devices(config, source, mesh)
     progress = progress or Progress()
     loaders["train"] = progress.continue_with(loaders["train"])
-    total_steps = progress.total_steps(loaders["train"], settings.epochs, settings.max_steps)
-    if total_steps >= MOST_STEPS:
-        raise UserError(
-            f"{source}: training.epochs: {settings.epochs} are {total_steps} updates; expected "
-            "fewer than 2**31, as they are counted in 32 bits"
-        )
-    groups = {
-        name: make_group(
-            one,
-            losses[name],
-            settings.clip_norm,
-            total_steps,
-            f"{source}: {_place(name)}.optimizer",
-        )
-        for name, one in settings.all_groups().items()
-    }
-    parts = parts_of(settings)
-    forward = make_forward(with_layer_options(model, parts), preprocess, settings.compute_dtype)
+    steps = even_steps(
+        len(loaders["train"]), settings.steps_per_call or default_steps(loaders["train"])
+    )
+    groups = _optimizer_groups(settings, functions.losses, loaders["train"], progress, source)
     classes = getattr(loaders["train"], "classes", None)
-    augment = Augment(transforms, None if classes is None else len(classes))
-    wanted = settings.steps_per_call or default_steps(loaders["train"])
-    steps = even_steps(len(loaders["train"]), wanted)
+    augment = Augment(functions.transforms, None if classes is None else len(classes))
     where = f"{source}: training.class_weights"
     weights = class_weights(settings.class_weights, loaders["train"], where)
-    init, update, evaluate = _functions(
+    parts = parts_of(settings)
+    model = with_layer_options(functions.model, parts)
+    forward = make_forward(model, functions.preprocess, settings.compute_dtype)
+    metrics = functions.metrics
+    init, update, evaluate = _compile(
         forward, groups, metrics, config, steps, mesh, weights, augment,
         bind_views(views, config.imports),
     )  # fmt: skip
-
     experiment = Experiment(
         loaders=loaders,
         groups=groups,
@@ -155,67 +113,79 @@ def build(config, source="config.json", progress=None, views=()):
         aggregates={name: one.compute for name, one in metrics.items() if hasattr(one, "compute")},
         parts=parts,
         class_weights=weights,
-        output=output,
-        over_the_epoch=whole,
+        output=functions.output,
+        over_the_epoch=functions.over_the_epoch,
         monitor=settings.monitor,
-        reports=reports,
+        reports=functions.reports,
     )
     check_monitor(config, experiment, source)
     return experiment
 
 
-def check_monitor(config, experiment, source):
-    """Refuses a training.monitor that is not measured.
+class _Functions(NamedTuple):
+    """What a config names, bound to its arguments; see `Experiment`."""
 
-    Names that only a metric's result has are compared after the first evaluation.
-    """
-    if config.training.monitor is None:
-        if config.training.early_stop is not None:
-            raise UserError(
-                f"{source}: training.early_stop needs training.monitor, what is to get better: "
-                "'min validation_loss', with data_loader.train.args.validation_split=0.1"
-            )
-        return
-    sense, _, name = config.training.monitor.partition(" ")
-    where = f"{source}: training.monitor"
-    if sense not in ("min", "max"):
-        got = config.training.monitor
-        raise UserError(f"{where}: expected 'min NAME' or 'max NAME', got {got!r}")
-    losses = [loss_name(group) for group in experiment.groups]
-    numbers = losses + [metric for metric in experiment.metrics if metric != "confusion_matrix"]
-    splits = ["epoch_train", *(split for split in experiment.loaders if split != "train")]
-    if name in [f"{split}_{number}" for split in splits for number in numbers]:
-        return
-    if name in [f"{split}_{one}" for split in splits[1:] for one in experiment.over_the_epoch]:
-        return
-    numbers, complete = _measured_names(experiment)
-    known = [f"{split}_{number}" for split in splits for number in numbers]
-    if name not in known and (complete or not name.startswith(tuple(splits))):
-        hint = nearest(name, known)
-        raise UserError(f"{where}: no {name!r} is measured{hint}; there are {', '.join(known)}")
+    model: Any
+    preprocess: Any
+    transforms: Any
+    losses: dict  # {name of an optimizer group: function}
+    metrics: dict
+    over_the_epoch: dict
+    output: Any
+    reports: list
 
 
-def _measured_names(experiment):
-    """Returns the names of the numbers that are measured, and whether there can be no others."""
-    batch = stored_batch(experiment)
-    with explained():
-        state = jax.eval_shape(experiment.init, batch)
-        measured, _ = jax.eval_shape(experiment.evaluate, eval_params(state), batch)
-    measured.pop("finite")
-    names, complete = list(experiment.over_the_epoch), not experiment.over_the_epoch
-    for name, (total, _) in measured.items():
-        compute = experiment.aggregates.get(name)
-        if compute is None:
-            names.append(name)
-            continue
-        shape = getattr(total, "table", np.shape(total)[int(experiment.seeds > 1) :])
-        try:
-            with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
-                result = named_numbers(name, compute(np.zeros(shape), 0.0))
-            names += [key for key, one in result.items() if np.ndim(one) == 0]
-        except Exception:  # of nothing it has no result
-            complete = False
-    return names, complete
+def _bind_functions(config, source):
+    settings = config.training
+    model = bind(config.model, "model", f"{source}: model", 1, ("params", "key", "train"))
+    preprocess = bind_preprocess(config.data_loader, source)
+    transforms = bind_transforms(config.data_loader, source)
+    metrics = _metrics(settings.metrics, source)
+    whole = {name: one for name, one in metrics.items() if hasattr(one, "over_the_epoch")}
+    output = make_output(config, source)
+    reports = [
+        (named.name, bind(named, "report", f"{source}: training.report.{index}", 3))
+        for index, named in enumerate(settings.report)
+    ]
+    losses = {
+        name: bind(group.loss, "loss", f"{source}: {_place(name)}.loss", 2)
+        for name, group in settings.all_groups().items()
+    }
+    metrics = {name: one for name, one in metrics.items() if name not in whole}
+    return _Functions(model, preprocess, transforms, losses, metrics, whole, output, reports)
+
+
+def _loaders_of_devices(config, source, mesh):
+    """The loaders of a config, their data and batches shared among its devices."""
+    where = f"{source}: data_loader.cache_on_device"
+    cached = config.data_loader.cache_on_device
+    loaders = cache_on_device(make_loaders(config, source), cached, mesh, where)
+    pieces, batch_size = config.training.accumulate, loaders["train"].batch_size
+    if batch_size % pieces:
+        raise UserError(
+            f"{source}: training.accumulate: {pieces} pieces do not divide a batch of {batch_size}"
+        )
+    return shard_loaders(loaders, mesh)
+
+
+def _optimizer_groups(settings, losses, loader, progress, source):
+    """{name: OptimizerGroup}, whose schedules know how many updates there are to be."""
+    total_steps = progress.total_steps(loader, settings.epochs, settings.max_steps)
+    if total_steps >= MOST_STEPS:
+        raise UserError(
+            f"{source}: training.epochs: {settings.epochs} are {total_steps} updates; expected "
+            "fewer than 2**31, as they are counted in 32 bits"
+        )
+    return {
+        name: make_group(
+            one,
+            losses[name],
+            settings.clip_norm,
+            total_steps,
+            f"{source}: {_place(name)}.optimizer",
+        )
+        for name, one in settings.all_groups().items()
+    }
 
 
 def _place(group):
@@ -234,66 +204,7 @@ def _metrics(wanted, source):
     return metrics
 
 
-def make_loaders(config, source):
-    """Returns {split: loader} of a config: "train", "validation" where one is held out, "test"."""
-    loaders = {}
-    for split in ("train", "validation", "test"):
-        named = getattr(config.data_loader, split)
-        if named is None:
-            continue
-        where = f"{source}: data_loader.{split}"
-        loader = resolve(named.name, HOMES["data_loader"], f"{where}.name")
-        args = with_fitted(named.args, loaders, f"{where}.args")
-        args = construct(args, "data_loader", f"{where}.args")
-        if not isinstance(args, dict):
-            raise UserError(f"{where}.args: expected an object with argument names, got a list")
-        if "seed" in parameters_of(loader) and "seed" not in args:
-            args["seed"] = config.seed
-        if takes_stratify := "stratify" in parameters_of(loader):
-            args = {"stratify": config.data_loader.stratify} | args
-        with _with_share(named.args, where):
-            loaders[split] = call(loader, args, f"{where}.args")
-        if split != "train" and loaders[split].validation() is not None:
-            raise UserError(
-                f"{where}.args: validation_split and folds hold out a part of the training data; "
-                f"expected them in data_loader.train alone, or the {split} set is not evaluated "
-                "as a whole"
-            )
-        if not (takes_stratify or config.data_loader.stratify) and split == "train":
-            loaders[split].hold_out(stratify=False)
-        if split != "train" and not getattr(loaders[split], "reads_everything", True):
-            raise UserError(
-                f"{where}.args: with sampler, examples_per_epoch or drop_last not every example of "
-                f"the {split} set counts once; they are for data_loader.train"
-            )
-    held_out = loaders["train"].validation()
-    if held_out is not None:
-        if "validation" in loaders:
-            raise UserError(
-                f"{source}: data_loader.train.args: a validation_split or fold is held out, and "
-                "there is data_loader.validation as well; expected one of the two"
-            )
-        loaders = {"train": loaders["train"], "validation": held_out, "test": loaders["test"]}
-    for split, loader in loaders.items():
-        loader.split = split  # for messages about its data
-    return loaders
-
-
-@contextlib.contextmanager
-def _with_share(args, where):
-    """Names the split, and the share of the data that it has, in the errors of its loader."""
-    try:
-        yield
-    except UserError as error:
-        if str(error).startswith(where):
-            raise
-        dataset = args.get("dataset") if isinstance(args, dict) else None
-        of_dataset = dataset.get("args") if isinstance(dataset, dict) else None
-        share = of_dataset.get("share") if isinstance(of_dataset, dict) else None
-        raise UserError(f"{where}{f', share {share}' if share else ''}: {error}") from error
-
-
-def _functions(forward, groups, metrics, config, steps, mesh, class_weights, augment, views):
+def _compile(forward, groups, metrics, config, steps, mesh, class_weights, augment, views):
     """Composes init, update and evaluate of plain functions, and compiles them, once."""
     settings, forward = config.training, with_gathered_params(forward, mesh)
     parts = parts_of(settings)

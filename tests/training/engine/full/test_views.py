@@ -9,8 +9,8 @@ import pytest
 import test as test_command
 import train
 from training.config import read_config
-from training.engine.build import make_loaders
 from training.engine.load import load
+from training.engine.loaders import make_loaders
 from training.engine.views import average_views, bind_views
 
 
