@@ -29,7 +29,7 @@ PARTS = (
 )  # fmt: skip
 ON_REQUEST = ("benchmarks", "data", "docs", "examples")
 OPTIONAL = (
-    "data_loader/inspect", "data_loader/sources", "inference", "training/debug",
+    "data_loader/inspect", "data_loader/sources", "inference", "model/zoo", "training/debug",
     "training/provenance", "training/report", "training/sweep", "training/weights",
 )  # fmt: skip
 STARTER = utils.ROOT / "examples" / "starter"

@@ -1,8 +1,8 @@
 """The layers that networks consist of; core.py explains their protocol."""
 
-from model.modules.attention import attend, attention
+from model.modules.attention import attend, attend_heads, attention
 from model.modules.conv import conv2d
-from model.modules.core import Layers, as_float, layer_options, located, watch_layers
+from model.modules.core import Layers, as_float, layer_options, located, stack, watch_layers
 from model.modules.dense import embedding, linear
 from model.modules.dropout import drop_path, dropout
 from model.modules.norm import batch_norm, group_norm, layer_norm, rms_norm
@@ -13,6 +13,7 @@ __all__ = [
     "Layers",
     "as_float",
     "attend",
+    "attend_heads",
     "attention",
     "average_pool",
     "batch_norm",
@@ -29,5 +30,6 @@ __all__ = [
     "max_pool",
     "plain_operators",
     "rms_norm",
+    "stack",
     "watch_layers",
 ]

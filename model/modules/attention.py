@@ -31,23 +31,40 @@ def attention(x, heads, context=None, mask=None, *, params=None, key=None, train
     layer = Layers(params, key, train)
     x = as_float(x, "batch", "queries", "features")
     context = x if context is None else as_float(context, "batch", "keys", "features")
-    batch, length, features = x.shape
+    features = x.shape[-1]
+    y = attend_heads(
+        layer("query", linear, x, features),
+        layer("key", linear, context, features),
+        layer("value", linear, context, features),
+        heads,
+        mask,
+    )
+    return layer("output", linear, y, features), layer.params
+
+
+def attend_heads(queries, keys, values, heads, mask=None):
+    """Returns `attend` of features that are split among heads, joined again.
+
+    Args:
+        queries: (batch, queries, features)
+        keys: (batch, keys, features)
+        values: (batch, keys, features)
+        heads: number of heads
+        mask: booleans that broadcast to (batch, heads, queries, keys), or None
+
+    Returns: (batch, queries, features)
+
+    Raises:
+        ValueError: the heads do not divide the features, or the mask does not fit.
+    """
+    features = queries.shape[-1]
     if features % heads:
         raise ValueError(
             f"{located('attention')}: {heads} heads do not divide {features} features."
         )
-    _check_mask(mask, (batch, heads, length, context.shape[1]))
-
-    def split(y):
-        return y.reshape(*y.shape[:2], heads, features // heads)
-
-    y = attend(
-        split(layer("query", linear, x, features)),
-        split(layer("key", linear, context, features)),
-        split(layer("value", linear, context, features)),
-        mask,
-    )
-    return layer("output", linear, y.reshape(x.shape), features), layer.params
+    _check_mask(mask, (len(queries), heads, queries.shape[1], keys.shape[1]))
+    split = (y.reshape(*y.shape[:2], heads, features // heads) for y in (queries, keys, values))
+    return attend(*split, mask).reshape(queries.shape)
 
 
 def attend(queries, keys, values, mask=None):

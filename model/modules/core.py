@@ -86,6 +86,23 @@ class Layers:
         return jax.random.fold_in(key, calls) if calls else key
 
 
+def stack(x, blocks, *, params=None, key=None, train=False):
+    """Calls layers one after another, under the names "0", "1", and so on.
+
+    Args:
+        x: input of the first
+        blocks: functions that need nothing but an input, such as `functools.partial` of layers
+
+    Returns:
+        y: output of the last
+        params: those of each layer
+    """
+    layer = Layers(params, key, train)
+    for index, block in enumerate(blocks):
+        x = layer(str(index), block, x)
+    return x, layer.params
+
+
 def as_float(x, *axes):
     """Returns x as a floating-point array; integers become float32.
 

@@ -14,8 +14,8 @@ import pytest
 from tests.helpers.project import ROOT
 
 FOLDERS = ("benchmarks", "data_loader", "examples", "inference", "model", "training")
-OPTIONAL = ("training/debug", "training/provenance", "training/report", "training/sweep",
-            "training/weights")  # fmt: skip
+OPTIONAL = ("model/zoo", "training/debug", "training/provenance", "training/report",
+            "training/sweep", "training/weights")  # fmt: skip
 MACHINERY = ("training/config.py", "training/schema.py", "training/engine/", "training/checkpoint/",
              "training/tracking/", "training/distributed/", "inference/", *OPTIONAL)  # fmt: skip
 USER_FILES = (

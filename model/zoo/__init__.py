@@ -1,0 +1,1 @@
+"""Networks of well-known papers, with their own names, so that trained weights fit them."""

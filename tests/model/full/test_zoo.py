@@ -1,0 +1,107 @@
+"""The networks of model/zoo, against their original implementations: tests/fixtures/zoo/make.py."""
+
+import functools
+import importlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.helpers.project import ROOT
+from tests.helpers.zoo_weights import inputs, weight
+from training.common.trees import named_leaves
+from training.weights.names import leaf_names, translate
+from utils import resolve
+
+FIXTURES = ROOT / "tests" / "fixtures" / "zoo"
+RECORDED = json.loads((FIXTURES / "names.json").read_text(encoding="utf-8"))
+MOBILE = {"stages": [[1, 3, 1, 1, 8], [2, 3, 2, 6, 8]], "stem": 8, "head": 24, "classes": 7}
+LITE = MOBILE | {"squeeze": 0, "activation": jax.nn.relu6}
+VIT = {"patch": 8, "features": 16, "depth": 2, "heads": 4, "classes": 7}
+TEXT = {"vocabulary": 50, "positions": 16, "features": 16, "depth": 2, "heads": 4}
+SMALL = {  # {name: (function, arguments)} of the networks that make.py records
+    "resnet_basic": ("resnet:resnet", {"depths": [1, 2, 1, 1], "classes": 7}),
+    "resnet_bottleneck": (
+        "resnet:resnet", {"depths": [1, 1, 1, 1], "bottleneck": True, "classes": 7}
+    ),
+    "mobilenet_v2": ("efficientnet:efficientnet", LITE),
+    "efficientnet_b0": (
+        "efficientnet:efficientnet",
+        MOBILE | {"stages": [[1, 3, 1, 1, 8], [2, 5, 2, 6, 8]]},
+    ),
+    "efficientnet_lite0": ("efficientnet:efficientnet", LITE | {"tensorflow": True}),
+    "convnext": (
+        "convnext:convnext", {"depths": [1, 1, 2, 1], "features": [8, 8, 16, 16], "classes": 7}
+    ),
+    "vit": ("vit:vit", VIT),
+    "vit_gap": ("vit:vit", VIT | {"token": False}),
+    "gpt2": ("gpt2:gpt2", TEXT),
+    "bert": ("bert:bert", TEXT | {"classes": 7}),
+}  # fmt: skip
+FULL = {  # those whose number of parameters is recorded; that of BERT has no classifier
+    "resnet18": "resnet:resnet18", "resnet34": "resnet:resnet34", "resnet50": "resnet:resnet50",
+    "mobilenet_v2": "efficientnet:mobilenet_v2", "efficientnet_b0": "efficientnet:efficientnet_b0",
+    "efficientnet_lite0": "efficientnet:efficientnet_lite0",
+    "convnext_tiny": "convnext:convnext_tiny", "vit_small": "vit:vit_small",
+    "vit_base": "vit:vit_base", "vit_base_gap": "vit:vit_base", "gpt2": "gpt2:gpt2",
+    "bert": "bert:bert",
+}  # fmt: skip
+
+
+def network_of(name):
+    """A small network of the zoo, and its inputs."""
+    function, hyper = SMALL[name]
+    network = functools.partial(resolve(f"model.zoo.{function}", [], "test"), **hyper)
+    if name in ("gpt2", "bert"):
+        return network, inputs((2, 9), 50)
+    return network, inputs((2, 3, 31 if name == "efficientnet_lite0" else 32, 32))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_is_equal_to_the_original_with_the_same_weights(name):
+    network, x = network_of(name)
+    arrays = {key: weight(key, shape) for key, shape in RECORDED["shapes"][name].items()}
+    params = imported(name, network, x, arrays)
+    outputs, _ = jax.jit(lambda x: network(x, params=params))(x)
+    expected = np.load(FIXTURES / "outputs.npz")[name]
+    assert np.abs(outputs - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_network_of_full_size_has_as_many_parameters_as_the_original(name):
+    network = functools.partial(resolve(f"model.zoo.{FULL[name]}", [], "test"))
+    if name == "vit_base_gap":
+        network = functools.partial(network, token=False)
+    shape, dtype = (
+        ((1, 3, 224, 224), jnp.float32) if name not in ("gpt2", "bert") else ((1, 8), int)
+    )
+    x = jax.ShapeDtypeStruct(shape, dtype)
+    _, params = jax.eval_shape(lambda x: network(x, key=jax.random.key(0)), x)
+    sizes = {key: one.size for key, one in named_leaves(params).items() if "stats" not in key}
+    if name == "bert":
+        sizes = {key: size for key, size in sizes.items() if "classifier" not in key}
+    assert sum(sizes.values()) == RECORDED["parameters"][name]
+
+
+def imported(name, network, x, arrays):
+    module = importlib.import_module(f"model.zoo.{SMALL[name][0].partition(':')[0]}")
+    names = getattr(module, "NAMES", {}).get("transformers", {})
+    _, params = jax.eval_shape(lambda x: network(x, key=jax.random.key(0)), x)
+    leaves = named_leaves(params)
+    found = {}
+    for key, array in arrays.items():
+        targets = translate(key, names)
+        if targets == []:
+            continue
+        target = targets[0].name if targets else key.replace(".", "/")
+        (ours,) = [one for one in leaf_names(target) if one in leaves]
+        if array.ndim == 4:
+            array = array.transpose(2, 3, 1, 0)
+        elif array.ndim == 2 and ours.endswith("kernel") and not (targets and targets[0].layout):
+            array = array.T
+        assert array.shape == leaves[ours].shape, (key, ours)
+        found[ours] = array
+    assert found.keys() == leaves.keys()
+    return jax.tree.unflatten(jax.tree.structure(params), [found[one] for one in leaves])
