@@ -6,8 +6,6 @@ Each class below is one section of the file; the comment beside a key is its doc
 import copy
 import importlib.util
 import json
-import logging
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +24,7 @@ from training.common.config_file import describe, override_key, read_json
 from training.common.every import FORM, parse_every
 from training.common.files import atomic_write_text
 from training.common.json_text import check_values
+from training.common.old_config import keep_old_behaviour, rename_old_keys, with_current_key
 from training.common.variables import as_variable, escape, substitute
 from utils import UserError, check_name
 
@@ -58,17 +57,9 @@ HOMES = {  # homes that are not there are left out
     "report": ("training.report.pages",),
 }
 OUTPUT_KINDS = ("softmax", "sigmoid", "none")
-OLD_KEYS = (  # of older versions: a pattern of the key's path, and what it is called now
-    (r"^data_loader\.device_resident(?=\.|$)", "data_loader.cache_on_device"),
-    (r"^training\.rules(?=\.|$)", "training.optimizer_groups"),
-    (r"^(training\.optimizer_groups\.[^.]+)\.trains(?=\.|$)", r"\1.params"),
-    (r"^training\.save_period$", "training.save_every"),
-    (r"^training\.log_interval$", "training.log_every"),
-)
 ORBAX = "orbax-checkpoint==0.12.8"  # what devices.orbax needs
 NAME = r"^\w[\w .+-]*$"  # of a folder: nothing that leads out of the one it is in
 LISTED = 20  # faults that a message lists
-LOG = logging.getLogger("main")
 
 
 class Section(BaseModel):
@@ -362,10 +353,10 @@ def read_config(
         values = read_json(path)
     values.pop("$schema", None)  # is for editors; training/schema.py writes it
     rename_old_keys(values)
-    _keep_old_behaviour(values, path)
+    keep_old_behaviour(values, path)
     for override in overrides:
         override = as_variable(override, values, Config.model_fields)
-        override_key(values, _with_current_key(override), Config)
+        override_key(values, with_current_key(override), Config)
     rename_old_keys(values)  # those in the values of overrides
     if "variables" in values or not Path(path).with_name("metrics.jsonl").exists():
         substitute(values, path)  # a run of an older version has no variables
@@ -397,51 +388,6 @@ def write_config(config: Config, path: str | Path) -> None:
     """Writes the resolved config, every default spelled out."""
     text = json.dumps(escape(config.model_dump()), indent=4)
     atomic_write_text(path, text + "\n")
-
-
-def rename_old_keys(values: dict[str, Any]) -> None:
-    """Gives keys of configs that older versions wrote the names they have now."""
-    loaders, training = values.get("data_loader"), values.get("training")
-    if isinstance(loaders, dict) and "device_resident" in loaders:
-        loaders["cache_on_device"] = loaders.pop("device_resident")
-    if isinstance(training, dict):
-        for old, new in (("save_period", "save_every"), ("log_interval", "log_every")):
-            if old in training and new not in training:  # of both the old one is unknown
-                training[new] = training.pop(old)
-    if isinstance(training, dict) and "rules" in training:
-        training["optimizer_groups"] = groups = training.pop("rules")
-        for group in groups.values() if isinstance(groups, dict) else ():
-            if isinstance(group, dict) and "trains" in group:
-                group["params"] = group.pop("trains")
-
-
-def _with_current_key(override):
-    """Returns an override with the name that its key has now."""
-    path, separator, text = override.partition("=")
-    current = path
-    for pattern, name in OLD_KEYS:
-        current = re.sub(pattern, name, current)
-    if current != path:
-        LOG.warning("%s is called %s now; it is taken as such", path, current)
-    return f"{current}{separator}{text}"
-
-
-def _keep_old_behaviour(values, path):
-    """Gives a run of an older version what it began with.
-
-    The config.json of a run has every key, unless a version without the key wrote it. Validation
-    splits had not every class in proportion, and outputs beside labels were taken for logits,
-    whatever the loss.
-    """
-    if not Path(path).with_name("metrics.jsonl").exists():
-        return
-    loaders, training = values.get("data_loader"), values.get("training")
-    if isinstance(loaders, dict):
-        loaders.setdefault("stratify", False)
-    loss = training.get("loss") if isinstance(training, dict) else None
-    name = loss.get("name") if isinstance(loss, dict) else loss
-    if "output" not in values and ":" in str(name):
-        values["output"] = "softmax"
 
 
 def _choose_defaults(values):

@@ -5,7 +5,6 @@ A signature in it tells a run of this project from one made elsewhere. The key i
 project's folder that only its user can read; all machines that share that folder share the key.
 """
 
-import ast
 import contextlib
 import hashlib
 import hmac
@@ -14,32 +13,20 @@ import importlib.util
 import json
 import logging
 import os
-import re
 import secrets
-import subprocess
 import sys
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 
 import utils
 from training.common.files import atomic_write_text, temporary_name
+from training.common.kept_files import LARGEST, ignored_by_git, is_secret, kept_paths, read_code
 from training.common.records import parse_record
 from utils import UserError
 
 RECORD = "code.json"  # in a run folder: {"files": {path: SHA-256}, "imports": [...], "signature"}
 KEY, KEY_BYTES = ".run_key", 32  # in the project's folder
-LARGEST = 2**26  # bytes of code that are read of a run
 LISTED = 20  # files that a message names
-TIMEOUT = 10  # seconds for git
-MACHINERY = ("data_loader", "inference", "model", "test", "train", "training", "utils")
-# Names of files and folders that hold secrets, and of files alone.
-SECRET = re.compile(
-    r"\.env(\..*)?|.*\.env|[._]netrc|\.pypirc|\.npmrc|\.htpasswd|\.git-credentials|\.run_key"
-    r"|id_(rsa|dsa|ecdsa|ed25519).*|.*\.(pem|key|p12|pfx|jks|keystore|kdbx|ppk|tfstate|ovpn)"
-    r"|.*(secret|credential|passw(or)?d|private_?key|api_?key|service_?account).*",
-    re.IGNORECASE,
-)
-TOKEN = re.compile(r"(.*[._-])?tokens?([._-].*)?(?<!\.py)", re.IGNORECASE)  # no tokenizer
 LOG = logging.getLogger("main")
 
 
@@ -69,7 +56,7 @@ def keep_code(run: Path, module_name: str, imports: list[str] = ()) -> None:
         imports: the packages whose functions the config may name.
     """
     file = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
-    paths = _kept_paths(utils.ROOT, file)
+    paths = kept_paths(utils.ROOT, file)
     left_out = ignored_by_git(paths, utils.ROOT) | {path for path in paths if is_secret(path)}
     unfinished = temporary_name(run / "model")  # a half copy must never be used
     unfinished.mkdir()
@@ -80,7 +67,7 @@ def keep_code(run: Path, module_name: str, imports: list[str] = ()) -> None:
         copy.write_bytes((utils.ROOT / path).read_bytes())
     for path in sorted(left_out):
         LOG.warning("%s is not kept with the run: git ignores it, or it may hold a secret", path)
-    sign(run, {path: _read(utils.ROOT / path) for path in paths - left_out}, imports)
+    sign(run, {path: read_code(utils.ROOT / path) for path in paths - left_out}, imports)
     unfinished.rename(run / "model")
 
 
@@ -105,7 +92,7 @@ def renew(run: Path, imports: list[str]) -> None:
 def _signed(run):
     """The record of a run folder, if this project signed it; else None."""
     try:
-        record = parse_record(_read(run / RECORD).decode())
+        record = parse_record(read_code(run / RECORD).decode())
         signature = _signature(record, _key())
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -246,7 +233,7 @@ def kept_files(run: Path) -> dict[str, bytes]:
 def _config(run):
     """The config of a run, as far as it says what would run."""
     try:
-        config = parse_record(_read(run / "config.json").decode())
+        config = parse_record(read_code(run / "config.json").decode())
     except (OSError, ValueError, RecursionError, MemoryError):
         config = {}  # `read_config` says what is wrong with it
     imports = config.get("imports")
@@ -261,20 +248,13 @@ def _read_code(run, config, signed):
     paths = signed["files"] if signed else ()
     if not signed:
         file = run.joinpath(*config["model"].split("."))
-        paths = _kept_paths(run, file.with_name(f"{file.name}.py"))
+        paths = kept_paths(run, file.with_name(f"{file.name}.py"))
     code, left = {}, LARGEST
     for path in sorted(paths):
         with contextlib.suppress(OSError):
-            code[path] = _read(run / path, left)
+            code[path] = read_code(run / path, left)
             left -= len(code[path])
     return code
-
-
-def _read(path, most=LARGEST):
-    """The content of a file; one that is no file, or too large, is an OSError."""
-    if not path.is_file() or path.stat().st_size > most:
-        raise OSError(f"{path}: no file of at most {most} bytes")
-    return path.read_bytes()
 
 
 def _checksums(code):
@@ -283,7 +263,7 @@ def _checksums(code):
 
 def _is_the_projects_own(code):
     try:
-        return all(_read(utils.ROOT / path) == source for path, source in code.items())
+        return all(read_code(utils.ROOT / path) == source for path, source in code.items())
     except OSError:
         return False
 
@@ -301,91 +281,3 @@ def _question(run, code, imports, signed):
         f"{run}: {what}. What would run: {', '.join(shown)}. Look at it, then add --trust; or add "
         "--own-code, to use the weights with this project's model/"
     )
-
-
-# Which files -----------------------------------------------------------------------------------
-
-
-def is_secret(path: str | Path) -> bool:
-    """Whether a file may hold passwords or keys, by its name or that of a folder it is in."""
-    *_, name = parts = Path(path).parts
-    return bool(TOKEN.fullmatch(name)) or any(SECRET.fullmatch(part) for part in parts)
-
-
-def ignored_by_git(paths: set[str], folder: Path) -> set[str]:
-    """Returns those of the paths, relative to the folder, that git ignores; {} without git."""
-    command = ["git", "check-ignore", "--no-index", "--stdin", "-z"]
-    content = os.fsencode("\0".join([".", *sorted(paths)]))
-    try:
-        done = subprocess.run(
-            command, cwd=folder, input=content, capture_output=True, timeout=TIMEOUT
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return set()
-    found = set(os.fsdecode(done.stdout).split("\0"))
-    return set() if "." in found else found & paths  # the whole project is ignored by another
-
-
-def _kept_paths(base, file):
-    """The paths of `model/` and of a network's file, with what this one imports of the project."""
-    files = {path for path in (base / "model").rglob("*.py") if path.is_file()}
-    return {path.relative_to(base).as_posix() for path in files | _imported_files(base, file)}
-
-
-def _imported_files(base, file):
-    """A file below a folder, those below it that it imports, and their packages' __init__.
-
-    What belongs to the template's machinery is left out: it is used as it is now.
-    """
-    found, waiting = set(), [file]
-    while waiting:
-        file = waiting.pop()
-        if file in found or not _may_be_kept(base, file):
-            continue
-        found.add(file)
-        packages = [folder / "__init__.py" for folder in file.parents if folder != base]
-        imported = [base / path for path in _imports(base, file)]
-        waiting += [path for path in (*packages, *imported) if path.is_file()]
-    return found
-
-
-def _may_be_kept(base, file):
-    """Whether a file is code of a project: no machinery, no library's, and not model/'s."""
-    if not (file.is_relative_to(base) and file.is_file()) or "site-packages" in file.parts:
-        return False
-    top = file.relative_to(base).parts[0].removesuffix(".py")
-    return top not in MACHINERY and not _is_a_librarys(top)
-
-
-def _is_a_librarys(top):
-    """Whether Python finds a module of this name outside of the project."""
-    if top in sys.builtin_module_names or top in sys.stdlib_module_names:
-        return True
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return False
-    origin = Path(spec.origin) if spec and spec.has_location else None
-    return origin is not None and (
-        not origin.is_relative_to(utils.ROOT) or "site-packages" in origin.parts
-    )
-
-
-def _imports(base, file):
-    """The paths, from the top of a folder, of what a file may import: modules and packages."""
-    package = file.relative_to(base).parent.parts
-    try:
-        nodes = ast.walk(ast.parse(_read(file)))
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    for node in nodes:
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            start = package[: len(package) - node.level + 1] if node.level else ()
-            base_parts = [*start, *(node.module.split(".") if node.module else ())]
-            names = [base_parts, *([*base_parts, alias.name] for alias in node.names)]
-        for parts in filter(None, names):
-            path = Path(*parts)
-            yield from (path.with_suffix(".py"), path / "__init__.py")

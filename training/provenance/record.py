@@ -22,9 +22,9 @@ import numpy as np
 import utils
 from data_loader.streams import is_stream
 from training.common.files import atomic_write_text
-from training.common.kept_code import ignored_by_git, is_secret
+from training.common.kept_files import ignored_by_git, is_secret
+from training.common.old_config import rename_old_keys
 from training.common.records import changes, read_record
-from training.config import rename_old_keys
 
 RECORD, DIFF = "environment.json", "uncommitted.diff"
 PACKAGES = ("data_loader", "training")  # all their files count, whether imported or not
