@@ -34,7 +34,10 @@ absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 # The first example of a test may compile, so no example has a deadline.
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("fast", max_examples=10, derandomize=True, database=None, **COMMON)
-settings.register_profile("full", max_examples=100, print_blob=True, **COMMON)
+# As hypothesis itself does it: CI tries the same examples every time, everyone else new ones.
+settings.register_profile(
+    "full", max_examples=100, derandomize="CI" in os.environ, print_blob=True, **COMMON
+)
 
 # A shell has what it starts in the background ignore Ctrl-C, and that would be inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
