@@ -170,7 +170,9 @@ class Pretrained(Section):
     except_: list[str] = Field([], alias="except")  # paths not to take ("head")
     # f({name: array}) -> parameters as nested dicts: for what another program saved.
     convert: NamedOrName | None = None
-    rename: dict[str, str] = {}  # parts that have another name now: {"old": "new"}
+    # Parts that have another name now: {"old": "new"}; null for what is not needed. Of a file of
+    # another program as training/weights/__init__.py says.
+    rename: dict[str, str | None] = {}
 
 
 class Training(Section):

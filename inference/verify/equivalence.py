@@ -15,9 +15,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from inference.verify.differences import differences, magnitude, sensitivity
 from inference.verify.runtimes import load, signature_faults
 from inference.verify.trials import BATCHES, edge_inputs, find_spans, nearby, random_inputs
+from training.common.differences import differences, magnitude, sensitivity
 from utils import UserError
 
 TIMED = (1, 64)  # batches whose latency is measured

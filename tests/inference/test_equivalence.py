@@ -12,9 +12,9 @@ from onnx import TensorProto, helper
 from inference.export.inputs import parse_ranges
 from inference.export.network import Array, at_the_door, describe
 from inference.graph.index_ranges import index_ranges
-from inference.verify.differences import differences
 from inference.verify.equivalence import LIMITS, check, make_reference
 from inference.verify.report import write_report
+from training.common.differences import differences
 from utils import UserError
 
 INF, NAN = np.inf, np.nan

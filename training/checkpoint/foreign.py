@@ -5,10 +5,11 @@ model that is split. Floating-point numbers of any size become float32. A pickle
 that can run code.
 """
 
+import hashlib
 import json
 import math
+import shlex
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -19,10 +20,13 @@ from training.common.files import disk_errors
 from utils import UserError
 
 PICKLES = (b"PK\x03\x04", b"\x80")  # how files of torch.save begin
+SMALL = (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
 INDEX_LIMIT = 64 * 2**20  # bytes
 SAVE = (
-    'python -c "import torch, safetensors.torch as s; '
-    "s.save_file(torch.load('{0}', weights_only=True), '{1}')\""
+    'python -c "import sys, torch, safetensors.torch as s; '
+    "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
+    "d = d.get('state_dict', d); "
+    's.save_file({{k: v.clone().contiguous() for k, v in d.items()}}, sys.argv[2])" {0} {1}'
 )
 
 
@@ -37,7 +41,8 @@ def is_foreign(path: Path) -> bool:
     with disk_errors(path), open(path, "rb") as file:
         begin = file.read(16)
         if begin.startswith(PICKLES) and begin[8:9] != b"{":
-            command = SAVE.format(path.name, path.with_suffix(".safetensors").name)
+            names = (path.name, path.with_suffix(".safetensors").name)
+            command = SAVE.format(*map(shlex.quote, names))
             raise UserError(
                 f"{path}: this looks like a pickle (a file of torch.save), and reading one can run "
                 "code, so it is not read; expected a safetensors file. Where PyTorch is installed "
@@ -54,22 +59,68 @@ def is_foreign(path: Path) -> bool:
 
 
 def read_foreign(path: Path) -> dict[str, np.ndarray]:
-    """Reads all arrays, {name as in the file: array}.
+    """Reads all arrays, {name as in the file: array}; floating-point numbers become float32.
+
+    Raises:
+        UserError: see `open_foreign` and `as_float32`.
+    """
+    return {name: as_float32(array, name, path) for name, array in open_foreign(path).items()}
+
+
+def open_foreign(path: Path) -> dict[str, np.ndarray]:
+    """Returns all arrays, {name as in the file: array}, which are read when they are used.
 
     Raises:
         UserError: a file is missing, cut, no such file, or has a dtype that NumPy has not.
     """
-    with open(path, "rb") as file:
-        is_index = file.read(16).lstrip().startswith(b"{")
-    if not is_index:
-        return _arrays(path)
-    index = _read_index(path)
     arrays, missing = {}, []
-    for name in dict.fromkeys(index.values()):
-        arrays |= _arrays(path.parent / name)
+    for file in files_of(path):
+        arrays |= _arrays(file)
+    if not _is_index(path):
+        return arrays
+    index = _read_index(path)
     if missing := [name for name in index if name not in arrays]:
         raise UserError(f"{path}: the files it names do not have {listed(missing)}")
     return {name: arrays[name] for name in index}
+
+
+def files_of(path: Path) -> list[Path]:
+    """Returns the files with the arrays: those that an index names, else the file itself."""
+    if not _is_index(path):
+        return [path]
+    return [path.parent / name for name in dict.fromkeys(_read_index(path).values())]
+
+
+def checksums(path: Path) -> dict[str, str]:
+    """Returns {name of a file: its SHA-256} of `files_of` a path."""
+    sums = {}
+    for one in files_of(path):
+        with open(one, "rb") as file:
+            sums[one.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
+
+
+def as_float32(array: np.ndarray, name: str, path: object) -> np.ndarray:
+    """Returns a copy of an array in memory, of a floating-point one in float32.
+
+    Raises:
+        UserError: it has a number that is not finite.
+    """
+    if array.dtype.kind != "f" and array.dtype not in SMALL:
+        return np.array(array, order="C")
+    with np.errstate(over="ignore"):  # of float64
+        array = np.array(array, np.float32, order="C")
+    if array.size and not (np.isfinite(array.max()) and np.isfinite(array.min())):
+        raise UserError(
+            f"{path}: {name} has numbers that are not finite, {int((~np.isfinite(array)).sum())} "
+            f"of {array.size}. Take another file, or all but this part"
+        )
+    return array
+
+
+def _is_index(path):
+    with open(path, "rb") as file:
+        return file.read(16).lstrip().startswith(b"{")
 
 
 def _read_index(path):
@@ -97,26 +148,34 @@ def _arrays(path):
         with disk_errors(path), open(path, "rb") as file:
             entries, size = read_entries(file)
             entries.pop("__metadata__", None)
-            start = file.tell()
-            return {name: _array(file, start, size, name, one) for name, one in entries.items()}
+            for name, one in entries.items():
+                _check(name, one)
+            end = 0
+            for name, one in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+                begin, after = one["data_offsets"]
+                if begin != end or after > size:
+                    raise ValueError(f"{name!r} is at bytes {begin} to {after}, not from {end} on, "
+                                     f"of {size}")  # fmt: skip
+                end = after
+            if end != size:
+                raise ValueError(f"it has {size - end} bytes that belong to no array")
+            data = np.memmap(file, mode="r", offset=file.tell()) if size else np.zeros(0, np.uint8)
+            return {name: _array(data, one) for name, one in entries.items()}
     except DAMAGE as error:
         raise UserError(
             f"{path} is cut, damaged or no safetensors file ({reason(error)}). Download it again"
         ) from error
 
 
-def _array(file: Any, start: int, size: int, name: str, entry: dict) -> np.ndarray:
+def _check(name: str, entry: dict) -> None:
     if entry["dtype"] not in DTYPES:
         raise ValueError(f"{name!r} has the dtype {entry['dtype']}; known are {', '.join(DTYPES)}")
     dtype, shape = np.dtype(DTYPES[entry["dtype"]]), entry["shape"]
     begin, end = entry["data_offsets"]
-    if not 0 <= begin <= end <= size:
-        raise ValueError(f"{name!r} ends at byte {end} of {size}")
-    if end - begin != math.prod(shape) * dtype.itemsize:
+    if len(shape) > 32 or end - begin != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name!r} has {end - begin} bytes, not those of {dtype} {tuple(shape)}")
-    array = np.empty(shape, dtype)
-    file.seek(start + begin)
-    file.readinto(array.reshape(-1).view(np.uint8))
-    floating = dtype.kind == "f" or dtype in (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn,
-                                              ml_dtypes.float8_e5m2)  # fmt: skip
-    return array.astype(np.float32) if floating else array
+
+
+def _array(data: np.ndarray, entry: dict) -> np.ndarray:
+    begin, end = entry["data_offsets"]
+    return data[begin:end].view(DTYPES[entry["dtype"]]).reshape(entry["shape"]).view(np.ndarray)

@@ -85,9 +85,12 @@ def restore(
     def value(name, leaf):
         if name not in given:
             return leaf
+        array = given[name]
+        if hasattr(array, "__array__"):  # not the shape of one that is read later
+            array = np.asarray(array)
         if not isinstance(leaf, jax.Array):
-            return given[name]
-        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda at: given[name][at])
+            return array
+        return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda at: array[at])
 
     leaves, structure = jax.tree.flatten(template)
     return jax.tree.unflatten(structure, map(value, names, leaves))

@@ -201,7 +201,8 @@ def read_entries(file: IO[bytes]) -> tuple[dict[str, Any], int]:
     """
     length = int.from_bytes(file.read(8), "little")
     size = os.fstat(file.fileno()).st_size - 8 - length
-    _expect(0 < length <= HEADER_LIMIT and size >= 0, "its header is cut off or too long")
+    _expect(length > 0 and size >= 0, "its header is cut off")
+    _expect(length <= HEADER_LIMIT, f"its header has {length} bytes, more than {HEADER_LIMIT}")
     header = file.read(length)
     _expect(header.count(b",") <= COMMA_LIMIT, "its header claims more than a run ever saves")
     return json.loads(header.decode(), object_pairs_hook=_unique), size

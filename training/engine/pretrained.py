@@ -1,6 +1,9 @@
 """The weights a run begins with: a checkpoint's, or those of a file that another program wrote."""
 
 import logging
+import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +17,7 @@ from training.common.trees import expect_part, fits, named_leaves, pick, split
 from training.config import HOMES
 from training.engine.parts import freeze
 from training.engine.user_code import FAULTS, reason_of
-from utils import UserError, nearest, resolve
+from utils import UserError, nearest, optional_module, resolve
 
 LOG = logging.getLogger("main")
 ADVICE = (
@@ -23,49 +26,90 @@ ADVICE = (
 )
 
 
+class Weights(NamedTuple):
+    """What a run begins with: arrays of a file, by the paths of the parameters they are for."""
+
+    path: Path
+    arrays: dict  # what `np.asarray` makes arrays of
+    partial: list[str] | None  # paths of those to take; None: all, and they must all fit
+    left: list[str]  # parameters that keep their values
+    rows: list  # of training.weights.mapping, for a file of another program
+    names: dict[str, str]  # {part of the file: part of the network} that its shapes propose
+    hint: str  # at these and other names that may be meant
+
+
 def pretrained_state(experiment, state, config):
     """Returns a TrainState with the weights of the config's training.checkpoint, if it names one.
 
     Raises:
         UserError: there is no such file, or it does not fit the network.
     """
-    wanted = config.training.checkpoint
-    if not wanted:
+    if not config.training.checkpoint:
         return state
-    path, arrays = _weights(wanted)
-    arrays = _rename(arrays, wanted.rename, path)
-    params = state.params if experiment.seeds == 1 else pick(state.params, 0)
-    partial, left = wanted.partial, []
-    if wanted.except_:
-        arrays, partial, left = _all_but(wanted.except_, params, arrays, partial, path)
-    if partial is True:
-        partial, others = fitting(params, arrays, path)
-        left += [name for name in others if name not in left]
-
-    def pretrained(params):
-        return restore(params, arrays, partial=partial, where=path, advice=ADVICE)
-
-    if experiment.seeds == 1:
-        params = pretrained(state.params)
-    else:
-        each = [pretrained(pick(state.params, seed)) for seed in range(experiment.seeds)]
+    seeds = range(experiment.seeds) if experiment.seeds > 1 else ()
+    params = pick(state.params, 0) if seeds else state.params
+    weights = read_weights(config.model, config.training.checkpoint, params)
+    if seeds:
+        each = [fill(pick(state.params, seed), weights) for seed in seeds]
         params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    LOG.info("Pre-trained parameters from %s", path)
-    if left:
+    else:
+        params = fill(state.params, weights)
+    LOG.info("Pre-trained parameters from %s", weights.path)
+    if weights.left:
         LOG.warning("Not in it, of another shape, or left out, so trained from the start: %s",
-                    listed(left))  # fmt: skip
+                    listed(weights.left))  # fmt: skip
     if state.ema_params is None:
         return state._replace(params=params)
     trained, _ = split(freeze(params, experiment.parts.freeze)[0])
     return state._replace(params=params, ema_params=trained)
 
 
-def _weights(wanted):
-    """Returns the path of the file, and its arrays by name, converted where there is a function."""
+def read_weights(model, wanted, params):
+    """Returns the Weights of a config's training.checkpoint, `wanted`, for a network's params."""
+    path, arrays, *found = _weights(model, wanted, params)
+    rows, names, hint = found or ([], {}, "")
+    partial, left = wanted.partial, []
+    if wanted.except_:
+        arrays, partial, left = _all_but(wanted.except_, params, arrays, partial, path)
+    if partial is True:
+        partial, others = fitting(params, arrays, path)
+        left += [name for name in others if name not in left]
+    if rows:
+        taken = [name for name in arrays if partial is None or fits(name, partial, below=True)]
+        _mapping().refuse_ambiguous(rows, taken, path)
+    return Weights(path, arrays, partial, left, rows, names, hint)
+
+
+def fill(params, weights):
+    """Returns the parameters with the values of the Weights."""
+    return restore(
+        params, weights.arrays, partial=weights.partial, where=weights.path,
+        advice=weights.hint + ADVICE,
+    )  # fmt: skip
+
+
+def _mapping():
+    return optional_module("training.weights.mapping")
+
+
+def _weights(model, wanted, params):
+    """Returns the path of the file, and its arrays by the paths here; and more of `map_file`."""
     path = find(wanted.path, prefer_best=True)
-    arrays = read_foreign(path) if is_foreign(path) else network_params(read(path)[0])
-    if wanted.convert is None:
-        return path, arrays
+    foreign = is_foreign(path)
+    if foreign:
+        LOG.info("%s was not written here: it has no checksums, so no damage is noticed", path)
+    if foreign and _mapping() and wanted.convert is None:
+        network = resolve(model.name, HOMES["model"], "model.name")
+        sources = getattr(sys.modules.get(network.__module__), "NAMES", {})
+        return path, *_mapping().map_file(path, named_leaves(params), sources, wanted.rename)
+    arrays = read_foreign(path) if foreign else network_params(read(path)[0])
+    if wanted.convert is not None:
+        arrays = _converted(wanted, path, arrays)
+    return path, _rename(arrays, wanted.rename, path)
+
+
+def _converted(wanted, path, arrays):
+    """Returns the arrays that the config's function makes of those in the file, by name."""
     convert = resolve(wanted.convert.name, HOMES["model"], "training.checkpoint.convert.name")
     try:
         tree = convert(arrays, **wanted.convert.args)
@@ -81,7 +125,7 @@ def _weights(wanted):
             f"training.checkpoint.convert: {wanted.convert.name} returned {type(tree).__name__} of "
             f"{listed(converted)}; expected nested dicts of arrays, the network's parameters"
         )
-    return path, converted
+    return converted
 
 
 def _all_but(paths, params, arrays, partial, where):
@@ -117,5 +161,6 @@ def _rename(arrays, names, where):
             )
     for name, array in arrays.items():
         old = next((old for old in names if f"{name}/".startswith(f"{old}/")), "")
-        renamed[(names[old] + name.removeprefix(old)) if old else name] = array
+        if not old or names[old] is not None:
+            renamed[(names[old] + name.removeprefix(old)) if old else name] = array
     return renamed

@@ -21,6 +21,7 @@ import numpy as np
 
 import utils
 from data_loader.streams import is_stream
+from training.checkpoint.foreign import checksums, is_foreign
 from training.common.files import atomic_write_text
 from training.common.kept_files import ignored_by_git, is_secret
 from training.common.old_config import rename_old_keys
@@ -49,6 +50,8 @@ def record_provenance(config, folder, experiment, parameters):
     now = environment() | {"parameters": parameters} | fingerprint(config, folder, experiment)
     now["uncommitted"] = _checksum(diff.encode())
     before = read_record(folder / RECORD)
+    if weights := before.get("weights") or _weights(config.training.checkpoint):
+        now["weights"] = weights
     if isinstance(before.get("config"), dict):
         rename_old_keys(before["config"])
     changed = changes(before, now) if before else []
@@ -61,6 +64,12 @@ def record_provenance(config, folder, experiment, parameters):
     atomic_write_text(folder / RECORD, json.dumps(now, indent=4) + "\n")
     if diff:
         atomic_write_text(folder / DIFF, diff, private=True)
+
+
+def record_import(config, folder, weights):
+    """Writes the record of a checkpoint made of {file name: SHA-256} of another program."""
+    now = environment() | {"config": config.model_dump(mode="json"), "weights": weights}
+    atomic_write_text(folder / RECORD, json.dumps(now, indent=4) + "\n")
 
 
 def uncommitted(project: Path) -> str:
@@ -110,6 +119,12 @@ def environment(repository: Path = utils.ROOT) -> dict:
         "system": platform.platform(),
         "packages": _packages(),
     }
+
+
+def _weights(wanted):
+    """{file name: SHA-256} of the file of another program that a run begins with, if it does."""
+    path = wanted and Path(wanted.path)
+    return checksums(path) if path and path.is_file() and is_foreign(path) else None
 
 
 @functools.cache

@@ -1,6 +1,10 @@
 """Optional: weights of other programs into a network of this project, and out of it again.
 
-names.py  the names of another program's parts, and what they are called here
+import_weights.py  the command: makes a checkpoint of a file, and compares outputs with its source's
+names.py           the names of another program's parts, and what they are called here
+layouts.py         the order of an array's axes, there and here
+mapping.py         which array of a file is which parameter; values are computed when needed
+rows.py            the table of that, and what may be meant by names that are left over
 
 A file of networks may say how others name their parts, as a dict that is called NAMES:
 
@@ -25,7 +29,7 @@ below a part goes with it. The first that fits counts; what none fits keeps its 
 - `a + b + c` on the right: equal shares of the last axis (fused queries, keys and values); on the
   left: what is joined along it.
 - `:as-is` at the end of the right says that matrices are stored as (inputs, outputs), as GPT-2's;
-  `:transposed`, as (outputs, inputs). This is needed where the shape does not tell, as of a square matrix.
+  `:transposed`, as (outputs, inputs). It is needed where neither shape nor name tells.
 - None on the right: the array is not needed, such as a buffer with a mask.
 
 The names within a layer are known: weight, bias, running_mean and running_var of PyTorch, gamma,

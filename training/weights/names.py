@@ -72,7 +72,7 @@ def _fill(path, letters, rest):
     return (re.sub(r"\*", lambda _: next(letters, "*"), path) + rest).lstrip("/")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _pattern(path):
     glob = re.escape(normal(path).strip("/"))
     glob = glob.replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "([^/]*)")

@@ -338,5 +338,5 @@ def test_a_header_of_gigabytes_is_not_read(tmp_path):
     with open(tmp_path / "a", "wb") as file:
         file.write((2**33).to_bytes(8, "little"))
         file.truncate(2**34)  # a sparse file: occupies no space
-    with pytest.raises(UserError, match="its header is cut off or too long"):
+    with pytest.raises(UserError, match="its header has 8589934592 bytes, more than 12582912"):
         read(tmp_path / "a")

@@ -1,4 +1,4 @@
-"""How far the outputs of an exported file are from those of the network."""
+"""How far computed outputs are from those of a network that they should be equal to."""
 
 import numpy as np
 
@@ -9,8 +9,8 @@ def differences(computed, wanted, own=None, scale=0.0):
     """Returns {"absolute_error", "error"} of an output; "fault" in words if it is of another kind.
 
     Args:
-        computed: array that a file returns.
-        wanted: array that the network returns.
+        computed: array that is held against it, as an exported file returns.
+        wanted: array that the original network returns.
         own: how much the network's own output changes when its inputs change in their last bits,
             for each element; it counts as no error.
         scale: a magnitude of this output, if it has a larger one elsewhere.
