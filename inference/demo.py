@@ -3,6 +3,7 @@
 python inference/demo.py --name jax_mnist
 python inference/demo.py --name jax_mnist --port 8080 --no-browser
 python inference/demo.py --name inference/jax_mnist/jax_mnist.int8.tflite
+python inference/demo.py --name jax_mnist --static site    a folder for any web server: no Python
 
 The page is served to this computer only (127.0.0.1), and needs no network. An export's ONNX and
 TFLite files answer side by side, each in its own runtime and on one thread. Ctrl-C ends it.
@@ -19,8 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `python FILE` lo
 
 from PIL import Image
 
+from inference.serving.exports import find_export
 from inference.serving.page import Demo
 from inference.serving.server import ADDRESS, listen
+from inference.serving.static import write_static
 from utils import command
 
 PORT = 8028
@@ -31,6 +34,13 @@ def main(argv=None):
     """Runs the command line; returns the exit code."""
     options = parse_arguments(argv)
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # a small file of a huge image
+    if options.static:
+        size = write_static(find_export(options.name), options.static, options.ort)
+        print(
+            f"{options.static}: {size / 2**20:.1f} MiB, for any web server; here: "
+            f"python -m http.server -b {ADDRESS} -d {options.static}"
+        )
+        return 0
     try:
         demo = Demo(options.name)
         with listen(demo, options.port) as server:
@@ -58,6 +68,14 @@ def parse_arguments(argv):
     parser.add_argument(
         "--no-browser", action="store_false", dest="browser", help="do not open the page"
     )
+    parser.add_argument(
+        "--static", metavar="FOLDER",
+        help="write the page there, with the ONNX file and a runtime for browsers, and end",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ort", metavar="FOLDER",
+        help="onnxruntime-web's dist/, for --static; otherwise npm fetches it",
+    )  # fmt: skip
     return parser.parse_args(argv)
 
 

@@ -31,6 +31,7 @@ class Classifier(NamedTuple):
     metadata: dict  # of the file, see export/network.py
     kind: str = "softmax"  # "softmax", "sigmoid" or "none": what makes of outputs what is read
     is_mask: bool = False  # whether there are logits for each pixel
+    output: str | None = None  # the name of the output with the logits
 
     def probabilities(self, logits):
         """Returns the probabilities of (..., classes) logits, which sum to 1 where one is right."""
@@ -67,6 +68,7 @@ def load(path, threads=None):
     kind, position, classes, is_mask = _meaning(path, outputs, metadata, shape[1:])
     prepare = _preprocessing(path, metadata.get("preprocess"), shape[0])
     names = list(outputs)
+    output = None if position is None else names[position]
 
     def run(pixels):
         try:
@@ -74,14 +76,14 @@ def load(path, threads=None):
         except Exception as error:  # each runtime has exceptions of its own
             raise UserError(f"{path}: fails on a picture: {printable(error)[:300]}") from None
         results = dict(zip(names, results.values(), strict=True))
-        if position is None:
+        if output is None:
             return results
-        logits = results[names[position]]
-        if logits.shape != (len(pixels), *outputs[names[position]][0][1:]):
+        logits = results[output]
+        if logits.shape != (len(pixels), *outputs[output][0][1:]):
             raise UserError(f"{path}: gives logits of shape {logits.shape}, not what it states")
         return logits
 
-    return Classifier(run, tuple(shape), batch, classes, metadata, kind, is_mask)
+    return Classifier(run, tuple(shape), batch, classes, metadata, kind, is_mask, output)
 
 
 def classify(classifier, paths, report):
@@ -234,8 +236,23 @@ def _describe(arrays):
 
 def _preprocessing(path, preprocess, channels):
     """The preprocessing of images that the file leaves to its user: a function of uint8 arrays."""
+    named = outside(path, preprocess, channels)
+    return (lambda pixels: normalize(pixels, **named)) if named else lambda pixels: pixels
+
+
+def outside(path, preprocess, channels):
+    """Returns the arguments of the `normalize` that a file leaves to its user; {} of none.
+
+    Args:
+        path: of the file, for messages.
+        preprocess: of its metadata.
+        channels: of its pictures.
+
+    Raises:
+        UserError: it wants another preprocessing, or other arguments.
+    """
     if not preprocess or preprocess["where"] == "inside":
-        return lambda pixels: pixels
+        return {}
     if preprocess["name"] not in NORMALIZE or preprocess["where"] != "outside":
         raise UserError(
             f"{path}: wants its input preprocessed by {printable(preprocess['name'])[:100]}, "
@@ -253,4 +270,4 @@ def _preprocessing(path, preprocess, channels):
                 f"{path}: preprocess.args.{name}: expected a number, or one for each of the "
                 f"{channels} channels, got {printable(repr(value)[:60])}"
             )
-    return lambda pixels: normalize(pixels, **named)
+    return named

@@ -2,6 +2,7 @@
 const find = (selector) => document.querySelector(selector);
 const [paper, pen, seen, dropped, hint] = [".paper", ".pen", ".seen", ".dropped", ".hint"].map(find);
 const [fault, status] = ["[role=alert]", "[role=status]"].map(find);
+const [video, camera] = [".video", ".camera"].map(find);
 const { limit, side } = document.body.dataset;
 const brush = paper && Object.assign(paper.getContext("2d", { willReadFrequently: true }), {
   lineWidth: paper.width / 14, lineCap: "round", lineJoin: "round", strokeStyle: "#000",
@@ -15,6 +16,11 @@ let shown = 0; // number of the latest question whose answer is shown, or no lon
 let asking = 0; // questions not yet answered
 let later = false; // whether ink was added since the latest question
 let showsImage = false; // whether an image is shown and not a drawing
+let chosen = null; // the file whose image is shown
+let stream = null; // of the camera, while it is on
+
+// Answers come from the demo's server; on a page without one `local`, of static.js, gives them.
+const answerTo = globalThis.local ?? (async (path, body) => (await fetch(path, { method: "POST", body })).json());
 
 // Asks for an answer and shows it, unless a later question has been answered already.
 // `since` is the time at which a stroke ended, or null while it is drawn.
@@ -22,11 +28,10 @@ async function ask(path, body, since) {
   const number = ++asked;
   asking++;
   try {
-    const response = await fetch(path, { method: "POST", body });
-    const answer = await response.json();
+    const answer = await answerTo(path, body);
     if (number > shown) {
       shown = number;
-      response.ok ? show(answer, since) : complain(answer.error);
+      answer.error ? complain(answer.error) : show(answer, since);
     }
   } catch {
     complain("The demo does not answer. If it has ended, start it again and reload this page.");
@@ -57,6 +62,7 @@ function askImage(files) {
   const since = performance.now();
   clear();
   showsImage = true;
+  chosen = file;
   if (file.size > limit) {
     complain(`${file.name} has ${(file.size / 2 ** 20).toFixed(1)} MiB; at most ${limit / 2 ** 20} are taken.`);
     return;
@@ -75,8 +81,8 @@ function askImage(files) {
 const percent = (share) => `${(Math.floor(1000 * share) / 10).toFixed(1)} %`; // never a false 100
 
 function show({ pixels, prepared, classes, answers }, since) {
-  showPixels(Uint8Array.from(atob(pixels), (letter) => letter.charCodeAt(0)));
-  if (!showsImage) complain("");
+  showPixels(typeof pixels === "string" ? Uint8Array.from(atob(pixels), (letter) => letter.charCodeAt(0)) : pixels);
+  if (!showsImage || stream) complain("");
   const [first] = answers;
   const dissent = answers.find((answer) => answer.best !== first.best);
   let verdict = percent(first.probability);
@@ -130,6 +136,8 @@ function complain(words) {
 function clear() {
   shown = asked;
   later = showsImage = false;
+  chosen = null;
+  stopCamera();
   brush?.clearRect(0, 0, paper.width, paper.height);
   seen.getContext("2d").clearRect(0, 0, seen.width, seen.height);
   URL.revokeObjectURL(dropped.src);
@@ -214,6 +222,40 @@ function drawByKeys() {
   });
 }
 
+// Camera ------------------------------------------------------------------------------------------
+
+async function startCamera() {
+  clear();
+  let mine;
+  try {
+    mine = await navigator.mediaDevices.getUserMedia({ video: true });
+  } catch (error) {
+    complain(`The camera cannot be used: ${error.message}`);
+    return;
+  }
+  clear();
+  showsImage = true;
+  stream = video.srcObject = mine;
+  video.hidden = false;
+  hint.hidden = true;
+  camera.setAttribute("aria-pressed", true);
+  if (find(".trace")) find(".trace").checked = true;
+  await video.play();
+  const frame = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+  while (stream === mine) {
+    frame.getContext("2d").drawImage(video, 0, 0);
+    await ask("/image?name=the+camera%27s+picture", await frame.convertToBlob(), null); // PNG
+    await new Promise(requestAnimationFrame);
+  }
+}
+
+function stopCamera() {
+  stream?.getTracks().forEach((track) => track.stop());
+  stream = video.srcObject = null;
+  video.hidden = true;
+  camera.setAttribute("aria-pressed", false);
+}
+
 // Events and buttons ---------------------------------------------------------------------------------
 
 if (paper) {
@@ -221,6 +263,9 @@ if (paper) {
   drawByKeys();
 }
 find(".clear").addEventListener("click", clear);
+camera.hidden = !navigator.mediaDevices;
+camera.addEventListener("click", () => (stream ? clear() : startCamera()));
+find(".trace")?.addEventListener("change", () => chosen && askImage([chosen]));
 find("input[type=file]").addEventListener("change", ({ target }) => {
   askImage(target.files);
   target.value = ""; // so that the same file can be chosen again

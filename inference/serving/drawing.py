@@ -63,5 +63,6 @@ def trace(grey):
 
 def _start(mass, size):
     """The first row (or column) for rows of these masses, so that their centre is at size / 2."""
-    center = np.average(np.arange(len(mass)), weights=mass + 1e-9)  # of a mass of 0, the middle
+    total = int(mass.sum())  # whole numbers, so that static.js gets the same
+    center = int(mass @ np.arange(len(mass))) / total if total else (len(mass) - 1) / 2
     return min(max(round(size / 2 - center), 0), size - len(mass))

@@ -56,26 +56,35 @@ class Demo:
     @functools.cached_property
     def _page(self):
         """The page with NONCE in place of a nonce."""
+        return self.render(nonce=NONCE, where="on this computer only")
+
+    def render(self, where, **more):
+        """Returns the page as HTML.
+
+        Args:
+            where: the network computes, in words.
+            more: of the template: `nonce`, or `static` for the page without a server.
+        """
         environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True)
         return environment.get_template("demo.html.jinja").render(
             demo=self,
-            facts=self._facts(),
+            facts=self._facts(where),
             digits=all(name.isdigit() and len(name) == 1 for name in self.classes),
             rows=min(len(self.classes), SHOWN),
             side=SIDE,
             limit=LARGEST_UPLOAD,
             recent=RECENT,
-            nonce=NONCE,
+            **more,
         )
 
-    def _facts(self):
+    def _facts(self, where):
         """The facts below the title: the run, its size, the files."""
         metadata = self.files[0].classifier.metadata
         facts = [f"Run {metadata['run']}"] if metadata.get("run") else []
         if metadata.get("parameters"):
             facts.append(f"{metadata['parameters']:,} parameters")
         names = " and ".join(file.path.name for file in self.files)
-        return [*facts, f"{names}, on this computer only"]
+        return [*facts, f"{names}, {where}"]
 
     def answer_drawing(self, content):
         """Returns the answer to a drawing: SIDE x SIDE bytes of ink, 0 where nothing is drawn."""

@@ -183,6 +183,15 @@ def test_bad_images_are_reported_in_an_alert(page, mnist_images, tmp_path):
     assert text(page, "[role=alert]") == ""
 
 
+def test_the_camera_is_answered_until_it_is_cleared(page):
+    page.click(".camera")
+    page.wait("document.querySelector('.best').textContent || find('[role=alert]').textContent")
+    assert page.evaluate("document.querySelector('video').videoWidth") > 0
+    page.press("Escape")
+    assert page.evaluate("document.querySelector('video').srcObject") is None
+    assert text(page, ".best") == text(page, "[role=alert]") == ""
+
+
 def test_the_keyboard_draws_reaches_everything_and_clears(page):
     focused = "document.activeElement.className || document.activeElement.localName"
     page.press("Tab")
