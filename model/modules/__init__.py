@@ -2,7 +2,15 @@
 
 from model.modules.attention import attend, attend_heads, attention
 from model.modules.conv import conv2d
-from model.modules.core import Layers, as_float, layer_options, located, stack, watch_layers
+from model.modules.core import (
+    Layers,
+    as_float,
+    layer_options,
+    located,
+    stack,
+    watch_layers,
+    wrap_layers,
+)
 from model.modules.dense import embedding, linear
 from model.modules.dropout import drop_path, dropout
 from model.modules.norm import batch_norm, group_norm, layer_norm, rms_norm
@@ -32,4 +40,5 @@ __all__ = [
     "rms_norm",
     "stack",
     "watch_layers",
+    "wrap_layers",
 ]

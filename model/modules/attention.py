@@ -62,7 +62,7 @@ def attend_heads(queries, keys, values, heads, mask=None):
         raise ValueError(
             f"{located('attention')}: {heads} heads do not divide {features} features."
         )
-    _check_mask(mask, (len(queries), heads, queries.shape[1], keys.shape[1]))
+    _check_mask(mask, (queries.shape[0], heads, queries.shape[1], keys.shape[1]))
     split = (y.reshape(*y.shape[:2], heads, features // heads) for y in (queries, keys, values))
     return attend(*split, mask).reshape(queries.shape)
 

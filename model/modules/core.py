@@ -20,6 +20,7 @@ import jax.numpy as jnp
 _path = contextvars.ContextVar("path", default=())  # names of the layers around the current call
 _options = contextvars.ContextVar("options", default=None)  # see layer_options
 _watcher = contextvars.ContextVar("watcher", default=None)
+_wrapper = contextvars.ContextVar("wrapper", default=None)
 
 
 class Layers:
@@ -52,6 +53,8 @@ class Layers:
         if params is None and self.given is not None:
             params = {}  # layers without parameters (dropout, pooling) are not in the tree
         with _inside(name):
+            if _wrapper.get() is not None:
+                function = _wrapper.get()("/".join(_path.get()), function)
             function = function if _options.get() is None else _with_options(function)
             y, params = function(
                 x, *hyper, **named_hyper, params=params, key=self._key(name), train=self.train
@@ -144,6 +147,20 @@ def watch_layers(watcher):
         yield
     finally:
         _watcher.reset(token)
+
+
+@contextlib.contextmanager
+def wrap_layers(wrapper):
+    """Has each layer replaced by what `wrapper(path, function)` returns for it, a function like it.
+
+    Args:
+        wrapper: function of the layer's path ("stage1/norm") and the layer itself.
+    """
+    token = _wrapper.set(wrapper)
+    try:
+        yield
+    finally:
+        _wrapper.reset(token)
 
 
 @contextlib.contextmanager

@@ -1,18 +1,21 @@
 """The networks of model/zoo, against their original implementations: tests/fixtures/zoo/make.py."""
 
 import functools
-import importlib
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+import train
+from inference import convert_tflite
 from tests.helpers.project import ROOT
-from tests.helpers.zoo_weights import inputs, weight
+from tests.helpers.zoo import inputs, weight
 from training.common.trees import named_leaves
-from training.weights.names import leaf_names, translate
+from training.config import Named, Pretrained
+from training.engine.pretrained import fill, read_weights
 from utils import resolve
 
 FIXTURES = ROOT / "tests" / "fixtures" / "zoo"
@@ -60,10 +63,14 @@ def network_of(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_network_is_equal_to_the_original_with_the_same_weights(name):
+def test_a_network_is_equal_to_the_original_with_the_same_weights(name, tmp_path):
     network, x = network_of(name)
     arrays = {key: weight(key, shape) for key, shape in RECORDED["shapes"][name].items()}
-    params = imported(name, network, x, arrays)
+    save_file(arrays, tmp_path / "original.safetensors")
+    _, template = jax.eval_shape(lambda x: network(x, key=jax.random.key(0)), x)
+    model = Named(name=f"model.zoo.{SMALL[name][0]}")
+    wanted = Pretrained(path=str(tmp_path / "original.safetensors"))
+    params = fill(template, read_weights(model, wanted, template))
     outputs, _ = jax.jit(lambda x: network(x, params=params))(x)
     expected = np.load(FIXTURES / "outputs.npz")[name]
     assert np.abs(outputs - expected).max() <= 1e-5 * np.abs(expected).max()
@@ -85,23 +92,34 @@ def test_a_network_of_full_size_has_as_many_parameters_as_the_original(name):
     assert sum(sizes.values()) == RECORDED["parameters"][name]
 
 
-def imported(name, network, x, arrays):
-    module = importlib.import_module(f"model.zoo.{SMALL[name][0].partition(':')[0]}")
-    names = getattr(module, "NAMES", {}).get("transformers", {})
-    _, params = jax.eval_shape(lambda x: network(x, key=jax.random.key(0)), x)
-    leaves = named_leaves(params)
-    found = {}
-    for key, array in arrays.items():
-        targets = translate(key, names)
-        if targets == []:
-            continue
-        target = targets[0].name if targets else key.replace(".", "/")
-        (ours,) = [one for one in leaf_names(target) if one in leaves]
-        if array.ndim == 4:
-            array = array.transpose(2, 3, 1, 0)
-        elif array.ndim == 2 and ours.endswith("kernel") and not (targets and targets[0].layout):
-            array = array.T
-        assert array.shape == leaves[ours].shape, (key, ours)
-        found[ours] = array
-    assert found.keys() == leaves.keys()
-    return jax.tree.unflatten(jax.tree.structure(params), [found[one] for one in leaves])
+TRAINED = {  # of each file one network, tiny: its training and its export take seconds
+    "resnet_bottleneck": {"width": 4, "depths": [1, 1]}, "efficientnet_b0": {}, "vit": {},
+    "convnext": {"depths": [1, 1], "features": [8, 16]}, "gpt2": {}, "bert": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_network_is_trained_and_exported(name, tmp_path):
+    function, hyper = SMALL[name]
+    text = name in ("gpt2", "bert")
+    example = {"shape": [9], "vocabulary": 50} if text else {"shape": [3, 32, 32]}
+    example["classes"] = None if name == "gpt2" else 7
+    dataset = {"name": "tests.helpers.zoo:RandomExamples", "args": example}
+    loader = {"name": "DataLoader", "args": {"dataset": dataset, "batch_size": 8}}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({
+        "title": "Zoo",
+        "model": {"name": f"model.zoo.{function}", "args": hyper | TRAINED[name]},
+        "data_loader": {"train": loader, "test": loader},
+        "training": {
+            "loss": "cross_entropy", "metrics": ["accuracy"], "epochs": 2,
+            "optimizer": {"name": "adamw", "args": {"learning_rate": 0.01}},
+            "save_dir": str(tmp_path / "saved"), "report": [],
+        },
+    }))  # fmt: skip
+    run = train.fit(str(path))
+    lines = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
+    losses = [line["train_loss"] for line in lines if "train_loss" in line]
+    assert losses[-1] < losses[0]
+    arguments = ["--name", "net", "-w", str(run.folder), "--into", str(tmp_path)]
+    assert convert_tflite.main(arguments) == 0

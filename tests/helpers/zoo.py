@@ -1,4 +1,4 @@
-"""Weights and inputs that are the same wherever they are made: a function of name and shape."""
+"""Weights, inputs and data that are the same wherever they are made: by names and shapes."""
 
 import zlib
 
@@ -25,3 +25,17 @@ def inputs(shape, vocabulary=None):
     tokens = random.integers(1, vocabulary, shape).astype(np.int32)
     tokens[-1, shape[1] - 3 :] = 0
     return tokens
+
+
+class RandomExamples:
+    """Sixteen pictures or texts, with labels; a text without a label has its tokens as targets."""
+
+    def __init__(self, shape, vocabulary=None, classes=7):
+        self.inputs = inputs((16, *shape), vocabulary)
+        self.labels = self.inputs if classes is None else np.arange(16, dtype=np.int32) % classes
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, index):
+        return self.inputs[index], self.labels[index]
