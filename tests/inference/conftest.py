@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import subprocess
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import train
 from inference import convert_tflite
 from inference.export import converter
+from inference.serving import static
 from tests.helpers.demo import HOSTILE, RGB
 from tests.helpers.exports import INSIDE, LENIENT, QUANTIZED, write_onnx, write_tflite
 from tests.helpers.processes import no_import
@@ -143,6 +145,24 @@ def linear_export(weights, tmp_path_factory):
     write_onnx(folder / "linear.onnx", weights, INSIDE)
     write_tflite(folder / "linear.tflite", weights)
     return folder
+
+
+@pytest.fixture(scope="session")
+def node_modules(once):
+    """The folder into which npm has installed onnxruntime-web; without Node.js or npm's registry
+    a test is skipped.
+    """
+
+    def make(folder):
+        npm = shutil.which("npm")
+        if npm is None:
+            pytest.skip("npm is not installed")
+        command = [npm, "install", "--ignore-scripts", "--prefix", folder, static.PACKAGE]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        if done.returncode:
+            pytest.skip(f"npm cannot install {static.PACKAGE}: {done.stderr[-300:]}")
+
+    return once("node", make) / "node_modules"
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,6 @@ from inference.serving import static
 from inference.serving.classifier import load
 from inference.serving.drawing import fit
 from tests.helpers.exports import INSIDE, OUTSIDE, write_onnx
-from utils import UserError
 
 ANSWERED = "kept.length"
 KEEP = (  # what the page shows is kept as well
@@ -27,19 +26,6 @@ KEEP = (  # what the page shows is kept as well
     "show = (answer, since) => { kept.push(answer); shows(answer, since); };"
 )
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium on the path")
-
-
-@pytest.fixture(scope="session")
-def runtime(once):
-    """onnxruntime-web's files, as npm fetches them."""
-
-    def make(folder):
-        try:
-            static._fetch(folder)
-        except UserError as error:
-            pytest.skip(str(error))
-
-    return once("onnxruntime_web", make) / "package" / "dist"
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +49,12 @@ def networks(weights, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def site(networks, runtime, tmp_path_factory):
+def site(networks, node_modules, tmp_path_factory):
     """The address of a server of files that has the pages of all networks below a path."""
     root = tmp_path_factory.mktemp("site")
     for name, path in networks.items():
         command = ["--name", str(path), "--static", str(root / "below" / name)]
-        assert demo.main([*command, "--ort", str(runtime)]) == 0
+        assert demo.main([*command, "--ort", str(node_modules / "onnxruntime-web/dist")]) == 0
     handler = functools.partial(Quiet, directory=root)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=[0.01])
@@ -275,6 +261,13 @@ def test_the_page_loads_nothing_from_elsewhere_and_its_policy_forbids_it(page_of
         page.evaluate("fetch('http://localhost:1/')")
     assert any("violates" in fault for fault in page.faults)
     page.faults.clear()
+
+
+def test_npm_fetches_the_same_runtime(node_modules, tmp_path):
+    fetched = static._fetch(tmp_path)
+    for name in static.RUNTIME.values():
+        installed = node_modules / "onnxruntime-web/dist" / name
+        assert (fetched / name).read_bytes() == installed.read_bytes()
 
 
 def test_folders_and_networks_that_do_not_fit_are_refused(
