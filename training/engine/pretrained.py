@@ -88,6 +88,12 @@ def fill(params, weights):
     )  # fmt: skip
 
 
+def names_of(model):
+    """Returns the NAMES in the file of a config's network, {source: what it calls the parts}."""
+    network = resolve(model.name, HOMES["model"], "model.name")
+    return getattr(sys.modules.get(network.__module__), "NAMES", {})
+
+
 def _mapping():
     return optional_module("training.weights.mapping")
 
@@ -99,9 +105,8 @@ def _weights(model, wanted, params):
     if foreign:
         LOG.info("%s was not written here: it has no checksums, so no damage is noticed", path)
     if foreign and _mapping() and wanted.convert is None:
-        network = resolve(model.name, HOMES["model"], "model.name")
-        sources = getattr(sys.modules.get(network.__module__), "NAMES", {})
-        return path, *_mapping().map_file(path, named_leaves(params), sources, wanted.rename)
+        named = named_leaves(params)
+        return path, *_mapping().map_file(path, named, names_of(model), wanted.rename)
     arrays = read_foreign(path) if foreign else network_params(read(path)[0])
     if wanted.convert is not None:
         arrays = _converted(wanted, path, arrays)

@@ -219,7 +219,8 @@ def _write(config, params, report, proven):
 
 def _words(one):
     agreement = f", argmax agrees in {one['agreement']:.2%}" if "agreement" in one else ""
-    return f"error {one['error']:.1e} ({one.get('fault', 'of the largest magnitude')}){agreement}"
+    fault = one.get("fault", "of the largest magnitude")
+    return f"error {one['error']:.1e} {fault}{agreement}"
 
 
 if __name__ == "__main__":

@@ -36,6 +36,20 @@ def arrange(array: np.ndarray, layout: str) -> np.ndarray:
     return array
 
 
+def disarrange(array: np.ndarray, layout: str, like: tuple) -> np.ndarray:
+    """Returns a view with the axes in a layout: `arrange` backwards.
+
+    `like` is the shape of the array in whose place it is, which tells where axes have length 1.
+    """
+    axes = arrange(np.broadcast_to(np.int8(0), like), layout).shape
+    if array.ndim != len(axes):  # axes of length 1 are there, or are not
+        sizes = iter(_long(array.shape))
+        array = array.reshape([1 if size == 1 else next(sizes) for size in axes])
+    if layout == "transposed" and array.ndim > 1:
+        return array.transpose(-1, -2, *range(array.ndim - 2))
+    return array.swapaxes(-1, -2) if layout == "depthwise" else array
+
+
 def fitting_layouts(shape: tuple, wanted: tuple, leaf: str) -> list[str]:
     """Returns the layouts in which an array has a wanted shape, axes of length 1 aside.
 
