@@ -21,6 +21,7 @@ from utils import UserError
 
 PICKLES = (b"PK\x03\x04", b"\x80")  # how files of torch.save begin
 SMALL = (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
+STRIP = 64  # rows that are copied at a time
 INDEX_LIMIT = 64 * 2**20  # bytes
 SAVE = (
     'python -c "import sys, torch, safetensors.torch as s; '
@@ -48,7 +49,7 @@ def is_foreign(path: Path) -> bool:
                 "code, so it is not read; expected a safetensors file. Where PyTorch is installed "
                 f"and the file holds a state_dict: {command}"
             )
-        if begin.lstrip().startswith(b"{"):
+        if _is_index(path):
             return True
         file.seek(0)
         try:
@@ -106,21 +107,33 @@ def as_float32(array: np.ndarray, name: str, path: object) -> np.ndarray:
     Raises:
         UserError: it has a number that is not finite.
     """
-    if array.dtype.kind != "f" and array.dtype not in SMALL:
-        return np.array(array, order="C")
-    with np.errstate(over="ignore"):  # of float64
-        array = np.array(array, np.float32, order="C")
-    if array.size and not (np.isfinite(array.max()) and np.isfinite(array.min())):
+    floating = array.dtype.kind == "f" or array.dtype in SMALL
+    copy, bad = np.empty(array.shape, np.float32 if floating else array.dtype), 0
+    # A strip of a transposed array is some of its rows in the file, which then are in the cache.
+    axis = 0 if array.flags.c_contiguous else array.ndim - 1
+    for start in range(0, array.shape[axis] if array.ndim else 1, STRIP):
+        strip = (..., slice(start, start + STRIP)) if axis else slice(start, start + STRIP)
+        strip = strip if array.ndim else ()
+        if floating and array.dtype == copy.dtype:
+            bad += np.count_nonzero(~np.isfinite(array[strip]))
+        with np.errstate(over="ignore"):  # of float64
+            copy[strip] = array[strip]
+        if floating and array.dtype != copy.dtype:
+            bad += np.count_nonzero(~np.isfinite(copy[strip]))
+    if bad:
         raise UserError(
-            f"{path}: {name} has numbers that are not finite, {int((~np.isfinite(array)).sum())} "
-            f"of {array.size}. Take another file, or all but this part"
+            f"{path}: {name} has numbers that are not finite, {bad} of {array.size}. Take another "
+            "file, or all but this part"
         )
-    return array
+    return copy
 
 
 def _is_index(path):
+    """Whether a file is JSON: then its first bytes are no length of a header that it could have."""
     with open(path, "rb") as file:
-        return file.read(16).lstrip().startswith(b"{")
+        begin = file.read(16)
+    length = int.from_bytes(begin[:8], "little")
+    return begin.lstrip().startswith(b"{") and length > path.stat().st_size
 
 
 def _read_index(path):

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from utils import UserError
 # Modules that import JAX are imported in functions: a network's parameters are read without it.
 
 ADVICE = "Use the config and the model code it was saved with, or take only parts that fit."
+THREADS = 4
 # How names of arrays begin in checkpoints of older versions, and how they begin now.
 OLD_NAMES = {"average/": "ema_params/", "state/average/": "state/ema_params/"}
 
@@ -93,7 +95,8 @@ def restore(
         return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda at: array[at])
 
     leaves, structure = jax.tree.flatten(template)
-    return jax.tree.unflatten(structure, map(value, names, leaves))
+    with ThreadPoolExecutor(THREADS) as pool:  # copies of arrays of other layouts take time
+        return jax.tree.unflatten(structure, pool.map(value, names, leaves))
 
 
 def fitting(template: Any, arrays: dict[str, Any], where: object) -> tuple[list[str], list[str]]:

@@ -30,10 +30,15 @@ def compile_functions(init, update, evaluate):
     """
     fast = FAST.get(jax.default_backend())
     return (
-        jax.jit(init, compiler_options=QUICKLY),
+        compile_init(init),
         jax.jit(update, donate_argnums=0, compiler_options=fast),
         jax.jit(evaluate, compiler_options=fast),
     )
+
+
+def compile_init(init):
+    """Returns a function that makes random parameters, jitted."""
+    return jax.jit(init, compiler_options=QUICKLY)
 
 
 def compile_predict(forward):

@@ -20,6 +20,10 @@ from training.engine.user_code import FAULTS, reason_of
 from utils import UserError, nearest, optional_module, resolve
 
 LOG = logging.getLogger("main")
+WITHOUT_MAPPING = (
+    "What would find the places of another program's weights, training/weights/, is not part of "
+    "this project. "
+)
 ADVICE = (
     'Take all that fits by "partial": true, the parts that you name: "partial": ["stem"], or all '
     'but those: "except": ["head"].'
@@ -67,7 +71,7 @@ def pretrained_state(experiment, state, config):
 def read_weights(model, wanted, params):
     """Returns the Weights of a config's training.checkpoint, `wanted`, for a network's params."""
     path, arrays, *found = _weights(model, wanted, params)
-    rows, names, hint = found or ([], {}, "")
+    rows, names, hint = found or ([], {}, "" if _mapping() else WITHOUT_MAPPING)
     partial, left = wanted.partial, []
     if wanted.except_:
         arrays, partial, left = _all_but(wanted.except_, params, arrays, partial, path)

@@ -66,7 +66,9 @@ def main(argv=None):
         prog="python -m training.weights.export_weights", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("run", help="a run folder, for its best checkpoint, or a checkpoint")
+    parser.add_argument(
+        "run", help="a run folder or 'latest', for its best checkpoint; or a checkpoint"
+    )
     parser.add_argument("--to", choices=["torch"], required=True)
     parser.add_argument("--like", metavar="FILE", help="a safetensors file whose names to use")
     parser.add_argument("--into", metavar="FOLDER", help="in place of RUN/torch")
@@ -74,7 +76,8 @@ def main(argv=None):
     add_options(parser)
     options = parser.parse_args(argv)
     utils.set_up_logging()
-    checkpoint = find(options.run, prefer_best=True)
+    run = utils.latest_run("saved") if options.run == "latest" else options.run
+    checkpoint = find(run, prefer_best=True)
     params = network_params(read(checkpoint)[0])
     with code_of(checkpoint.parent, options.trust, options.own_code):
         config = read_config(checkpoint.with_name("config.json"), (), options.allow)

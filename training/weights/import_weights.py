@@ -173,7 +173,7 @@ def _read(config, wanted, forward, inputs, accept):
     """Returns the parameters, the Weights they are from, and the section that says how."""
     import jax
 
-    from training.engine.compilation import compile_functions
+    from training.engine.compilation import compile_init
     from training.engine.pretrained import fill, read_weights
 
     def init(inputs):
@@ -186,7 +186,7 @@ def _read(config, wanted, forward, inputs, accept):
         wanted = wanted.model_copy(update={"rename": wanted.rename | weights.names})
         weights = read_weights(config.model, wanted, template)
     if weights.left:
-        template = compile_functions(init, None, None)[0](inputs)
+        template = compile_init(init)(inputs)
     return fill(template, weights), weights, wanted
 
 

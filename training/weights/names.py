@@ -75,7 +75,7 @@ def _fill(path, letters, rest):
 @functools.cache
 def _pattern(path):
     glob = re.escape(normal(path).strip("/"))
-    glob = glob.replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "([^/]*)")
+    glob = glob.replace(r"\*\*/", "(?:.*?/)??").replace(r"\*", "([^/]*)")
     return re.compile(glob + "(|/.*)" if glob else "()(.*)")
 
 

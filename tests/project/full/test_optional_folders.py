@@ -12,6 +12,10 @@ COMMANDS = {  # of each optional folder: what it is for, and what shows that it 
     "training/report": (["test.py", "--predictions"], "predictions.csv"),
     "training/sweep": (["-m", "training.sweep", "seed=[0,1]"], "[2/2] seed=1: test_loss"),
     "inference": (["inference/convert_tflite.py", "--name", "mine"], "mine.onnx"),
+    "training/weights": (
+        ["-m", "training.weights.export_weights", "latest", "--to", "torch"],
+        "PyTorch's names",
+    ),
     "training/provenance": (["train.py", "--resume", "latest", "seed=1"], "seed: was 0, is 1"),
 }
 
