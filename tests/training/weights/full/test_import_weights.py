@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 from huggingface_hub import ModelCard
 
-from tests.helpers.zoo_weights import weight
+from tests.helpers.zoo import weight
 from tests.model.full.test_zoo import FIXTURES, RECORDED, SMALL, network_of
 from training.weights import export_weights, import_weights
 
