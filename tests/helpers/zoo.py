@@ -12,7 +12,7 @@ def weight(name, shape):
         return random.uniform(0.5, 1.5, shape).astype(np.float32)
     values = random.standard_normal(shape)
     if len(shape) < 2:  # biases, means, scales; near 1 for the scales
-        return (0.1 * values + (name.endswith("weight") or "gamma" in name)).astype(np.float32)
+        return np.asarray(0.1 * values + (name.endswith("weight") or "gamma" in name), np.float32)
     fan_in = shape[0] if "c_" in name else np.prod(shape[1:])
     return (values / np.sqrt(fan_in)).astype(np.float32)
 

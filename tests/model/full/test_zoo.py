@@ -43,7 +43,7 @@ SMALL = {  # {name: (function, arguments)} of the networks that make.py records
     "gpt2": ("gpt2:gpt2", TEXT),
     "bert": ("bert:bert", TEXT | {"classes": 7}),
 }  # fmt: skip
-FULL = {  # those whose number of parameters is recorded; that of BERT has no classifier
+FULL = {  # those whose number of parameters is recorded
     "resnet18": "resnet:resnet18", "resnet34": "resnet:resnet34", "resnet50": "resnet:resnet50",
     "mobilenet_v2": "efficientnet:mobilenet_v2", "efficientnet_b0": "efficientnet:efficientnet_b0",
     "efficientnet_lite0": "efficientnet:efficientnet_lite0",
@@ -76,6 +76,28 @@ def test_a_network_is_equal_to_the_original_with_the_same_weights(name, tmp_path
     assert np.abs(outputs - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+def test_the_blocks_of_efficientnet_pytorch_which_are_in_one_row_find_their_stages(tmp_path):
+    shapes = RECORDED["shapes"]["efficientnet_pytorch"]
+    arrays = {key: weight(key, shape) for key, shape in shapes.items()}
+    path = tmp_path / "lite.safetensors"
+    save_file(arrays, path)
+    network = resolve("model.zoo.efficientnet:efficientnet_lite0", [], "test")
+    x = jax.ShapeDtypeStruct((1, 3, 64, 64), jnp.float32)
+    _, template = jax.eval_shape(lambda x: network(x, key=jax.random.key(0)), x)
+    model = Named(name="model.zoo.efficientnet:efficientnet_lite0")
+    params = named_leaves(fill(template, read_weights(model, Pretrained(path=str(path)), template)))
+    counted = [key for key in arrays if not key.endswith("num_batches_tracked")]
+    assert len(params) == len(counted)
+    for ours, theirs in (
+        ("blocks/0/0/conv_pw/kernel", "_blocks.0._project_conv.weight"),
+        ("blocks/5/3/conv_dw/kernel", "_blocks.14._depthwise_conv.weight"),
+        ("blocks/6/0/bn3/stats/mean", "_blocks.15._bn2.running_mean"),
+    ):
+        wanted = arrays[theirs]
+        wanted = wanted.transpose(2, 3, 1, 0) if wanted.ndim == 4 else wanted
+        np.testing.assert_array_equal(params[ours], wanted, err_msg=ours)
+
+
 @pytest.mark.parametrize("name", FULL)
 def test_a_network_of_full_size_has_as_many_parameters_as_the_original(name):
     network = functools.partial(resolve(f"model.zoo.{FULL[name]}", [], "test"))
@@ -87,8 +109,6 @@ def test_a_network_of_full_size_has_as_many_parameters_as_the_original(name):
     x = jax.ShapeDtypeStruct(shape, dtype)
     _, params = jax.eval_shape(lambda x: network(x, key=jax.random.key(0)), x)
     sizes = {key: one.size for key, one in named_leaves(params).items() if "stats" not in key}
-    if name == "bert":
-        sizes = {key: size for key, size in sizes.items() if "classifier" not in key}
     assert sum(sizes.values()) == RECORDED["parameters"][name]
 
 
