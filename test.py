@@ -1,6 +1,6 @@
 """Evaluates a trained network on its test set.
 
-python test.py                                  the run written to last: its best network
+python test.py                                  the run trained last: its best network
 python test.py -w saved/MNIST_Sample/<run>      another run's
 python test.py -w RUN --latest                  its latest checkpoint in place of the best
 python test.py -w RUN/checkpoint-epoch_4.params --predictions
@@ -33,7 +33,7 @@ def parse_arguments(argv):
     )
     parser.add_argument(
         "-w", "--weights", "--resume", default="latest", metavar="PATH",
-        help="a checkpoint, a run folder, or 'latest' (the default): the run written to last",
+        help="a checkpoint, a run folder, or 'latest' (the default): the run trained last",
     )  # fmt: skip
     parser.add_argument("-c", "--config", metavar="FILE", help="in place of the run's own config")
     parser.add_argument("--latest", action="store_true", help="the run's latest, not its best")

@@ -11,7 +11,7 @@ import logging
 
 import utils
 from training.checkpoint.naming import find_run
-from training.common import files, kept_code
+from training.common import kept_code, locks
 from training.config import as_overrides, read_config
 from training.distributed import processes
 
@@ -72,23 +72,23 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False,
         callbacks: functions of the Run besides the config's, each alone or as (f, "500 steps").
         values: overrides as keywords, with __ for the dots.
     """
-    folder, checkpoint = find_run(resume) if resume else (None, None)
-    source = kept_code.use_code_of(folder, trust, own_code) or config
-    config = read_config(source, [*overrides, *as_overrides(values)], allow)
-    if profile:
-        utils.optional_module("training.debug.profiling", needed_by="--profile")
-    # The config is checked before JAX is imported, which takes a second.
-    from training.checkpoint.saver import Saver
-    from training.distributed.preemption import StopSignal
-    from training.engine.callbacks import bind_callbacks
-    from training.engine.loop import instruments, train_epoch
-    from training.engine.out_of_memory import explain_out_of_memory
-    from training.engine.run import new_run, resumed_run
-    from training.engine.schedule import Schedule
-    from training.tracking.metric_logger import MetricLogger
-    from training.tracking.trackers import Trackers
-
     try:
+        folder, checkpoint = find_run(resume, to_train=True) if resume else (None, None)
+        source = kept_code.use_code_of(folder, trust, own_code) or config
+        config = read_config(source, [*overrides, *as_overrides(values)], allow)
+        if profile:
+            utils.optional_module("training.debug.profiling", needed_by="--profile")
+        # The config is checked before JAX is imported, which takes a second.
+        from training.checkpoint.saver import Saver
+        from training.distributed.preemption import StopSignal
+        from training.engine.callbacks import bind_callbacks
+        from training.engine.loop import instruments, train_epoch
+        from training.engine.out_of_memory import explain_out_of_memory
+        from training.engine.run import new_run, resumed_run
+        from training.engine.schedule import Schedule
+        from training.tracking.metric_logger import MetricLogger
+        from training.tracking.trackers import Trackers
+
         called = bind_callbacks(config, source, callbacks)
         run = resumed_run(config, folder, checkpoint) if folder else new_run(config, source)
         settings, progress = run.config.training, run.progress
@@ -113,7 +113,7 @@ def fit(config="config.json", *, overrides=(), resume=None, profile=False,
             run.finish(trackers)
         return run
     finally:
-        files.unlock()
+        locks.unlock()
 
 
 if __name__ == "__main__":

@@ -371,6 +371,9 @@ def optional_library(name: str, requirement: str, needed_by: str) -> Any:
 # Run folders -----------------------------------------------------------------------------------
 
 
+LATEST = ".latest"  # in a folder of runs: the name of the one that was started or resumed last
+
+
 @contextlib.contextmanager
 def new_run_folder(
     save_dir: str | Path, title: str, name: str | None = None
@@ -390,20 +393,26 @@ def new_run_folder(
 
 
 def latest_run(save_dir: str | Path) -> Path:
-    """Returns the run folder under `save_dir` in which something was written last."""
+    """Returns the run folder under `save_dir` that was started or resumed last.
+
+    Training writes its name into a file: neither a clock nor what other commands write into run
+    folders counts. Without that file, or that run, it is the one with the newest metrics.
+    """
     runs = [config.parent for config in Path(save_dir).glob("*/*/config.json")]
     if not runs:
         raise UserError(f"{save_dir}: no run is there yet; name one by its path")
-    return max(runs, key=_last_written)
+    with contextlib.suppress(OSError, ValueError):
+        name = Path(save_dir, LATEST).read_text(encoding="utf-8").strip()
+        runs = [run for run in runs if f"{run.parent.name}/{run.name}" == name] or runs
+    return max(runs, key=_last_trained)
 
 
-def _last_written(run):
-    """When something was written into a run folder, in seconds."""
-    times = []
-    for file in run.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a checkpoint that has just got its name
-            times.append(file.stat().st_mtime)
-    return max(times, default=0)
+def _last_trained(run):
+    """When training last wrote into a run folder, in seconds."""
+    for name in ("metrics.jsonl", "train.log", "config.json"):
+        with contextlib.suppress(OSError):
+            return (run / name).stat().st_mtime
+    return 0.0
 
 
 def check_can_write(folder: str | Path) -> None:

@@ -13,9 +13,11 @@ It imports neither TensorFlow nor, unless it is the runtime, JAX.
 """
 
 import argparse
+import contextlib
 import csv
 import glob
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -124,9 +126,12 @@ def find_paths(arguments):
 
 def write_csv(path, results, columns):
     """Writes a line for each result of `classify`: the path, then its columns, {name: cell}."""
+    special = os.path.exists(path) and not os.path.isfile(path)  # /dev/stdout
+    # Two at once do not mix: each has a file of its own until it is complete.
+    written = path if special else f"{path}.{secrets.token_hex(4)}.tmp"
     try:
         # A path that is not valid text is written as its bytes.
-        with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with open(written, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer, begun = csv.writer(file), False
             for image, _, result in results:
                 cells = columns(result)
@@ -134,10 +139,16 @@ def write_csv(path, results, columns):
                     writer.writerow(["path", *cells])
                 writer.writerow([csv_text(image), *cells.values()])
                 begun = True
+        if not special:
+            os.replace(written, path)
     except OSError as error:
         raise UserError(
             f"{printable(path)}: cannot write predictions there: {error.strerror}"
         ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            if not special:
+                os.unlink(written)
 
 
 def _at_least_one(text):

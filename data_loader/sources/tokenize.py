@@ -13,6 +13,7 @@ import glob
 import json
 import os
 import re
+import secrets
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,8 +80,8 @@ def write_tokens(
     dtype = np.dtype("<u2" if size <= 2**16 else "<u4")
     count = documents = checksum = 0
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{FILES[0]}.part"
-    with open(unfinished, "wb") as file:
+    unfinished = folder / f"{FILES[0]}.{secrets.token_hex(4)}.part"  # of this process alone
+    with open(unfinished, "xb") as file:
         _write_header(file, dtype, 0)
         for begins, text in read_documents(paths, separator):
             ids = np.array([end] * begins + tokenizer.encode(text).ids, dtype)

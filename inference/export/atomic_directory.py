@@ -1,19 +1,14 @@
 """A directory that appears under its name only once it is complete; one process makes it."""
 
 import contextlib
-import os
 import re
 import secrets
 import shutil
 from pathlib import Path
 
 from training.common.files import disk_errors
+from training.common.locks import open_locked
 from utils import UserError
-
-try:
-    import fcntl
-except ImportError:  # on Windows nothing prevents two exports of one name
-    fcntl = None
 
 
 @contextlib.contextmanager
@@ -26,31 +21,18 @@ def exclusive(target):
     path = target.with_name(f".{target.name}.lock")
     with disk_errors(target):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _lock(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
-
-
-def _lock(path):
-    """Returns the open, locked file at a path, which its last owner may have just removed."""
-    while True:
-        file = open(path, "ab")  # noqa: SIM115
-        with contextlib.suppress(OSError):  # a file system without locks
-            try:
-                if fcntl:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                raise UserError(
-                    f"{path.parent}: another export of this name is being made ({path.name}); wait "
-                    "for it, or choose another --name"
-                ) from None
-        if os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-            return file
-        file.close()
+        file = open_locked(path)
+    if file is None:
+        raise UserError(
+            f"{path.parent}: another export of this name is being made ({path.name}); wait for it, "
+            "or choose another --name"
+        )
+    with file:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()  # while nobody else has its lock
 
 
 class AtomicDirectory:

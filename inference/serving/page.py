@@ -1,6 +1,7 @@
 """The demo's page and its answers: an export's files, side by side."""
 
 import base64
+import contextlib
 import functools
 import io
 import secrets
@@ -24,6 +25,7 @@ HERE = Path(__file__).resolve().parent  # of the page's template, style and scri
 SIDE = 224  # pixels of a drawing's side, as the page sends it
 LARGEST_UPLOAD = 2**24  # bytes
 MAX_PIXELS = 10_000_000  # a small file may hold a huge image; a pixel takes up to 20 bytes
+SMALL = 2**18  # pixels of an image that no other delays much
 MAX_PIXELS_JPEG = 2**26  # unless progressive: it is decoded at a half, a quarter ...
 NONCE = secrets.token_hex()  # stands for the nonce, which is new for each answer
 SHOWN = 12  # classes; of more, the likeliest are shown
@@ -96,9 +98,20 @@ class Demo:
         ink = np.frombuffer(content, np.uint8).reshape(SIDE, SIDE)
         return self.answer(fit(ink, self.shape[1])[None], LIKE_MNIST)
 
-    def answer_image(self, content, name):
+    @staticmethod
+    def is_small(content, name):
+        """Whether the bytes of an image file are decoded in milliseconds."""
+        with (
+            contextlib.suppress(UserError),
+            open_image(Upload(content, name), MAX_PIXELS_JPEG) as image,
+        ):
+            return image.width * image.height <= SMALL
+        return False
+
+    def answer_image(self, content, name, small=False):
         """Returns the answer to the bytes of an image file; the name is for messages."""
-        size, most = self.shape[1:], _max_pixels(content, name)
+        # Pillow has one limit for all threads: a small image does not lower that of a large one.
+        size, most = self.shape[1:], MAX_PIXELS_JPEG if small else _max_pixels(content, name)
         pixels = self.files[0].classifier.read(Upload(content, name), most)
         with open_image(Upload(content, name), most) as image:
             height, width = shown_size(image)

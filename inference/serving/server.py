@@ -46,8 +46,8 @@ def listen(demo, port):
 class Server(ThreadingHTTPServer):
     """A server that Ctrl-C ends at once, and that bad clients keep from nobody.
 
-    One drawing and one image are computed at a time, each in a thread of its own, and two large
-    bodies are read: that bounds the memory, and a large image does not delay a drawing.
+    One drawing, one small image and one other are computed at a time, each in a thread of its own,
+    and two large bodies are read: that bounds the memory, and a large image delays only its like.
     """
 
     daemon_threads = True
@@ -55,7 +55,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, *arguments):
         self.connections = Connections(_most_connections())
-        self.workers = {kind: ThreadPoolExecutor(1) for kind in ("drawing", "image")}
+        self.workers = {kind: ThreadPoolExecutor(1) for kind in ("drawing", "small", "image")}
         self.uploads = Semaphore(2)
         super().__init__(*arguments)
 
@@ -175,11 +175,18 @@ class Handler(BaseHTTPRequestHandler):
             answer = self.server.compute("drawing", self.demo.answer_drawing, content)
         elif url.path == "/image":
             names = urllib.parse.parse_qs(url.query).get("name", ["the picture"])
-            answer = self.server.compute("image", self.demo.answer_image, content, names[0])
+            answer = self._answer_image(content, names[0])
         else:
             self._refuse(404, f"{self.path}: not found; post to /drawing or /image")
             return
         self._send(200, "application/json", json.dumps(answer).encode())
+
+    def _answer_image(self, content, name):
+        """Returns the answer to an image, in the thread for images of its size."""
+        compute, demo = self.server.compute, self.demo
+        if len(content) <= LARGE and compute("small", demo.is_small, content, name):
+            return compute("small", demo.answer_image, content, name, True)
+        return compute("image", demo.answer_image, content, name)
 
     def log_message(self, *_):
         """Does not log requests: each stroke makes several."""

@@ -306,6 +306,24 @@ def test_many_pages_at_once_get_their_own_answers(server, mnist_images, weights)
             )
 
 
+def test_small_pictures_are_answered_while_large_ones_are_decoded(server, mnist_images):
+    release = threading.Event()
+    server.workers["image"].submit(release.wait, 60)  # a large one, as long as the test wants
+    try:
+        for _ in range(3):
+            assert ask(server, "POST", "/image", encoded(mnist_images[0]))[0] == 200
+        large = encoded(mnist_images[0].repeat(100, 0).repeat(100, 1))  # in a small file
+        status, _, answer = ask(server, "POST", "/image", large)
+        assert (status, answer) == (
+            503,
+            {"error": "the demo is busy with other pictures; try again"},
+        )
+        assert ask(server)[0] == 200
+    finally:
+        release.set()
+    assert ask(server, "POST", "/image", large)[0] == 200
+
+
 def test_a_network_that_diverged_is_reported(weights, tmp_path, mnist_images):
     write_onnx(tmp_path / "nan.onnx", (weights[0] * np.nan, weights[1]), INSIDE)
     with served(tmp_path / "nan.onnx") as server:

@@ -1,5 +1,6 @@
 """Names of checkpoints, and which one of a run folder to use."""
 
+import json
 import math
 import os
 import re
@@ -8,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from training.common.files import PREVIOUS, disk_errors, is_orbax_folder
-from training.distributed.processes import broadcast
+from training.common.locks import lock
+from training.distributed.processes import broadcast, is_main
 from utils import UserError, latest_run
 
 BEST = "checkpoint-best.params"
@@ -64,14 +66,30 @@ def never_saved(path: str | Path) -> bool:
     return Path(path, "config.json").is_file() and not (numbered(path) or best(path))
 
 
-def find_run(path: str | Path) -> tuple[Path, Path | None]:
+def find_run(path: str | Path, to_train: bool = False) -> tuple[Path, Path | None]:
     """Returns the run folder and the checkpoint to resume from, None if the run saved nothing.
 
-    `path` is a checkpoint, a run folder, or "latest".
+    `path` is a checkpoint, a run folder, or "latest". To train it, the folder is locked first, so
+    that what is found is still the latest when it is read.
+
+    Raises:
+        UserError: there is no such checkpoint, or another process is training the run.
     """
     path = latest_run("saved") if path == "latest" else Path(path)
-    path = Path(broadcast(str(path if never_saved(path) else find(path))))
-    return (path, None) if never_saved(path) else (path.parent, path)
+    if to_train and is_main():
+        folder = path.parent if exists(path) else path
+        if Path(folder, "config.json").is_file():
+            lock(folder)
+    found = json.loads(broadcast(json.dumps(_found(path))))
+    return Path(found[0]), found[1] and Path(found[1])
+
+
+def _found(path):
+    """The run folder and the checkpoint, or None, as texts."""
+    if never_saved(path):
+        return str(path), None
+    path = find(path)
+    return str(path.parent), str(path)
 
 
 def set_aside_after(folder: str | Path, epoch: int, batch: int | None = None) -> Path | None:

@@ -3,16 +3,18 @@
 import contextlib
 import json
 import logging
+import os
 from concurrent import futures
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from training.checkpoint.naming import BEST, numbered
+from training.checkpoint.naming import BEST, exists, numbered
 from training.checkpoint.orbax_folder import OrbaxFolder
 from training.checkpoint.single_file import SingleFile, reason
 from training.common.files import Throttle, disk_errors, remove, remove_temporaries
+from training.common.locks import Folder
 from training.common.timing import timed
 from training.distributed import processes
 from utils import UserError
@@ -51,7 +53,9 @@ class Saver:
             with disk_errors(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remove_temporaries(self.folder)
-        self._format = OrbaxFolder() if orbax else SingleFile()
+        self._place = Folder(self.folder) if self.folder else None
+        self._saved: set[str] = set()  # names of the checkpoints that are to be there
+        self._format = OrbaxFolder() if orbax else SingleFile(self._check_folder)
         self.takes_arrays = not orbax  # besides those of the state
         self._worker = futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: futures.Future | None = None
@@ -110,6 +114,7 @@ class Saver:
         self._wait_for_pending()
         if self.failure:
             raise self.failure
+        self._check_folder()
 
     def close(self) -> None:
         """Does what `wait` does, and ends the background thread."""
@@ -117,6 +122,8 @@ class Saver:
             self.wait()
         finally:
             self._worker.shutdown()
+            if self._place:
+                self._place.close()
 
     def _wait_for_pending(self):
         """Waits for the thread to finish the last save, and warns if that takes long."""
@@ -132,9 +139,32 @@ class Saver:
         """Finishes a save in the thread; only then deletes the checkpoints that are too old."""
         with self._failures_logged(names):
             finish(self._throttle.pause)
+            self._saved |= set(names)
             if self.folder:
                 self._delete_old(self.folder, names)
+                if self.failure:  # what could not be removed then, as the folder was away
+                    remove_temporaries(self.folder)
             self.failure = None
+
+    def is_in_place(self) -> bool:
+        """Whether the run folder still has its name."""
+        return self._place is not None and self._place.is_in_place()
+
+    def _check_folder(self):
+        """Raises a UserError if another folder has the run folder's name; reports lost files."""
+        if not self.folder:
+            return
+        if not self.is_in_place():
+            there = os.path.lexists(self.folder)
+            raise UserError(
+                f"{self.folder}: {'another folder' if there else 'No such file or directory'}: the "
+                "one in which this run began was renamed or removed. Give it its name again."
+            )
+        for name in sorted(self._saved):
+            if not exists(self.folder / name):
+                self._saved.remove(name)
+                LOG.warning("%s: another program removed it. Training continues without it",
+                            self.folder / name)  # fmt: skip
 
     @contextlib.contextmanager
     def _failures_logged(self, names):
@@ -153,4 +183,5 @@ class Saver:
         kept = len(old) if self.keep is None else self.keep - (names != [BEST])
         with disk_errors(folder):
             for path in old[: max(0, len(old) - kept)]:
+                self._saved.discard(path.name)
                 remove(path)

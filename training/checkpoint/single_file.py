@@ -47,11 +47,15 @@ class SingleFile:
     """The format of one file. An instance writes; reading needs none.
 
     The next save writes a best checkpoint again that failed. `OrbaxFolder` has the same methods.
+
+    Args:
+        check: called before anything is written; it raises UserError where nothing may be.
     """
 
     collective = False  # whether every process writes its own parts, and so waits for the others
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check
         self._unsaved_best = None  # buffers of the best checkpoint, until it is on disk
 
     def start(
@@ -123,6 +127,7 @@ class SingleFile:
         content = encode(arrays, meta, pause)
         if BEST in names:
             self._unsaved_best = content
+        self._check()
         # The best first: a numbered checkpoint states what the best metric is. If a kill left only
         # the numbered one, that would describe a best checkpoint that does not exist.
         files = {BEST: self._unsaved_best} if self._unsaved_best else {}

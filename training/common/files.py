@@ -10,13 +10,12 @@ import threading
 import time
 from pathlib import Path
 
+from training.common.locks import WINDOWS, is_at, try_lock
 from utils import UserError
 
 # The name of a file or folder that is not complete; the second ending is Orbax's.
 UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.tmp(\.orbax-checkpoint-tmp)?")
 PREVIOUS = ".previous"  # ends the name of a complete folder that is being replaced
-
-_lock_file = None  # the open file that holds this process's lock on a run folder
 
 
 class Throttle:
@@ -46,29 +45,50 @@ def chunks(buffer, size=2**20):
         yield view[start : start + size]
 
 
-def atomic_write(path, buffers, pause=lambda: None, private=False):
-    """Writes buffers of bytes to a file atomically, by a temporary name until they are on disk.
+@contextlib.contextmanager
+def atomic_file(path, private=False):
+    """Yields a binary file, which gets its name when the block ends without an error.
 
-    Calls `pause` after every chunk. A private file is readable by its owner alone.
+    Until then it has a temporary name, and a lock that says that its owner is alive. A private file
+    is readable by its owner alone.
 
     Raises:
         UserError: the file cannot be written; an existing one is unchanged.
     """
-    path = Path(path)
-    temporary = temporary_name(path)
+    path, temporary = Path(path), None
     try:
         with disk_errors(path):
-            with open(temporary, "xb", opener=_open_private if private else None) as file:
-                for buffer in buffers:
-                    for chunk in chunks(buffer):
-                        file.write(chunk)
-                        pause()
+            temporary, file = _create_temporary(path, _open_private if private else None)
+            with file:
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
-            rename_over(temporary, path)
+                if WINDOWS:  # there, no open file is renamed either
+                    file.close()
+                rename_over(temporary, path)
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            if temporary:
+                temporary.unlink()
+
+
+def _create_temporary(path, opener):
+    """Returns the path of a new file beside another, and the file, open and locked."""
+    while True:
+        temporary = temporary_name(path)
+        file = open(temporary, "xb", opener=opener)  # noqa: SIM115
+        if try_lock(file) and is_at(file, temporary):  # else `remove_temporaries` saw it unlocked
+            return temporary, file
+        file.close()
+
+
+def atomic_write(path, buffers, pause=lambda: None, private=False):
+    """Writes buffers of bytes to a file as `atomic_file` does; calls `pause` after every chunk."""
+    with atomic_file(path, private) as file:
+        for buffer in buffers:
+            for chunk in chunks(buffer):
+                file.write(chunk)
+                pause()
 
 
 def hard_link(source, path):
@@ -152,13 +172,29 @@ def temporary_name(path):
 
 
 def remove_temporaries(folder):
-    """Removes what a killed process wrote in part, and completes or undoes its last rename."""
+    """Removes what a killed process wrote in part, and completes or undoes its last rename.
+
+    To be called by the owner of the run folder's lock: folders are written by training alone. A
+    file that is still locked belongs to a living process, such as a test.py, and is left.
+    """
     for path in list(Path(folder).iterdir()):
         name = path.with_name(path.name.removesuffix(PREVIOUS))
-        if UNFINISHED.fullmatch(path.name) or (name != path and os.path.lexists(name)):
+        if UNFINISHED.fullmatch(path.name) and not path.is_dir():
+            _remove_unless_locked(path)
+        elif UNFINISHED.fullmatch(path.name) or (name != path and os.path.lexists(name)):
             remove(path)
         elif name != path:
             os.replace(path, name)
+
+
+def _remove_unless_locked(path):
+    with contextlib.suppress(OSError):  # its owner has just finished
+        if WINDOWS:
+            path.unlink()
+            return
+        with open(path, "r+b") as file:
+            if try_lock(file):
+                path.unlink()
 
 
 @contextlib.contextmanager
@@ -181,31 +217,3 @@ def _sync(path):
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def lock(folder, file="train.log"):
-    """Keeps other processes from training in a run folder until `unlock`, or the process ends.
-
-    The operating system releases the lock of a dead process. On a file system without locks this
-    does nothing.
-    """
-    global _lock_file
-    unlock()
-    with contextlib.suppress(ImportError, OSError):  # Windows has no fcntl
-        import fcntl
-
-        _lock_file = open(Path(folder, file), "ab")  # noqa: SIM115
-        try:
-            fcntl.flock(_lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another process is training this run; wait for it, or end it first"
-            ) from None
-
-
-def unlock():
-    """Releases the lock on a run folder, if this process holds one."""
-    global _lock_file
-    if _lock_file is not None:
-        _lock_file.close()
-        _lock_file = None

@@ -1,10 +1,13 @@
 """The one place where training is compiled, and the cache that keeps what was compiled."""
 
+import contextlib
+import glob
 import hashlib
 import os
 import platform
-import shutil
+import re
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -20,7 +23,8 @@ FAST = {
         "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     }
 }
-DAMAGED_CACHE = "Error reading persistent compilation cache entry"  # how JAX's warning begins
+DAMAGED_CACHE = re.compile("Error reading persistent compilation cache entry for '(.+?)'")
+BEING_WRITTEN = 60  # seconds since an entry was written, in which it may be incomplete
 
 
 def compile_functions(init, update, evaluate):
@@ -55,7 +59,8 @@ def use_compilation_cache():
 
     There is one folder per machine and version of jaxlib, as compiled code runs only on its own
     kind of processor. An entry left half-written by a killed process makes JAX warn and compile
-    again at every start: then the folder is emptied.
+    again at every start: then the entries of that function are removed, except those of the last
+    minute, which a living process may be writing.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     machine = hashlib.sha256("\n".join([_processor(), jaxlib.__version__]).encode()).hexdigest()
@@ -65,14 +70,21 @@ def use_compilation_cache():
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     show = warnings.showwarning
 
-    def empty_if_damaged(message, *rest, **named):
-        if str(message).startswith(DAMAGED_CACHE):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True, exist_ok=True)
+    def remove_damaged(message, *rest, **named):
+        if found := DAMAGED_CACHE.match(str(message)):
+            _remove_entries(folder, found[1])
             return
         show(message, *rest, **named)
 
-    warnings.showwarning = empty_if_damaged
+    warnings.showwarning = remove_damaged
+
+
+def _remove_entries(folder, function):
+    """Removes the entries of a function, by its name as JAX has it, that nobody is writing."""
+    for path in folder.glob(f"{glob.escape(function)}-*"):
+        with contextlib.suppress(OSError):
+            if abs(time.time() - path.stat().st_mtime) > BEING_WRITTEN:
+                path.unlink()
 
 
 def _processor():

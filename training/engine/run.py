@@ -4,14 +4,16 @@ import contextlib
 import copy
 import logging
 import math
+from pathlib import Path
 
 import jax
 import numpy as np
 
 import utils
 from training.checkpoint.naming import file_name, set_aside_after
-from training.common.files import disk_errors, lock
+from training.common.files import atomic_write_text, disk_errors
 from training.common.kept_code import keep_code, renew, sign
+from training.common.locks import is_locked, lock
 from training.common.trees import pick
 from training.config import HOMES, write_config
 from training.distributed import processes
@@ -123,12 +125,28 @@ class Run:
 
         `sizes` are those of the log's files at its position, by default their present ones.
         """
+        if self.folder and saver.is_in_place():
+            self._restore_files()
         self.progress.files = sizes or trackers.sizes()
         self.progress.rates = learning_rates(self.experiment, self.progress.steps)
         self.progress.remember_data(self.experiment.loaders["train"])
         name = file_name(*self.progress.position()) if numbered else None
         sums = {} if saver.takes_arrays else None
         saver.save(self.state, self.progress.meta(sums), name, best, sums)
+
+    def _restore_files(self):
+        """Writes again what another program removed of the run's own files, and says so."""
+        config, lost = self.folder / "config.json", []
+        if not is_locked(self.folder):
+            lost.append("train.log")
+            lock(self.folder)
+            utils.set_up_logging(self.folder)
+        if not config.exists():
+            lost.append(config.name)
+            write_config(self.config, config)
+        if lost:
+            LOG.warning("%s: another program removed or replaced %s; it is written again",
+                        self.folder, " and ".join(lost))  # fmt: skip
 
     @contextlib.contextmanager
     def saved_on_error(self, saver, trackers, logger):
@@ -214,7 +232,8 @@ def new_run(config, source):
     name = (config.training.save_dir, config.title, config.wandb.id)
     made = utils.new_run_folder(*name) if processes.is_main() else contextlib.nullcontext()
     with made as folder:
-        if folder:  # from here on, --resume can start it again
+        if folder:
+            lock(folder)  # before --resume can find it
             write_config(config, folder / "config.json")
             sign(folder, {}, config.imports)
         progress = Progress()
@@ -304,3 +323,6 @@ def _write_origin(run):
             renew(run.folder, run.config.imports)
         if record := utils.optional_module("training.provenance.record"):
             record.record_provenance(run.config, run.folder, run.experiment, run.parameters)
+        title, runs = run.folder.absolute().parent, Path(run.config.training.save_dir).absolute()
+        if title.parent == runs:  # not of a sweep
+            atomic_write_text(runs / utils.LATEST, f"{title.name}/{run.folder.name}\n")

@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import zlib
@@ -22,7 +23,7 @@ import numpy as np
 import utils
 from data_loader.streams import is_stream
 from training.checkpoint.foreign import checksums, is_foreign
-from training.common.files import atomic_write_text
+from training.common.files import atomic_write_text, hard_link
 from training.common.kept_files import ignored_by_git, is_secret
 from training.common.old_config import rename_old_keys
 from training.common.records import changes, read_record
@@ -181,9 +182,12 @@ def _checksum(*pieces):
 def _keep_earlier(folder):
     """Gives the record and the diff of the previous start a number."""
     number = 1 + len(list(folder.glob(f"*-{RECORD}")))
-    for name in (RECORD, DIFF):
-        if (folder / name).exists():
-            os.replace(folder / name, folder / f"{number}-{name}")
+    if (folder / DIFF).exists():
+        os.replace(folder / DIFF, folder / f"{number}-{DIFF}")
+    if (folder / RECORD).exists() and not hard_link(
+        folder / RECORD, earlier := folder / f"{number}-{RECORD}"
+    ):  # it stays, as others may read it now
+        shutil.copyfile(folder / RECORD, earlier)
 
 
 def _git(command, repository):

@@ -1,11 +1,13 @@
 """Writes what a network predicts for each example: as CSV, Parquet, or NumPy's arrays (.npz)."""
 
 import csv
+import io
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from training.common.files import atomic_file
 from training.engine.evaluation import Predictions, Values
 from training.report.classification import classify, probabilities
 from utils import UserError, csv_text, optional_library, printable
@@ -35,15 +37,20 @@ def write_predictions(path: Path, predictions: Predictions | Values) -> None:
         UserError: an example has more outputs than a table has columns.
     """
     path = Path(path)
-    if path.suffix == ".npz":
-        np.savez(path, **_arrays(predictions))
-        return
+    with atomic_file(path) as file:  # two at once do not mix
+        if path.suffix == ".npz":
+            np.savez(file, **_arrays(predictions))
+        else:
+            _write_table(file, path.suffix, predictions)
+
+
+def _write_table(file, kind, predictions):
     of_kind = _class_columns if isinstance(predictions, Predictions) else _value_columns
     names, block_of = of_kind(predictions)
     count = len(predictions.targets) if of_kind is _class_columns else len(predictions.indices)
     blocks = (block_of(slice(start, start + BLOCK)) for start in range(0, count, BLOCK))
-    write = _write_csv if path.suffix == ".csv" else _write_parquet
-    write(path, names, blocks)
+    write = _write_csv if kind == ".csv" else _write_parquet
+    write(file, names, blocks)
 
 
 def _class_columns(predictions):
@@ -105,12 +112,13 @@ def _arrays(predictions):
     return found | {"top": predictions.top[0], "top_probability": predictions.top[1]}
 
 
-def _write_csv(path, names, blocks):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([printable(name) for name in names])
-        for columns in blocks:
-            writer.writerows(zip(*map(_texts, columns), strict=True))
+def _write_csv(file, names, blocks):
+    text = io.TextIOWrapper(file, newline="", encoding="utf-8")
+    writer = csv.writer(text)
+    writer.writerow([printable(name) for name in names])
+    for columns in blocks:
+        writer.writerows(zip(*map(_texts, columns), strict=True))
+    text.detach()
 
 
 def _texts(column):
@@ -124,7 +132,7 @@ def _texts(column):
     return column.tolist()
 
 
-def _write_parquet(path, names, blocks):
+def _write_parquet(file, names, blocks):
     import pyarrow
     import pyarrow.parquet
 
@@ -132,7 +140,7 @@ def _write_parquet(path, names, blocks):
     for columns in blocks:
         arrays = [one.tolist() if one.dtype == object else one for one in columns]
         table = pyarrow.table([pyarrow.array(one) for one in arrays], names=names)
-        writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+        writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
         writer.write_table(table)
     if writer:
         writer.close()

@@ -1,5 +1,6 @@
 """Trains the runs of a sweep, several at a time, each in its own process of train.py."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -8,14 +9,10 @@ from typing import Any, NamedTuple
 
 import utils
 from training.common.files import disk_errors
+from training.common.locks import open_locked
 from training.distributed.preemption import StopSignal
 from training.sweep.plan import ERRORS, Run
 from training.sweep.results import describe, finished
-
-try:
-    import fcntl
-except ImportError:  # on Windows nothing prevents two processes from training the same run
-    fcntl = None
 
 POLL_INTERVAL = 0.1  # seconds
 ERROR_LINES = 4  # shown of a failed run's message
@@ -73,14 +70,9 @@ def execute(runs, jobs):
 def claim(run):
     """Opens the file of a run's errors, locked until its process ends; None if another has it."""
     with disk_errors(run.folder):
-        errors = open(run.folder / ERRORS, "a+b")  # noqa: SIM115
-    if fcntl:
-        try:
-            fcntl.flock(errors, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            errors.close()
-            return None
-    errors.truncate(0)
+        errors = open_locked(run.folder / ERRORS)
+        if errors:
+            errors.truncate(0)
     return errors
 
 
@@ -105,8 +97,10 @@ def report_end(job, count, stopped, word="stopped"):
     with job.errors as errors:
         errors.seek(0)
         message = errors.read().decode(errors="replace").strip().splitlines()[-ERROR_LINES:]
+        if code == 0:
+            with contextlib.suppress(OSError):
+                (job.run.folder / ERRORS).unlink()  # while nobody else has its lock
     if code == 0:
-        (job.run.folder / ERRORS).unlink(missing_ok=True)
         seconds = time.monotonic() - job.began
         print(f"{count} {name}: {describe(job.run)} ({seconds:.0f} s)", flush=True)
     elif stopped:

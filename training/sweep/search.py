@@ -11,7 +11,8 @@ import statistics
 import time
 from pathlib import Path
 
-from training.common.files import disk_errors, lock
+from training.common.files import disk_errors
+from training.common.locks import lock
 from training.common.records import read_lines
 from training.distributed.preemption import StopSignal
 from training.sweep.execute import POLL_INTERVAL, claim, report_end, start

@@ -103,7 +103,8 @@ class Media:
         file = f"{IMAGES}/{file_name(name)}/{step:09d}.png"
         path = self._folder / file
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            (self._folder / IMAGES).mkdir(exist_ok=True)  # without the run folder, an error
+            path.parent.mkdir(exist_ok=True)
             Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).save(path)
         self._append(step, "image", name, file=file)
         files = self._images.setdefault(name, [])

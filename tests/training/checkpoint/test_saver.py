@@ -16,7 +16,7 @@ from tests.helpers.project import examples
 from tests.helpers.python_process import python
 from training.checkpoint import saver as saver_module
 from training.checkpoint import single_file
-from training.checkpoint.naming import BEST, best, file_name, numbered
+from training.checkpoint.naming import BEST, best, file_name, latest, numbered
 from training.checkpoint.reading import read
 from training.checkpoint.restore import restore
 from training.checkpoint.saver import Saver
@@ -173,6 +173,19 @@ def test_a_failed_save_is_reported_and_the_next_one_saves_the_best_too(tmp_path,
     assert sorted(os.listdir(folder)) == [BEST, file_name(3)]
     assert read(folder / BEST)[0]["n"] == 1
     assert read(folder / file_name(3))[0]["n"] == 3
+
+
+def test_a_checkpoint_that_is_removed_meanwhile_is_reported(tmp_path, caplog):
+    with Saver(tmp_path, keep=3) as saver:
+        saver.save({"w": np.ones(3)}, {}, file_name(1), best=True)
+        saver.wait()
+        (tmp_path / file_name(1)).unlink()
+        saver.save({"w": np.ones(3)}, {}, file_name(2))
+        saver.wait()
+    assert [one.message for one in caplog.records] == [
+        f"{tmp_path / file_name(1)}: another program removed it. Training continues without it"
+    ]
+    assert latest(tmp_path).name == file_name(2)
 
 
 def test_the_best_is_written_before_the_numbered_one_that_refers_to_it(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from tests.helpers.examples import gan_config
 from tests.helpers.project import ROOT, by_set, same_arrays
 from training.checkpoint.naming import best, latest, numbered
 from training.checkpoint.reading import read
-from training.common.files import lock
+from training.common.locks import lock
 
 NETWORKS = {
     "mnist_model": {"feat_dims": [4, 8]},
