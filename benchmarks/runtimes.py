@@ -2,8 +2,8 @@
 
     python benchmarks/runtimes.py FOLDER [NAME=PYTHON ...] [NAME=node:NODE_MODULES ...]
 
-Files of six networks are written to FOLDER, unless it has them. Each PYTHON is the interpreter of an
-environment with one runtime (tflite-runtime, ai-edge-litert or onnxruntime) and NumPy;
+Files of six networks are written to FOLDER, unless it has them. Each PYTHON is the interpreter of
+an environment with one runtime (tflite-runtime, ai-edge-litert or onnxruntime) and NumPy;
 NODE_MODULES has onnxruntime-web. Files are run in batches of 1, 3 and 64, each in a process of its
 own. The error is the largest difference to JAX over the largest output; "refused" is with the
 runtime's own words, "DIED" is a crash.
@@ -29,7 +29,8 @@ const types = { float32: Float32Array, int32: Int32Array };
   for (const { dtype, shape, values } of given) {
     const feeds = { input: new ort.Tensor(dtype, types[dtype].from(values), shape) };
     const outputs = await session.run(feeds);
-    found.push(Object.fromEntries(Object.entries(outputs).map(([name, one]) => [name, [...one.data].map(Number)])));
+    const lists = Object.entries(outputs).map(([name, one]) => [name, [...one.data].map(Number)]);
+    found.push(Object.fromEntries(lists));
   }
   console.log(JSON.stringify(found));
 })().catch((error) => { console.error(error.message); process.exit(1); });
@@ -48,7 +49,8 @@ def main(folder, *runtimes):
         version, suffix = _version(program)
         print(f"\n{name}: {version}")
         for file in (one for one in files if one.endswith(suffix)):
-            print(f"  {file:<28} {_try(folder, file, program, expected[file.split('.')[0]])}")
+            wanted = expected[file.split(".")[0]]
+            print(f"  {file:<28} {_try(folder, file, program, wanted)}", flush=True)
 
 
 def _version(program):
@@ -151,9 +153,11 @@ def make_files(folder):
                 {"dtype": dtype, "shape": one.shape, "values": one.ravel().tolist()}
                 for one in batches
             ]
+            names = network.names[1]
+            found = [jax.device_get(jitted(batch)) for batch in batches]
             expected[title] = [
-                {out.name: np.asarray(one).tolist() for out, one in zip(network.outputs, jitted(batch), strict=True)}
-                for batch in batches
+                {name: one.tolist() for name, one in zip(names, outputs, strict=True)}
+                for outputs in found
             ]
     (folder / "expected.json").write_text(json.dumps(expected))
     (folder / "inputs.json").write_text(json.dumps(inputs))
@@ -210,7 +214,9 @@ def networks():
 
 
 def _draw(random, dtype, shape):
-    return random.integers(0, 50, shape, "int32") if dtype == "int32" else random.normal(size=shape).astype(dtype)
+    if dtype == "int32":
+        return random.integers(0, 50, shape, dtype)
+    return random.normal(size=shape).astype(dtype)
 
 
 if __name__ == "__main__":
