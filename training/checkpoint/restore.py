@@ -82,7 +82,7 @@ def restore(
         wanted, given = _within(parts, wanted), _within(parts, given)
     else:
         hint = _renamed(wanted, given)
-    _check_fit(wanted, given, where, hint + advice)
+    _check_fit(wanted, given, where, advice if '"rename"' in advice else hint + advice)
 
     def value(name, leaf):
         if name not in given:

@@ -13,6 +13,7 @@ keeps within --limit; else there is no checkpoint.
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 
@@ -66,26 +67,20 @@ def import_weights(options):
     config = read_config(options.config, options.overrides, options.allow)
     log = utils.set_up_logging()
     proof = read_proof(options.proof) if options.proof else None
-    from training.weights.mapping import table
+    from training.engine.pretrained import fill
+    from training.weights.rows import table
 
     forward = make_network(config, options.config, proof is None or options.preprocess)
     inputs = proof[0] if proof else _first_inputs(config, options.config)
     wanted = config.training.checkpoint or Pretrained(path=options.file)
-    params, weights, wanted = _read(
-        config, wanted.model_copy(update={"path": options.file}), forward, inputs, options.accept
-    )
+    wanted = wanted.model_copy(update={"path": options.file})
+    template, weights, wanted = _read(config, wanted, forward, inputs, options.accept)
     training = config.training.model_copy(update={"checkpoint": wanted})
     config = config.model_copy(update={"training": training})
     print(table(weights.rows))
-    results = compare(forward, params, *proof, options.limit) if proof else {}
-    report = {
-        "files": checksums(weights.path),
-        "arrays": [row._asdict() for row in weights.rows],
-        "left": weights.left,
-        "proof": options.proof and os.path.basename(options.proof),
-        "limit": options.limit,
-        "outputs": results,
-    }
+    params = fill(template, weights)
+    results = compare(forward, params, *proof) if proof else {}
+    report = make_report(options, weights, results)
     if not proof:
         log.warning("Nothing shows that the network computes as the original: --proof does")
     broken = [name for name, one in results.items() if not one["error"] <= options.limit]
@@ -98,6 +93,22 @@ def import_weights(options):
         return 1
     log.info('Begin a run with it: training.checkpoint="%s"', folder)
     return 0
+
+
+def make_report(options, weights, results):
+    """Returns what import.json holds; an infinite error is null there."""
+    outputs = {
+        name: {key: None if value == math.inf else value for key, value in one.items()}
+        for name, one in results.items()
+    }
+    return {
+        "files": checksums(weights.path),
+        "arrays": [row._asdict() for row in weights.rows],
+        "left": weights.left,
+        "proof": options.proof and os.path.basename(options.proof),
+        "limit": options.limit,
+        "outputs": outputs,
+    }
 
 
 def make_network(config, source, preprocess):
@@ -120,7 +131,7 @@ def read_proof(path):
         with np.load(path) as arrays:  # never a pickle
             given = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{path}: no NumPy file of arrays (.npz): {error}") from error
+        raise UserError(f"{path}: this is no file of np.savez ({type(error).__name__})") from error
     outputs = {name: one for name, one in given.items() if name.partition("/")[0] == "outputs"}
     inputs = {
         name.partition("/")[2]: one for name, one in given.items() if name.startswith("inputs/")
@@ -133,7 +144,7 @@ def read_proof(path):
     return inputs or given["inputs"], outputs
 
 
-def compare(forward, params, inputs, outputs, limit):
+def compare(forward, params, inputs, outputs):
     """Returns {output: "error", "absolute_error" and "agreement"} for recorded inputs and outputs.
 
     "error" is as in `training.common.differences`; "agreement" is the share of the places where the
@@ -170,11 +181,11 @@ def compare(forward, params, inputs, outputs, limit):
 
 
 def _read(config, wanted, forward, inputs, accept):
-    """Returns the parameters, the Weights they are from, and the section that says how."""
+    """Returns parameters or their shapes, the Weights for them, and the section that says how."""
     import jax
 
     from training.engine.compilation import compile_init
-    from training.engine.pretrained import fill, read_weights
+    from training.engine.pretrained import read_weights
 
     def init(inputs):
         return forward(None, inputs, jax.random.key(config.seed), False)[1]
@@ -187,7 +198,7 @@ def _read(config, wanted, forward, inputs, accept):
         weights = read_weights(config.model, wanted, template)
     if weights.left:
         template = compile_init(init)(inputs)
-    return fill(template, weights), weights, wanted
+    return template, weights, wanted
 
 
 def _first_inputs(config, source):

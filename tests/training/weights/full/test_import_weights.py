@@ -28,10 +28,11 @@ def command(write_config, config, tmp_path, monkeypatch):
     """Returns a function that imports a recorded network; it returns exit code and run folders."""
     monkeypatch.chdir(tmp_path)
 
-    def command(name, *options, arrays=None, outputs=None, args=None, **checkpoint):
+    def command(name, *options, arrays=None, inputs=None, outputs=None, args=None, **checkpoint):
         known, x, wanted = recorded(name)
         function, hyper = SMALL[name]
         safetensors.numpy.save_file(known if arrays is None else arrays, "theirs.safetensors")
+        x = x if inputs is None else inputs
         np.savez("io.npz", inputs=x, outputs=wanted if outputs is None else outputs)
         config["model"] = {"name": f"model.zoo.{function}", "args": hyper | (args or {})}
         config["training"]["save_dir"] = str(tmp_path / "saved")
@@ -66,11 +67,27 @@ def test_a_network_is_imported_proven_and_exported_as_the_same_bits(name, comman
 
 def test_a_network_that_computes_otherwise_is_no_checkpoint(command, capsys):
     _, _, outputs = recorded("resnet_basic")
-    code, (folder,) = command("resnet_basic", "--proof", "io.npz", outputs=outputs * 1.001)
-    assert code == 1
-    assert "outputs: beyond 0.0001" in capsys.readouterr().err
-    assert json.loads((folder / "import.json").read_text())["outputs"]["outputs"]["error"] > 1e-4
-    assert not [one for one in folder.iterdir() if one.suffix == ".params"]
+    for wrong in (outputs * 1.001, outputs[:, :3], outputs * np.nan):
+        code, folders = command("resnet_basic", "--proof", "io.npz", outputs=wrong)
+        assert code == 1
+        assert "outputs: beyond 0.0001" in capsys.readouterr().err
+        folder = folders[-1]
+        error = json.loads((folder / "import.json").read_text())["outputs"]["outputs"]["error"]
+        assert error is None or error > 1e-4
+        assert not [one for one in folder.iterdir() if one.suffix == ".params"]
+
+
+def test_the_proof_may_be_of_pixels_with_the_preprocessing_of_the_source(command, config):
+    _, x, _ = recorded("resnet_basic")
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    config["data_loader"]["preprocess"] = {"name": "normalize", "args": {"mean": mean, "std": std}}
+    pixels = 255 * (x * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1)))
+    options = {"inputs": pixels.astype(np.float32)}
+    code, (run,) = command("resnet_basic", "--proof", "io.npz", "--preprocess", **options)
+    assert code == 0
+    kept = json.loads((run / "config.json").read_text())["data_loader"]["preprocess"]
+    assert kept["args"] == {"mean": mean, "std": std}
+    assert command("resnet_basic", "--proof", "io.npz", **options)[0] == 1
 
 
 def test_half_precision_is_imported_within_its_error(command):
