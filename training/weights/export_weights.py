@@ -142,7 +142,7 @@ def to_torch(params, rows):
     for path, array in params.items():
         if path not in taken:
             name, layout = torch_name(path)
-            arrays[name] = disarrange(array, layout, array.shape)
+            arrays[name] = disarrange(array, layout)
     return arrays
 
 

@@ -36,18 +36,20 @@ def arrange(array: np.ndarray, layout: str) -> np.ndarray:
     return array
 
 
-def disarrange(array: np.ndarray, layout: str, like: tuple) -> np.ndarray:
+def disarrange(array: np.ndarray, layout: str, like: tuple | None = None) -> np.ndarray:
     """Returns a view with the axes in a layout: `arrange` backwards.
 
     `like` is the shape of the array in whose place it is, which tells where axes have length 1.
     """
-    axes = arrange(np.broadcast_to(np.int8(0), like), layout).shape
-    if array.ndim != len(axes):  # axes of length 1 are there, or are not
+    axes = () if like is None else arrange(np.broadcast_to(np.int8(0), like), layout).shape
+    if like is not None and array.ndim != len(axes):
         sizes = iter(_long(array.shape))
         array = array.reshape([1 if size == 1 else next(sizes) for size in axes])
     if layout == "transposed" and array.ndim > 1:
-        return array.transpose(-1, -2, *range(array.ndim - 2))
-    return array.swapaxes(-1, -2) if layout == "depthwise" else array
+        array = array.transpose(-1, -2, *range(array.ndim - 2))
+    if layout == "depthwise":
+        array = array.swapaxes(-1, -2)
+    return array if like is None or array.size != math.prod(like) else array.reshape(like)
 
 
 def fitting_layouts(shape: tuple, wanted: tuple, leaf: str) -> list[str]:

@@ -181,7 +181,8 @@ def _other_layouts(rows):
     for row in rows:
         if row.sources and not row.problem and not row.layout:
             layouts, key = _fits(row), _kind(row)
-            if len(layouts) == 1 and len(row.shape) > 1 and key[2] not in ("table", "embedding"):
+            tells = len(layouts) == 1 and sum(size > 1 for size in row.shape) > 1
+            if tells and key[2] not in ("table", "embedding"):
                 others.setdefault(key[:2], set()).update(layouts)
     return others
 
