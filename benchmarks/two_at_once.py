@@ -103,6 +103,8 @@ def main():
                 faults += 1
                 print(f"seed {seed}: {pair}: BROKEN: {broken}", flush=True)
             shutil.rmtree(place)
+            if (seed + 1 - options.seed) % 10 == 0:
+                print(f"{seed + 1 - options.seed} pairs, {faults} broken", flush=True)
     print(f"{options.count} pairs, {faults} broken; commands: {dict(sorted(counts.items()))}")
     return 1 if faults else 0
 

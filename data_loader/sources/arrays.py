@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from data_loader.sources.unchanged import State, check_unchanged, state_of
 from utils import UserError, nearest
 
 LOG = logging.getLogger("main")
@@ -25,9 +26,11 @@ class _MappedArray(NamedTuple):
     shape: tuple
     offset: int  # bytes in front of it
     order: Literal["C", "F"]
+    state: State  # of the file
 
     def rows(self, indices: Any) -> np.ndarray:
         """Returns the rows at `indices`; the file is mapped for this long, and memory freed."""
+        check_unchanged(self.path, self.state)
         mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.shape, self.order)
         return np.array(mapped[indices])
 
@@ -146,7 +149,7 @@ def _mapped(path, file, start, end):
         raise UserError(
             f"{path}: damaged: {end - offset} bytes for an array {dtype} {shape}, expected {size}"
         )
-    return _MappedArray(str(path), dtype, shape, offset, "F" if fortran else "C")
+    return _MappedArray(str(path), dtype, shape, offset, "F" if fortran else "C", state_of(path))
 
 
 def _checked(array, where):

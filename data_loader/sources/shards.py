@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_loader.images import read_image
+from data_loader.sources.unchanged import check_unchanged, state_of
 from utils import UserError
 
 BLOCK = 512  # bytes, of which a tar file is made
@@ -79,6 +80,7 @@ class TarShards:
             if not found:
                 raise UserError(f"{pattern}: no such file; expected tar files")
             self.shards += found
+        self._states = {path: state_of(path) for path in self.shards}
         self._endings = (inputs.split(";"), targets.split(";"))
         self._size = None if size is None else (size[0], size[1])
         self._mode, self._own_decode = mode, decode
@@ -105,6 +107,7 @@ class TarShards:
     def decode(self, record: _Record) -> tuple[Any, Any]:
         """Returns the input and the target of a record."""
         where = f"{record.shard}: {record.key}"
+        check_unchanged(record.shard, self._states[record.shard])
         if self._own_decode is not None:
             return self._own_decode(_contents(record, record.files))
         chosen = [next(one for one in names if one in record.files) for names in self._endings]

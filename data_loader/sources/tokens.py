@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_loader.sources.tokenize import FILES, checksum_of, load_tokenizer
+from data_loader.sources.unchanged import check_unchanged, state_of
 from utils import UserError
 
 
@@ -59,7 +60,7 @@ class Tokens:
             raise UserError(f"Tokens: test_share is {test_share}; expected 0 or more, below 1.")
         meta = _read_meta(self.folder)
         self.vocabulary, self.end, self.documents = meta["vocabulary"], meta["end"], documents
-        self._checksum = meta["checksum"]
+        self._checksum, self._state = meta["checksum"], state_of(self.folder / FILES[0])
         border = round((1 - test_share) * meta["tokens"])
         self._first, self._last = (0, border) if split == "train" else (border, meta["tokens"])
         if self._last - self._first <= context:
@@ -74,6 +75,7 @@ class Tokens:
 
     def __getitems__(self, indices: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
         """Returns inputs, targets and weights of windows, (batch, context) each."""
+        check_unchanged(self.folder / FILES[0], self._state)
         mapped = np.load(self.folder / FILES[0], mmap_mode="r")
         starts = self._first + indices * self.stride
         at = starts[:, None] + np.arange(self.context + 1)

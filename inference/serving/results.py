@@ -1,5 +1,7 @@
 """What a person reads of an exported network's answer: words on a line, cells of a CSV, a mask."""
 
+import os
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -75,14 +77,24 @@ class MaskFolder:
         file = self.path / (f"{stem}.png" if again == 1 else f"{stem}.{again}.png")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            mask_image(mask).save(file)
+            _save(mask_image(mask), file)
             if self._overlays:
-                Image.fromarray(overlay(image, mask)).save(file.with_suffix(".overlay.png"))
+                _save(Image.fromarray(overlay(image, mask)), file.with_suffix(".overlay.png"))
         except OSError as error:
             raise UserError(f"{printable(file)}: cannot be written: {error.strerror}") from None
         shares = np.bincount(mask.reshape(-1), minlength=len(names)) / mask.size
         order = [index for index in np.argsort(-shares, kind="stable") if shares[index]]
         return [printable(file), *(f"{names[index]} {shares[index]:.1%}" for index in order)]
+
+
+def _save(image, path):
+    """Saves a PNG that has a name of its own until it is complete: two at once do not mix."""
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        image.save(unfinished, "PNG")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _values(classifier, result):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from training.common.files import disk_errors
 from training.common.json_text import parse_value
 from training.common.kept_code import sign
+from training.common.locks import open_locked
 from training.common.records import flatten
 from training.config import Config, read_config, write_config
 from training.tracking.trackers import with_wandb_id
@@ -127,8 +128,14 @@ def create_folders(runs):
     for run in new:
         with disk_errors(run.folder):
             run.folder.mkdir(parents=True, exist_ok=True)
-        write_config(with_wandb_id(run.config), run.folder / "config.json")
-        sign(run.folder, {}, run.config.imports)
+            claim = open_locked(run.folder / ERRORS)
+        if claim is None:  # the same sweep, started twice, is making it
+            continue
+        with claim:
+            if not (run.folder / "config.json").exists():
+                write_config(with_wandb_id(run.config), run.folder / "config.json")
+                sign(run.folder, {}, run.config.imports)
+                (run.folder / ERRORS).unlink()
 
 
 def short_names(keys):

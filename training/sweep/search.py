@@ -7,6 +7,7 @@ continues; what was training then is trained on, and no finished run is trained 
 
 import contextlib
 import json
+import os
 import statistics
 import time
 from pathlib import Path
@@ -70,7 +71,7 @@ class Search:
         with disk_errors(path), contextlib.suppress(FileNotFoundError):
             content = path.read_bytes()
             if not content.endswith(b"\n"):  # a killed search was writing
-                path.write_bytes(content[: content.rfind(b"\n") + 1])
+                os.truncate(path, content.rfind(b"\n") + 1)
         try:
             storage = optuna.storages.JournalStorage(
                 optuna.storages.journal.JournalFileBackend(str(path))
