@@ -22,6 +22,7 @@ from data_loader.image_folders import INSPECT, find_classes, refuse, summary
 from data_loader.images import read_image
 from data_loader.labels import ClassNumbers
 from data_loader.streams import Records, is_stream, reads_batches
+from data_loader.unchanged import check_unchanged, state_of
 from data_loader.workers import Workers, read_samples
 from utils import UserError, printable
 
@@ -150,6 +151,7 @@ class ImageFolder:
         self.paths = [path for paths in images.values() for path in paths]
         counts = [len(paths) for paths in images.values()]
         self.labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        self._states: np.ndarray | None = None  # of the files, once `checksum` has seen them all
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -157,6 +159,8 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.int32]:
         """Returns an image, (channels, height, width) uint8, and its label."""
+        if self._states is not None:
+            check_unchanged(self.paths[index], self._states[index])
         try:
             image = read_image(self.paths[index], self.size, self.mode, self.value_range)
         except UserError as error:
@@ -166,7 +170,8 @@ class ImageFolder:
     def checksum(self) -> str:
         """Returns the CRC-32 of the names and sizes of all images, 8 hexadecimal digits."""
         names = [os.path.relpath(path, self.root).replace(os.sep, "/") for path in self.paths]
-        sizes = [os.path.getsize(path) for path in self.paths]
+        self._states = np.array([state_of(path) for path in self.paths]).reshape(-1, 2)
+        sizes = self._states[:, 0].tolist()
         return f"{zlib.crc32(repr(list(zip(names, sizes, strict=True))).encode()):08x}"
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from data_loader.sources.unchanged import State, check_unchanged, state_of
+from data_loader.unchanged import State, check_unchanged, state_of
 from utils import UserError, nearest
 
 LOG = logging.getLogger("main")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_loader.images import read_image
-from data_loader.sources.unchanged import check_unchanged, state_of
+from data_loader.unchanged import check_unchanged, state_of
 from utils import UserError
 
 BLOCK = 512  # bytes, of which a tar file is made

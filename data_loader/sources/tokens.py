@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_loader.sources.tokenize import FILES, checksum_of, load_tokenizer
-from data_loader.sources.unchanged import check_unchanged, state_of
+from data_loader.unchanged import check_unchanged, state_of
 from utils import UserError
 
 

@@ -8,8 +8,10 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import train
+from data_loader.dataloader import ImageFolder
 from data_loader.sources.arrays import Arrays
 from data_loader.sources.shards import TarShards
 from data_loader.sources.tokens import Tokens
@@ -55,8 +57,17 @@ def tokens(folder):
     return path, lambda: dataset.__getitems__(np.arange(2))
 
 
+def pictures(folder):
+    path = folder / "train" / "a" / "1.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(path)
+    dataset = ImageFolder(folder / "train", (8, 8))
+    dataset.checksum()  # as a run calls it
+    return path, lambda: dataset[0]
+
+
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("kind", [arrays, shards, tokens])
+@pytest.mark.parametrize("kind", [arrays, shards, tokens, pictures])
 def test_a_file_that_is_changed_while_it_is_read_is_refused_with_its_name(tmp_path, kind, change):
     path, read = kind(tmp_path)
     read()

@@ -11,10 +11,13 @@ import pytest
 
 import train
 from tests.helpers.project import ROOT, same_arrays
+from training.checkpoint import naming
 from training.checkpoint.naming import BEST, file_name
 from training.checkpoint.reading import read
 from training.checkpoint.saver import Saver
+from training.checkpoint.single_file import write
 from training.common import files, locks
+from training.engine import run as engine_run
 from utils import UserError, latest_run
 
 OWNER = """
@@ -83,6 +86,35 @@ def test_the_lock_of_a_file_that_was_removed_is_none(tmp_path):
         first.close()
         assert locks.open_locked(path) is None
         assert locks.is_at(second, path)
+
+
+def test_what_is_resumed_is_looked_for_once_the_run_is_locked(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    write(tmp_path / file_name(1), {}, {})
+    lock = naming.lock
+
+    def when_the_other_has_ended(folder):
+        write(folder / file_name(2), {}, {})
+        lock(folder)
+
+    monkeypatch.setattr(naming, "lock", when_the_other_has_ended)
+    try:
+        assert naming.find_run(tmp_path, to_train=True) == (tmp_path, tmp_path / file_name(2))
+        assert locks.open_locked(tmp_path / "train.log") is None
+    finally:
+        locks.unlock()
+
+
+def test_a_new_run_is_locked_before_another_process_can_resume_it(run, monkeypatch):
+    seen, write_config = [], engine_run.write_config
+
+    def look(config, path):
+        seen.append((path.exists(), locks.open_locked(path.with_name("train.log"))))
+        write_config(config, path)
+
+    monkeypatch.setattr(engine_run, "write_config", look)
+    assert run("training.epochs=1")[0] == 0
+    assert seen[0] == (False, None)
 
 
 def test_latest_is_what_was_trained_last_whatever_the_clock_and_other_commands_say(run, config):

@@ -1,11 +1,12 @@
 """Files that a data set reads again and again: refused once another program has changed them."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from utils import UserError
+from utils import UserError, printable
 
-State = tuple[int, int]  # size in bytes, time of the last change in nanoseconds
+State = Sequence[int]  # size in bytes, time of the last change in nanoseconds
 
 
 def state_of(path: str | Path) -> State:
@@ -20,16 +21,17 @@ def check_unchanged(path: str | Path, before: State) -> None:
     Raises:
         UserError: it was changed, removed or replaced.
     """
+    name = printable(path)
     try:
         now = state_of(path)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be read any more: {error.strerror}. It was there when this process "
+            f"{name}: cannot be read any more: {error.strerror}. It was there when this process "
             "began to read it: was it renamed or removed?"
         ) from None
-    if now != before:
+    if tuple(now) != tuple(before):
         size = f"it has {now[0]} bytes, and had {before[0]}" if now[0] != before[0] else "same size"
         raise UserError(
-            f"{path}: another program changed it while it is read ({size}): what was read before "
+            f"{name}: another program changed it while it is read ({size}): what was read before "
             "and what follows may not belong together. Leave the file as it is while a run lives"
         )
