@@ -19,6 +19,7 @@ from onnxscript.rewriter import RewritePass, RewriteRuleClassBase
 from onnxscript.rewriter.rules.common import matmul_add_to_gemm_rule, transpose_transpose_rule
 
 from inference.graph import METADATA
+from inference.graph.onnx_indices import refuse_negative_indices
 from inference.graph.onnx_loops import simplify_loops
 from inference.graph.onnx_recurrent import recognise_recurrent
 from inference.graph.tflite_graph import plain_name
@@ -62,6 +63,7 @@ def write(model, names, metadata=None, opset=None):
     """
     _name(model, *names)
     model = ir.to_proto(model)
+    refuse_negative_indices(model)
     if metadata:
         onnx.helper.set_model_props(model, {METADATA: json.dumps(metadata)})
     faults = {}

@@ -24,7 +24,12 @@ from training.config import read_config
 from training.distributed.processes import broadcast
 from training.distributed.sharding import replicate
 from training.engine.build import build
-from training.engine.finite import non_finite_field, non_finite_parameter, read_batch
+from training.engine.finite import (
+    missing_row,
+    non_finite_field,
+    non_finite_parameter,
+    read_batch,
+)
 from training.engine.initialize import first_batch
 from training.engine.parts import freeze
 
@@ -87,8 +92,10 @@ def diagnose(experiment, state, batch, examples=None, show=None):
         return f"after data_loader.preprocess {found}, before it they are finite"
     if name := non_finite_parameter(state.params):
         return f"the parameter {name} is not finite already, since the update before"
-    layers, outputs = _run_layers(experiment, state, batch, show)
+    layers, outputs, lost = _run_layers(experiment, state, batch, show, prepared, examples)
     for path, finite in layers.items():
+        if not finite and path in lost:
+            return lost[path]
         if not finite:
             return f"the first output that is not finite is that of layer {path}"
     if not _finite(outputs):
@@ -151,21 +158,28 @@ def main(argv=None):
     replay(options.path, options.trust, options.own_code, options.allow)
 
 
-def _run_layers(experiment, state, batch, show):
-    """Runs forward un-jitted; returns {path of a layer: whether its output is finite}, outputs."""
+def _run_layers(experiment, state, batch, show, prepared, examples):
+    """Runs forward un-jitted.
+
+    Returns:
+        {path of a layer: whether its output is finite}, the outputs, and {path of a table: what it
+        has no row for, in words}.
+    """
     from model.modules import watch_layers
 
-    layers = {}
+    layers, lost = {}, {}
 
     def watch(path, output, params):
         layers[path] = layers.get(path, True) and _finite(output)
+        if words := missing_row(path, output, params, prepared, examples):
+            lost.setdefault(path, words)
         if show:
             show(path, output)
 
     with watch_layers(watch):
         key = experiment.step_key(state.step)
         outputs, _ = experiment.forward(state.params, batch["inputs"], key, True)
-    return layers, outputs
+    return layers, outputs, lost
 
 
 def _losses(experiment, state, name, outputs, batch, params=None):

@@ -60,8 +60,10 @@ def _explain(experiment, params, split, number, copy):
     params = params if experiment.seeds == 1 else pick(params, copy)
     if name := non_finite_parameter(params):
         raise UserError(f"{where}: the parameter {name} is not finite after the last update")
-    outputs, _ = experiment.forward(params, batch["inputs"], None, False)
+    outputs, lost = _outputs(experiment, params, prepared, batch["inputs"], examples)
     if not outputs_finite(outputs, batch["weight"]):
+        if lost:
+            raise UserError(f"{where}: {lost}")
         allowed = jax.tree.map(lambda leaf: np.where(np.isneginf(leaf), 0, leaf), outputs)
         found = non_finite_field({"": allowed}, examples).removeprefix("the  of ")
         raise UserError(
@@ -78,6 +80,51 @@ def _explain(experiment, params, split, number, copy):
         for one in jax.tree.leaves(values):
             if found := non_finite_rows(one, examples):
                 LOG.warning("%s: the values of %s for %s", where, name, found)
+
+
+def _outputs(experiment, params, prepared, inputs, examples):
+    """The network's outputs of a batch, and what a table of it has no row for, or ""."""
+    from model.modules import watch_layers
+
+    found = []
+
+    def watch(path, output, params):
+        found.append(missing_row(path, output, params, prepared, examples))
+
+    with watch_layers(watch):
+        outputs, _ = experiment.forward(params, inputs, None, False)
+    return outputs, next(filter(None, found), "")
+
+
+def missing_row(path, output, params, inputs, examples=None):
+    """Returns in words which integer of a batch a lookup in a table has no row for, or "".
+
+    Args:
+        path: of the layer.
+        output: (..., features) of the layer; NaN where there was no row.
+        params: of the layer; {"table": (rows, features)} of a lookup.
+        inputs: the batch that the network takes, a tree of (batch, ...) arrays.
+        examples: (batch,) indices in the data set; None: rows of the batch are counted.
+    """
+    shape = np.shape(params.get("table")) if isinstance(params, dict) else ()
+    if len(shape) != 2 or np.shape(output)[-1:] != shape[1:]:
+        return ""
+    lost = np.isnan(np.asarray(output, np.float64)).all(-1)
+    if not lost.any():
+        return ""
+    for leaf in map(np.asarray, jax.tree.leaves(inputs)):
+        if leaf.shape != lost.shape or leaf.dtype.kind not in "iu":
+            continue
+        bad = lost & ((leaf < 0) | (leaf >= shape[0]))
+        if bad.any():
+            row, *place = np.argwhere(bad)[0].tolist()
+            name = f"row {row} of the batch" if examples is None else f"example {examples[row]}"
+            return (
+                f"the inputs of {name} have {leaf[(row, *place)]} at {place}, and the table of "
+                f"layer {path} has {shape[0]} rows, for the integers 0 to {shape[0] - 1}. Give it "
+                "more rows, or correct the data"
+            )
+    return f"layer {path} was given an integer that its table of {shape[0]} rows has no row for"
 
 
 def read_batch(experiment, split, epoch, number):

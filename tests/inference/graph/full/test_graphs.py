@@ -137,17 +137,18 @@ def test_transpositions_that_meet_no_other_are_kept(files):
     assert tflite.operators == Counter(TRANSPOSE=1, TANH=1)
 
 
-def test_embedding_is_one_lookup(files):
+def test_embedding_is_one_lookup_and_refuses_what_has_no_row(files):
     table = {"table": array(7, 4)}
     tflite, onnx_file = files(
         lambda x: embedding(x, 7, 4, params=table)[0], (3,), dtype="int32", high=7
     )
     assert tflite.operators == Counter(GATHER=1)
-    assert onnx_file.operators == Counter(Gather=1)
-    with pytest.raises(Exception, match="out of bounds"):
-        tflite.run({"x0": np.int32([[0, 1, 7]])})
-    with pytest.raises(Exception, match="out of data bounds"):
-        onnx_file.run({"x0": np.int32([[0, 1, 7]])})
+    assert onnx_file.operators == Counter(Gather=1, Less=1, Where=1)  # below 0 there is no row
+    for bad in (7, -1, -8):
+        with pytest.raises(Exception, match=r"out of bounds|positive"):
+            tflite.run({"x0": np.int32([[0, 1, bad]])})
+        with pytest.raises(Exception, match="out of data bounds"):
+            onnx_file.run({"x0": np.int32([[0, 1, bad]])})
 
 
 def test_a_lookup_with_negative_indices_counts_from_the_end(files):
