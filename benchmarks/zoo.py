@@ -1,7 +1,7 @@
 """Imports networks of full size from their originals' names, and compares ResNet-18 with Flax's.
 
     python tests/fixtures/zoo/make.py --full FOLDER     # where PyTorch is
-    python benchmarks/zoo.py FOLDER
+    python benchmarks/zoo.py FOLDER [NAME ...]
     python benchmarks/zoo.py speed
 
 The first prints a line for each network: its parameters, the largest error as a share of the
@@ -30,20 +30,21 @@ from training.engine.compilation import FAST
 from training.engine.pretrained import fill, read_weights
 from utils import resolve
 
-FUNCTIONS = {  # of each file, and the arguments with which it is that network
+FUNCTIONS = {  # of each file; timm's ViT without a class token has 16 heads
     "resnet18": "resnet:resnet18", "resnet34": "resnet:resnet34", "resnet50": "resnet:resnet50",
     "mobilenet_v2": "efficientnet:mobilenet_v2", "efficientnet_b0": "efficientnet:efficientnet_b0",
     "efficientnet_lite0": "efficientnet:efficientnet_lite0",
     "convnext_tiny": "convnext:convnext_tiny", "vit_small": "vit:vit_small",
-    "vit_base": "vit:vit_base", "vit_base_gap": "vit:vit_base", "gpt2": "gpt2:gpt2",
+    "vit_base": "vit:vit_base", "vit_base_gap": "vit:vit", "gpt2": "gpt2:gpt2",
     "bert": "bert:bert",
 }  # fmt: skip
 ROUNDS, BATCH, SIZE = 15, 8, 64
 
 
-def table(folder):
+def table(folder, names):
     """Prints a line for each network of a folder."""
-    for name, function in FUNCTIONS.items():
+    for name in names or FUNCTIONS:
+        function = FUNCTIONS[name]
         path = folder / f"{name}.safetensors"
         begin = time.perf_counter()
         size = len(path.read_bytes())
@@ -51,7 +52,7 @@ def table(folder):
         model = Named(name=f"model.zoo.{function}")
         network = resolve(model.name, [], "benchmark")
         if name == "vit_base_gap":
-            network = functools.partial(network, token=False)
+            network = functools.partial(network, heads=16, token=False)
         proof = np.load(folder / f"{name}.npz")
         x, wanted = proof["inputs"], proof["outputs"]
         _, template = jax.eval_shape(lambda x, f=network: f(x, key=jax.random.key(0)), x)
@@ -159,4 +160,4 @@ def speed():
 
 
 if __name__ == "__main__":
-    speed() if sys.argv[1:] == ["speed"] else table(Path(sys.argv[1]))
+    speed() if sys.argv[1:] == ["speed"] else table(Path(sys.argv[1]), sys.argv[2:])

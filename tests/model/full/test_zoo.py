@@ -48,7 +48,7 @@ FULL = {  # those whose number of parameters is recorded
     "mobilenet_v2": "efficientnet:mobilenet_v2", "efficientnet_b0": "efficientnet:efficientnet_b0",
     "efficientnet_lite0": "efficientnet:efficientnet_lite0",
     "convnext_tiny": "convnext:convnext_tiny", "vit_small": "vit:vit_small",
-    "vit_base": "vit:vit_base", "vit_base_gap": "vit:vit_base", "gpt2": "gpt2:gpt2",
+    "vit_base": "vit:vit_base", "vit_base_gap": "vit:vit", "gpt2": "gpt2:gpt2",
     "bert": "bert:bert",
 }  # fmt: skip
 
