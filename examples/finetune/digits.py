@@ -18,14 +18,16 @@ class SomeDigits:
         split: "train" or "test".
         digits: which ones, such as [5, 6, 7, 8, 9].
         each: number of examples of each digit, the first in the files; None for all.
+        scale: 2 makes coloured pictures of twice the size, for networks that were trained on such;
+            None leaves them as they are.
 
     Attributes:
         classes: names of the digits.
         labels: (examples,) int32.
     """
 
-    def __init__(self, root, split, digits, each=None):
-        self.images = IdxImages(root, split)
+    def __init__(self, root, split, digits, each=None, scale=None):
+        self.images, self.scale = IdxImages(root, split), scale
         targets = np.asarray(self.images.labels)
         of_each = [np.flatnonzero(targets == digit)[:each] for digit in digits]
         self.indices = np.sort(np.concatenate(of_each))
@@ -38,11 +40,14 @@ class SomeDigits:
 
     def __getitem__(self, index):
         """Returns an image, (1, 28, 28) uint8, and its label."""
-        return self.images[self.indices[index]][0], self.labels[index]
+        images, labels = self.__getitems__(np.array([index]))
+        return images[0], labels[0]
 
     def __getitems__(self, indices):
         """Returns images, (batch, 1, 28, 28) uint8, and labels, (batch,)."""
         images, _ = self.images.__getitems__(self.indices[indices])
+        if self.scale is not None:
+            images = images.repeat(3, 1).repeat(self.scale, 2).repeat(self.scale, 3)
         return images, self.labels[indices]
 
 

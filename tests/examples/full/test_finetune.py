@@ -1,15 +1,22 @@
 """The example in examples/finetune: pre-trained on five digits, fine-tuned on the other five."""
 
+import functools
 import json
 
+import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import train
+from examples.finetune.digits import SomeDigits
 from inference import convert_tflite
+from model.zoo.efficientnet import efficientnet_lite0
 from tests.helpers.project import ROOT, same_arrays
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read
+from training.config import read_config
+from training.engine.pretrained import read_weights
 
 FOLDER = ROOT / "examples" / "finetune"
 
@@ -60,3 +67,26 @@ def test_the_network_is_exported_with_the_digits_names(finetuned, tmp_path):
     assert convert_tflite.main(arguments) == 0
     report = json.loads((tmp_path / "digits" / "report.json").read_text())
     assert report["metadata"]["classes"] == ["5", "6", "7", "8", "9"]
+
+
+def test_weights_of_imagenet_are_taken_but_for_the_classifier(tmp_path):
+    shapes = json.loads((ROOT / "tests/fixtures/zoo/names.json").read_text())["shapes"]
+    shapes = shapes["efficientnet_pytorch"]
+    arrays = {key: np.full(shape, 0.5, np.float32) for key, shape in shapes.items()}
+    save_file(arrays, tmp_path / "lite0.safetensors")
+    config = read_config(FOLDER / "imagenet.json")
+    args = config.data_loader.train.args["dataset"]["args"] | {"root": str(ROOT / "data")}
+    image, label = SomeDigits(**args)[0]
+    plain, same = SomeDigits(**args | {"scale": None})[0]
+    assert image.shape == (3, 56, 56)
+    assert label == same
+    np.testing.assert_array_equal(image[:, 1::2, ::2], np.broadcast_to(plain, (3, 28, 28)))
+
+    network = functools.partial(efficientnet_lite0, **config.model.args)
+    _, params = jax.eval_shape(lambda x: network(x, key=jax.random.key(0)), image[None])
+    wanted = config.training.checkpoint.model_copy(
+        update={"path": str(tmp_path / "lite0.safetensors")}
+    )
+    weights = read_weights(config.model, wanted, params)
+    assert set(weights.left) == {"classifier/bias", "classifier/kernel"}
+    np.testing.assert_array_equal(weights.arrays["blocks/1/0/bn2/scale"], 0.5)
