@@ -103,7 +103,7 @@ def _headline(table, config, parameters):
         if std := rows[-1].get(key + STD):
             note = f"± {format_number(std)} over the seeds; {note}"
         yield key.removeprefix("epoch_").replace("_", " "), values[-1][0], note
-    if type(parameters) is int:
+    if type(parameters) is int and abs(parameters) < 2**63:  # others are no number of a run
         yield "parameters", parameters, ""
     if rows:
         planned = training.get("epochs")

@@ -3,7 +3,7 @@
 import json
 import os
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.helpers.hostile import mutated
@@ -44,6 +44,7 @@ def as_lines(values):
 
 
 @examples(100)
+@example(metrics=[], timing=[], config=None, environment={"parameters": 10**400})
 @given(metrics=LINES, timing=LINES, config=RECORD, environment=RECORD)
 def test_a_run_that_says_anything_has_a_report(
     tmp_path_factory, metrics, timing, config, environment
