@@ -11,6 +11,7 @@ from inference.export.inputs import with_specs
 from inference.export.network import Array, Network, at_the_door, describe
 from inference.export.quantize import CALIBRATION_EXAMPLES
 from inference.verify.equivalence import Reference, make_reference
+from inference.verify.stablehlo import compiled
 from training.common.trees import pick, subtree
 from training.config import read_config
 from training.engine.binding import bind
@@ -83,7 +84,7 @@ def load(source, preprocess="inside", specs=(), static=None, ranges=None):
     }
     described = describe(exported, inputs, output_names, metadata, static)
     described.metadata["output"] = _output(experiment, described.names[1])
-    jitted = jax.jit(lambda *raw: tuple(jax.tree.leaves(network(*raw))))
+    jitted = compiled(lambda *raw: tuple(jax.tree.leaves(network(*raw))), static)
     declared = getattr(experiment.loaders["test"].dataset, "ranges", None) or {}
     reference = make_reference(
         jitted, feed, described, batches, labels, raw=raw, more=training,
@@ -122,7 +123,7 @@ def load_part(source, part, specs, static=None, ranges=None):
     network = _network(source, params, named)
     metadata = _metadata(experiment, params, whole) | {"output": {"kind": "none"}}
     described = describe(network, specs, None, metadata, static)
-    jitted = jax.jit(described.function)
+    jitted = compiled(described.function, static)
     reference = make_reference(
         jitted, lambda *raw: raw, described, [], None, ranges=ranges, static=static
     )
@@ -180,9 +181,10 @@ def _batches(loader):
 def _test_set(experiment, network):
     """The test set in batches of inputs; the labels of a classifier and output names, or None."""
     batches, targets = map(list, zip(*_batches(experiment.loaders["test"]), strict=True))
-    outputs = jax.device_get(jax.jit(network)(*batches[0]))
-    if experiment.output.kind == "none" or not isinstance(outputs, np.ndarray):
+    outputs = jax.eval_shape(network, *batches[0])
+    if experiment.output.kind == "none" or not isinstance(outputs, jax.ShapeDtypeStruct):
         return batches, None, None
+    outputs = np.empty(outputs.shape, outputs.dtype)
     labels = None
     if experiment.output.kind == "softmax" and isinstance(targets[0], np.ndarray):
         found = np.concatenate(targets) if targets[0].ndim == 1 else targets[0]

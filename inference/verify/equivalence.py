@@ -16,11 +16,11 @@ import jax
 import numpy as np
 
 from inference.verify.runtimes import load, signature_faults
+from inference.verify.stablehlo import TIMED
 from inference.verify.trials import BATCHES, edge_inputs, find_spans, nearby, random_inputs
 from training.common.differences import differences, magnitude, sensitivity
 from utils import UserError
 
-TIMED = (1, 64)  # batches whose latency is measured
 TIMED_SECONDS = 0.3  # for each file and batch
 SHOWN = 10  # numbers of an output that the table shows
 TEST_SET = "test set"

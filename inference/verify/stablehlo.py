@@ -16,6 +16,9 @@ from utils import ROOT, UserError
 # What leaves the program: code of this machine, and what waits for another. The first is allowed
 # where JAX itself replaces it: the comparison of the sizes of arrays.
 LEAVES = re.compile(r"\b\w+\.(custom_call(?! @shape_assertion\()|infeed|outfeed|send|recv)\b")
+TIMED = (1, 64)  # batches whose latency is measured
+# Without LLVM's optimisations, which take half of the time that a batch size takes to compile.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 PATIENCE = 120  # seconds to read, compile and run a file
 
 
@@ -37,7 +40,28 @@ def read(path, own=False):
             f"{path}: has an operator {found[1]}, which may run anything on this machine; expected "
             "a file as inference/convert_tflite.py writes it"
         )
-    return exported, jax.jit(exported.call)
+    if not own:
+        return exported, jax.jit(exported.call)
+    sizes = {one.shape[0] for one in exported.in_avals if one.shape}
+    return exported, compiled(exported.call, *(one for one in sizes if isinstance(one, int)))
+
+
+def compiled(function, static=None):
+    """Returns a jitted function of batches, for comparisons: it compiles the timed sizes with care.
+
+    Args:
+        function: `(*inputs) -> outputs`, the batch first in each.
+        static: the only batch size, or None for any.
+    """
+    careful, quick = jax.jit(function), jax.jit(function, compiler_options=QUICK)
+    timed = (static,) if static else TIMED
+
+    def run(*inputs):
+        if isinstance(inputs[0], jax.core.Tracer):  # options are for what is not in another jit
+            return function(*inputs)
+        return (careful if inputs[0].shape[0] in timed else quick)(*inputs)
+
+    return run
 
 
 def _try(path):
