@@ -4,7 +4,7 @@ python inference/convert_tflite.py -c config.json --input "(1, 1, 28, 28)" --nam
     -w saved/MNIST_Sample/<run>/checkpoint-epoch_10.params
 python inference/convert_tflite.py --name jax_mnist                     the last run's best network
 python inference/convert_tflite.py --name jax_mnist -w saved/MNIST_Sample/<run> \\
-    --quantize float16 dynamic int8 --preprocess outside --overwrite
+    --quantize float16 dynamic int8 onnx-int8 --preprocess outside --overwrite
 
 Everything goes into inference/<name>/: the files, the model code and config they come from, and
 report.json and report.html with each measurement and its limit. The exit code is 0 only if every
@@ -72,6 +72,9 @@ def parse_arguments(argv):
         help="the .onnx file's version of operators, 13 to 20 (default: the lowest that has them)",
     )  # fmt: skip
     parser.add_argument("--quantize", nargs="+", choices=KINDS, default=[], metavar="KIND")
+    parser.add_argument(
+        "--c-header", action="store_true", help="write the bytes of int8 .tflite files as C, too"
+    )
     parser.add_argument(
         "--part", metavar="PATH",
         help="export a part of the parameters ('generator') with model.name=... as its function",
@@ -194,6 +197,8 @@ def make_export(options, target, source, limits, log):
         )
         second = files.direct_onnx(trained.network, static, options.opset)
         results = files.check_files(path, trained.reference, limits, step, second) + refused
+        if options.c_header:
+            files.write_headers(path)
         run = utils.ROOT if options.own_code else source.checkpoint.parent
         files.keep_sources(run, source.config, directory.folder)
         report = {

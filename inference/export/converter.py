@@ -14,12 +14,17 @@ import re
 import sys
 import tempfile
 
+from inference.export.network import lower
 from inference.graph import METADATA, tflite_graph
+from inference.graph.any_batch import DEPENDENT, OTHER_SIZES, SIZES, merge
+from inference.graph.jax_graph import ADVICE, OTHERWISE
 from utils import UserError
 
 STABLEHLO = "1.9.0"  # the version that TensorFlow reads
 OPSET_OF_TF2ONNX = 18  # the newest it writes; onnx_graph.py raises it
-FAULT = re.compile(r"(?:^|[\s.])(?P<place>[^\s:'\"(]+:\d+:\d+): error: (?P<message>[^\n]+)")
+FAULT = re.compile(
+    r"(?:^|[\s.])(?:FlatBuffer\.)?(?P<place>[^\s:'\"(]+:\d+:\d+): error: (?P<message>[^\n]+)"
+)
 
 
 def import_tensorflow():
@@ -29,7 +34,32 @@ def import_tensorflow():
     import tf2onnx  # noqa: F401
 
 
-def to_tflite(lowered, names, metadata=None):
+def tflite_of(network, worker, metadata=None, static=None, unrolled=False):
+    """Converts a Network in a Worker; returns the bytes of a .tflite file for any batch size.
+
+    Args:
+        network: Network.
+        worker: Worker with TensorFlow.
+        metadata: dict of JSON values, written into the file.
+        static: a batch size to fix, or None.
+        unrolled: whether the steps of loops stand one after the other.
+    """
+
+    def convert(*sizes):
+        lowered = [lower(network, size, unrolled) for size in sizes]
+        return worker.run(to_tflite, lowered, network.names, metadata, sizes)
+
+    if static:
+        return convert(static)
+    try:
+        return convert(*SIZES)
+    except UserError as error:
+        if DEPENDENT not in str(error):
+            raise
+    return convert(*OTHER_SIZES)
+
+
+def to_tflite(lowered, names, metadata=None, sizes=SIZES):
     """Converts a network to the bytes of a .tflite file.
 
     Args:
@@ -37,15 +67,15 @@ def to_tflite(lowered, names, metadata=None):
             give a file for any batch size; one gives a file for its own batch size.
         names: (names of the inputs, names of the outputs), in the function's order.
         metadata: dict of JSON values, written into the file.
+        sizes: the two sizes of the batch.
 
     Raises:
         UserError: an operation has no counterpart, or depends on the batch size.
     """
-    from inference.graph.any_batch import merge
     from inference.graph.tflite_simplify import simplify
 
     models = [tflite_graph.load(_convert(one)) for one in lowered]
-    model = merge(*models) if len(models) == 2 else models[0]
+    model = merge(*models, sizes) if len(models) == 2 else models[0]
     tflite_graph.mark_exact_gelu(model)
     tflite_graph.name_combinations(model)
     tflite_graph.rename(model, *names)
@@ -157,8 +187,8 @@ def _explain(message):
     operation = re.search(r"'(?:vhlo|stablehlo|chlo|tf|tfl)\.(\w+?)(?:_v\d)?'", fault["message"])
     named = f" ({operation[1]})" if operation and operation[1] != "XlaCallModule" else ""
     return (
-        f"{fault['place']}: the operation there{named} has no counterpart in a TFLite file; write "
-        "it with other functions, or leave it out of the network. TensorFlow says: "
+        f"{fault['place']}: the operation there{named} has no counterpart in a TFLite file; "
+        f"{ADVICE.get(operation and operation[1], OTHERWISE)}. TensorFlow says: "
         f"{_short(fault['message'])}"
     )
 

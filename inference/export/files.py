@@ -1,11 +1,13 @@
 """The files of an export: made, checked, and the sources they come from beside them."""
 
+import tempfile
 import traceback
 from functools import partial
+from pathlib import Path
 
 from inference.export import converter
-from inference.export.network import lower, stablehlo
-from inference.export.quantize import quantize
+from inference.export.network import stablehlo
+from inference.export.quantize import c_header, needs_unrolled, quantize
 from inference.graph.onnx_direct import to_onnx
 from inference.graph.onnx_graph import finish
 from inference.verify.equivalence import check
@@ -50,9 +52,7 @@ def make_files(trained, path, worker, step, static=None, kinds=(), opset=None):
         refused.append({"file": file.name, "broken": list(dict.fromkeys(reasons))})
         return step(f"{file.name}: refused")
 
-    def make_tflite():
-        lowered = [lower(network, batch) for batch in ((static,) if static else (2, 3))]
-        return worker.run(converter.to_tflite, lowered, network.names, network.metadata)
+    make_tflite = partial(converter.tflite_of, network, worker, network.metadata, static)
 
     def make_onnx():
         content = worker.run(converter.to_raw_onnx, tflite_file.read_bytes())
@@ -63,8 +63,22 @@ def make_files(trained, path, worker, step, static=None, kinds=(), opset=None):
     has_tflite = tflite_file.exists()
     attempt(".onnx", *([make_onnx] if has_tflite else []), direct_onnx(network, static, opset))
     examples = _in_batches(trained.examples, static)
-    for kind in dict.fromkeys(kinds if has_tflite else ()):
-        attempt(f".{kind}.tflite", partial(quantize, tflite_file, kind, examples, worker.log))
+
+    def make_smaller(kind):
+        file = onnx_file if kind.startswith("onnx") else tflite_file
+        if file is tflite_file and needs_unrolled(file, kind):
+            with tempfile.NamedTemporaryFile(suffix=".tflite") as made:
+                made.write(make_tflite(unrolled=True))
+                made.flush()
+                return quantize(Path(made.name), kind, examples, worker.log)
+        return quantize(file, kind, examples, worker.log)
+
+    onnx_file = with_suffix(path, ".onnx")
+    for kind in dict.fromkeys(kinds):
+        of_onnx = kind.startswith("onnx-")
+        if (onnx_file if of_onnx else tflite_file).exists():
+            ending = f".{kind.removeprefix('onnx-')}.onnx" if of_onnx else f".{kind}.tflite"
+            attempt(ending, partial(make_smaller, kind))
     return refused
 
 
@@ -94,7 +108,7 @@ def check_files(path, reference, limits, step, second=None):
     for file in sorted(files, key=lambda file: (file.name.count("."), file)):
         precision = file.name.removeprefix(f"{path.name}.").rpartition(".")[0] or "float32"
         result = check(file, precision, reference, limits)
-        if result["broken"] and second and file.suffix == ".onnx":
+        if result["broken"] and second and file == with_suffix(path, ".onnx"):
             result = _second_way(file, second, reference, limits) or result
         if result["broken"]:
             result["file"] += ".rejected"
@@ -117,6 +131,12 @@ def _second_way(file, make, reference, limits):
         file.write_bytes(first)
         return None
     return result
+
+
+def write_headers(path):
+    """Writes a C header beside each .tflite file in int8 that was accepted."""
+    for file in path.parent.glob(f"{path.name}.int8*.tflite"):
+        with_suffix(file, ".h").write_text(c_header(file))
 
 
 def keep_sources(run, config, folder):

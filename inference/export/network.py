@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from inference.graph.jax_graph import exportable
+from inference.graph.jax_substitutes import unroll
 from model.modules import plain_operators
 from utils import UserError
 
@@ -89,11 +90,17 @@ def describe(function, inputs, output_names=None, metadata=None, batch=None):
     return Network(flat, inputs, outputs, (metadata or {}) | shapes)
 
 
-def lower(network, batch):
-    """Returns the network for one batch size as bytes of StableHLO that the converter can read."""
+def lower(network, batch, unrolled=False):
+    """Returns the network for one batch size as bytes of StableHLO that the converter can read.
+
+    If `unrolled`, the steps of its scans stand one after the other.
+    """
     arrays = [_example(one, batch) for one in network.inputs]
     with plain_operators():
-        function = jax.jit(exportable(network.function, *arrays))
+        plain = network.function
+        if unrolled:
+            plain = exportable(plain, *arrays, substitutes={"scan": unroll}, refused={})
+        function = jax.jit(exportable(plain, *arrays))
         return bytes(jax.export.export(function, platforms=["cpu"])(*arrays).serialize())
 
 

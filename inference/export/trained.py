@@ -21,6 +21,8 @@ from training.engine.initialize import count_parameters, first_batch, restored_p
 from training.engine.step import make_forward
 from utils import UserError, printable
 
+MOST_BYTES = 2**31 - 2**20  # protocol buffers and flat buffers count up to 2^31
+
 
 class Trained(NamedTuple):
     """A trained network, and the data for its files."""
@@ -42,6 +44,7 @@ def load(source, preprocess="inside", specs=(), static=None, ranges=None):
             `ranges` are those of the inputs that are not named.
     """
     experiment, params = _restored(source)
+    _check_size(params)
     named = source.config.data_loader.preprocess
     outside = named is not None and preprocess == "outside"
     in_data = first_batch(experiment)["inputs"]
@@ -115,6 +118,7 @@ def load_part(source, part, specs, static=None, ranges=None):
     whole = source._replace(config=read_config(source.config_file))
     experiment, params = _restored(whole)
     params = subtree(params, part, f"{source.checkpoint}: --part")
+    _check_size(params)
 
     def named(inputs):
         names = [one.name for one in specs]
@@ -145,6 +149,17 @@ def _restored(source):
     arrays = jax.tree.map(_single, source.arrays)
     params = jax.device_get(restored_params(experiment, arrays, source.checkpoint))
     return experiment, params if experiment.seeds == 1 else pick(params, 0)
+
+
+def _check_size(params):
+    """Refuses parameters that no file holds, before the minutes that a conversion takes."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    if size > MOST_BYTES:
+        raise UserError(
+            f"the network's parameters take {size / 2**30:.2f} GB, and a .tflite, .onnx or "
+            f".stablehlo file holds at most {MOST_BYTES / 2**30:.2f} GB; export it in parts "
+            "(--part), or a smaller network"
+        )
 
 
 def _single(array):

@@ -17,10 +17,12 @@ between the two graphs depends on the batch:
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from inference.graph.tflite_graph import Graph
+from inference.graph.tflite_graph import Graph, layer_of
 from utils import UserError
 
 SIZES = (2, 3)  # of the batches that the two files are for
+OTHER_SIZES = (22, 23)  # where a network's own 2 or 3 is one constant with that of the batch
+DEPENDENT = "the network does not treat the examples of a batch one by one"
 BROADCASTING = {"ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "POW", "SQUARED_DIFFERENCE",
                 "SELECT_V2", "EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER",
                 "GREATER_EQUAL"}  # fmt: skip
@@ -30,14 +32,11 @@ class BatchDependent(UserError):
     """The network cannot be exported for any batch size."""
 
     def __str__(self):
-        return (
-            f"the network does not treat the examples of a batch one by one: {self.args[0]}. "
-            "Fix that, or export it for one batch size: --static"
-        )
+        return f"{DEPENDENT}: {self.args[0]}. Fix that, or export it for one batch size: --static"
 
 
-def merge(two, three):
-    """Returns the model for any batch size, of those for 2 and 3 examples; changes `two` in place.
+def merge(two, three, sizes=SIZES):
+    """Returns the model for any batch size, of those for two sizes; changes `two` in place.
 
     Raises:
         BatchDependent: the models differ in more than the batch size.
@@ -45,17 +44,24 @@ def merge(two, three):
     if len(two.subgraphs) != len(three.subgraphs):
         raise BatchDependent("its graph has other subgraphs for another batch size")
     for first, second in zip(two.subgraphs, three.subgraphs, strict=True):
-        _merge_graphs(Graph(two, first), Graph(three, second))
+        _merge_graphs(Graph(two, first), Graph(three, second), sizes)
     return two
 
 
-def _merge_graphs(two, three):
+def _merge_graphs(two, three, sizes):
     kinds = [[graph.kind(one) for one in graph.operators] for graph in (two, three)]
     if kinds[0] != kinds[1] or len(two.subgraph.tensors) != len(three.subgraph.tensors):
-        raise BatchDependent("its graph has other operators for another batch size")
+        pairs = zip(*kinds, strict=False)
+        at = next((at for at, (one, other) in enumerate(pairs) if one != other), 0)
+        where = (
+            f" from {kinds[0][at]} on (layer {layer_of(two, two.operators[at])})"
+            if kinds[0]
+            else ""
+        )
+        raise BatchDependent(f"its graph has other operators for another batch size{where}")
     for one, other in zip(two.operators, three.operators, strict=True):
         _compare_operators(two.kind(one), one, other)
-    batch = _Batch(two)
+    batch = _Batch(two, sizes)
     for index in range(len(two.subgraph.tensors)):
         shapes = two.shape(index), three.shape(index)
         values = _values(two, index), _values(three, index)
@@ -85,16 +91,16 @@ def _compare_operators(kind, one, other):
 class _Batch:
     """The constants of a graph that depend on the batch size, and their replacements."""
 
-    def __init__(self, graph):
-        self.graph, self.constants = graph, []
+    def __init__(self, graph, sizes):
+        self.graph, self.sizes, self.constants = graph, sizes, []
         self._source, self._size = None, None
 
     def note_input(self, index, shapes):
         """Remembers the first input of the graph that has the batch size as a dimension."""
         if self._source is None and index in self.graph.subgraph.inputs:
             pairs = list(zip(*shapes, strict=True))
-            if SIZES in pairs:
-                self._source = index, pairs.index(SIZES)
+            if self.sizes in pairs:
+                self._source = index, pairs.index(self.sizes)
 
     def rewrite(self):
         """Replaces every constant in the list."""
@@ -134,7 +140,9 @@ class _Batch:
                 f"the constant {_name(self.graph, index)} has another value for each example"
             )
         new = self.graph.add_constant("row", row)
-        if not all(self.graph.kind(one) in BROADCASTING for one in self.graph.users(index)):
+        if index in self.graph.subgraph.outputs or not all(
+            self.graph.kind(one) in BROADCASTING for one in self.graph.users(index)
+        ):
             sizes = (np.asarray(value.shape, np.int32) for value in (two, three))
             shape = tuple(-1 if at == axis else size for at, size in enumerate(two.shape))
             broadcast = self.graph.add_tensor("rows", two.dtype, shape)
@@ -149,11 +157,13 @@ class _Batch:
 
         Lookups of one element for each example have such a one among their indices.
         """
+        if two.dtype != np.int32:
+            return False
         first, step = two.take([0], axis), two.take([1], axis) - two.take([0], axis)
         sizes = [-1 if at == axis else 1 for at in range(two.ndim)]
-        if (two.shape[axis], three.shape[axis], two.dtype) != (*SIZES, np.int32) or any(
+        if (two.shape[axis], three.shape[axis]) != self.sizes or any(
             not np.array_equal(one, first + step * np.arange(len_).reshape(sizes))
-            for one, len_ in ((two, 2), (three, 3))
+            for one, len_ in zip((two, three), self.sizes, strict=True)
         ) or not step.any():  # fmt: skip
             return False
         graph, shape = self.graph, tuple(-1 if at == axis else size
@@ -183,7 +193,7 @@ class _Batch:
     def _computed(self, two, three):
         """Adds the tensor slope * batch + offset that is `two` for 2 examples and `three` for 3."""
         slope = three - two
-        offset = two - SIZES[0] * slope
+        offset = two - self.sizes[0] * slope
         product = self.graph.add_tensor("sizes", two.dtype, two.shape)
         total = self.graph.add_tensor("sizes", two.dtype, two.shape)
         batch = self._batch_size()

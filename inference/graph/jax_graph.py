@@ -36,7 +36,29 @@ REFUSED = {
     "pure_callback": "compute it with jax.numpy",
     "io_callback": "leave it out, or do it only if train",
     "debug_callback": "leave jax.debug.print out",
+    "scatter_apply": "write x.at[i].set(f(x[i])) in place of x.at[i].apply(f)",
 }
+# What one format or neither has, and what to write instead.
+OTHERWISE = "write it with other functions, or deploy another file"
+SIGN = "write x < 0 for jnp.signbit(x), and jnp.where(y < 0, -abs(x), abs(x)) for jnp.copysign"
+BITS = "write // and % by powers of 2 for operations on bits, or deploy the .onnx file"
+ADVICE = {
+    "bitcast_convert_type": SIGN, "and": BITS, "or": BITS, "xor": BITS, "not": BITS,
+    "BitwiseAnd": BITS, "BitwiseOr": BITS, "BitwiseXor": BITS, "Invert": BITS,
+    "shift_right_logical": BITS,
+    "div": "divide numbers in int32 or float32; for jnp.searchsorted and jnp.digitize, "
+    "method='compare_all'",
+    "population_count": "look the counts up in a table of 256 bytes",
+    "nextafter": "add a small number that you name",
+    "custom_linear_solve": "compute the inverse once and keep it as an array",
+    "random_seed": REFUSED["random_bits"], "random_wrap": REFUSED["random_bits"],
+    "reduce_precision": "convert it to jnp.float16 or jnp.bfloat16 and back",
+    "reduce": "write it with sum, prod, max, min, any or all",
+    "reduce_window": "write it with windows of max, min or add",
+    "conv_general_dilated": "leave batch_group_count at 1",
+    "sort": "sort by one key at a time, or by float32 or int32 keys",
+    "pad": "pad arrays of at most five dimensions: merge two axes by reshape before",
+}  # fmt: skip
 
 
 def exportable(function, *inputs, substitutes=SUBSTITUTES, refused=REFUSED):
@@ -77,12 +99,26 @@ def operations(jaxpr, layer="", line=""):
 
 def _refusals(jaxpr, refused):
     for equation, layer, line in operations(jaxpr):
-        advice = refused.get(equation.primitive.name)
-        if advice:
-            yield (
-                f"{'layer ' * bool(layer)}{layer or 'the network'} ({line}): "
-                f"{equation.primitive.name} has no counterpart in a TFLite file; {advice}"
-            )
+        if named(equation) in refused:
+            yield refusal(equation, "a TFLite file", layer=layer, line=line)
+
+
+def refusal(equation, file, reason="", layer="", line=""):
+    """Returns why an operation has no counterpart in a file: its layer, line, and a remedy."""
+    layer = layer or str(equation.source_info.name_stack)
+    name, reason = named(equation), f" ({reason})" * bool(reason)
+    return (
+        f"{'layer ' * bool(layer)}{layer or 'the network'} "
+        f"({line or summarize(equation.source_info)}): {name}{reason} has no counterpart in "
+        f"{file}; {REFUSED.get(name) or ADVICE.get(name, OTHERWISE)}"
+    )
+
+
+def named(equation):
+    """The name of an equation's primitive; of a scatter with a function, "scatter_apply"."""
+    name = equation.primitive.name
+    combines = name == "scatter" and equation.params["update_jaxpr"]
+    return "scatter_apply" if combines and combines.eqns else name
 
 
 def _ends(jaxpr):
@@ -137,9 +173,9 @@ def _apply(equation, inputs, substitutes, where):
         if outputs is not None:
             return outputs
     rewritten = {
-        key: _rewritten(param, substitutes)
+        key: _rewritten(param, substitutes, where)
         if isinstance(param, ClosedJaxpr)
-        else tuple(_rewritten(one, substitutes) for one in param)
+        else _like(param, [_rewritten(one, substitutes, where) for one in param])
         for key, param in params.items()
         if key in inner and not isinstance(param, Jaxpr)  # what a scatter combines with is plain
     }
@@ -147,11 +183,16 @@ def _apply(equation, inputs, substitutes, where):
     return list(outputs) if equation.primitive.multiple_results else [outputs]
 
 
-def _rewritten(closed, substitutes):
+def _like(params, values):
+    """The values in a tuple of the type of params, which may have names."""
+    return type(params)(*values) if hasattr(params, "_fields") else tuple(values)
+
+
+def _rewritten(closed, substitutes, where):
     """The body of a loop or a branch, rewritten like the whole."""
 
     def function(*inputs):
-        return _run(closed.jaxpr, closed.consts, inputs, substitutes)
+        return _run(closed.jaxpr, closed.consts, inputs, substitutes, outer=where)
 
     return jax.make_jaxpr(function)(*closed.in_avals)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core import jaxpr_as_fun
 
 ARITHMETIC = ("add", "sub", "mul", "neg", "max", "min", "abs", "sign", "clamp", "not",
               "select_n", "eq", "ne", "lt", "le", "gt", "ge")  # fmt: skip
@@ -43,6 +44,9 @@ def divide(equation, x, y):
         return wide(equation, x, y)
     if not jnp.issubdtype(x.dtype, jnp.integer) or not isinstance(y, jax.core.Tracer):
         return None
+    if jnp.issubdtype(x.dtype, jnp.unsignedinteger):
+        quotient = lax.div(x, jnp.where(y == 0, 1, y))
+        return [jnp.where(y == 0, jnp.asarray(np.iinfo(x.dtype).max, x.dtype), quotient)]
     plain = (y != 0) & (y != -1)
     quotient = lax.div(x, jnp.where(plain, y, 1))
     return [jnp.where(plain, quotient, jnp.where(y == 0, jnp.full_like(x, -1), -x))]
@@ -69,33 +73,49 @@ def exclusive_or(equation, x, y):
     return [x != y] if x.dtype == bool else None
 
 
+POWERS = np.left_shift(1, np.arange(32)).astype(np.int32)  # the last is -2^31
+
+
 def shift_left(equation, x, y):
-    """x << n by a known n."""
-    if isinstance(y, jax.core.Tracer):
-        return None
-    return [x * jnp.asarray(np.left_shift(1, np.asarray(y)), x.dtype)]
+    """x << n: a product with a power of two; 0 if n has no meaning."""
+    power = jnp.take(jnp.asarray(POWERS, x.dtype), y, mode="clip")
+    return [jnp.where((y >= 0) & (y < 32), x * power, 0)]
 
 
 def shift_right(equation, x, y):
-    """x >> n by a known n: division towards minus infinity."""
-    if isinstance(y, jax.core.Tracer):
-        return None
-    return [jnp.floor_divide(x, jnp.asarray(np.left_shift(1, np.asarray(y)), x.dtype))]
+    """x >> n: division towards minus infinity; by all 31 bits or more, the sign is left."""
+    power = jnp.take(jnp.asarray(POWERS, x.dtype), jnp.clip(y, 0, 30))
+    sign = jnp.where(x < 0, -1, 0).astype(x.dtype)
+    return [jnp.where((y >= 0) & (y < 31), jnp.floor_divide(x, power), sign)]
 
 
 def sort(equation, *operands):
-    """Sorting by one key as top_k, which both formats have, of all elements."""
+    """Sorting as top_k, which both formats have, of all elements: by the last key first."""
     axis, keys = equation.params["dimension"], equation.params["num_keys"]
-    key = jnp.moveaxis(operands[0], axis, -1)
-    if keys > 1 or key.dtype not in (jnp.float32, jnp.int32):
+    rows = [jnp.moveaxis(one, axis, -1) for one in operands]
+    if any(one.dtype == jnp.uint32 for one in rows[:keys]):
         return None
-    backwards = jnp.negative if key.dtype == jnp.float32 else jnp.bitwise_not
-    values, order = largest(backwards(key), key.shape[-1])
-    results = [backwards(values)]
-    for one in operands[1:]:
-        rows = jnp.moveaxis(one, axis, -1)
-        results.append(_rows_at(rows, order))
-    return [jnp.moveaxis(one, -1, axis) for one in results]
+    for at in reversed(range(keys)):
+        key = rows[at] if rows[at].dtype == jnp.float32 else rows[at].astype(jnp.int32)
+        backwards = jnp.negative if key.dtype == jnp.float32 else jnp.bitwise_not
+        values, order = largest(backwards(key), key.shape[-1])
+        values = backwards(values).astype(rows[at].dtype)
+        rows = [values if to == at else _rows_at(one, order) for to, one in enumerate(rows)]
+    return [jnp.moveaxis(one, -1, axis) for one in rows]
+
+
+def unroll(equation, *inputs):
+    """The steps of a scan, one after the other."""
+    params, first = equation.params, equation.params["num_consts"]
+    step, last = jaxpr_as_fun(params["jaxpr"]), first + params["num_carry"]
+    state, steps, outputs = list(inputs[first:last]), range(params["length"]), []
+    for at in reversed(steps) if params["reverse"] else steps:
+        found = step(*inputs[:first], *state, *(one[at] for one in inputs[last:]))
+        state = found[: last - first]
+        outputs.append(found[last - first :])
+    if params["reverse"]:
+        outputs.reverse()
+    return [*state, *(jnp.stack(one) for one in zip(*outputs, strict=True))]
 
 
 def largest(x, count):
@@ -137,7 +157,15 @@ def gather(equation, operand, indices):
     numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
     clips = equation.params["mode"] == lax.GatherScatterMode.CLIP
     mapped, batched = numbers.start_index_map, numbers.operand_batching_dims
-    if not clips and not batched and all(sizes[axis] == 1 for axis in mapped):
+    ends = [operand.shape[axis] if axis in (*mapped, *batched) else size
+            for axis, size in enumerate(sizes)]  # fmt: skip
+    operand = lax.slice(operand, [0] * operand.ndim, ends)
+    if (
+        tuple(ends) == equation.invars[0].aval.shape
+        and not clips
+        and not batched
+        and all(sizes[axis] == 1 for axis in mapped)
+    ):
         return None
     shape, coordinates, wide = _coordinates(
         indices, mapped, dict(zip(batched, numbers.start_indices_batching_dims, strict=True)),
@@ -234,33 +262,59 @@ def _coordinates(indices, mapped, batched, sizes, limits):
     return shape, found, wide
 
 
-def transposed_convolution(equation, x, kernel):
-    """A convolution of x with zeros between its pixels: first inserts the zeros."""
+def convolution(equation, x, kernel):
+    """A convolution of x with zeros between its pixels, or cropped: x is padded first."""
     params = equation.params
-    if set(params["lhs_dilation"]) == {1}:
+    if set(params["lhs_dilation"]) == {1} and np.min(params["padding"], initial=0) >= 0:
         return None
-    numbers = params["dimension_numbers"]
     widths = [(0, 0, 0)] * x.ndim
     for axis, (low, high), dilation in zip(
-        numbers.lhs_spec[2:], params["padding"], params["lhs_dilation"], strict=True
-    ):
-        widths[axis] = (low, high, 0)
-        x = _dilated(x, axis, dilation)
-    x = lax.pad(x, jnp.zeros((), x.dtype), widths)
+        params["dimension_numbers"].lhs_spec[2:], params["padding"], params["lhs_dilation"],
+        strict=True,
+    ):  # fmt: skip
+        widths[axis] = (low, high, dilation - 1)
     plain = {"padding": "VALID", "lhs_dilation": (1,) * len(params["lhs_dilation"])}
-    return [lax.conv_general_dilated(x, kernel, **params | plain)]
+    return [lax.conv_general_dilated(_padded(x, 0, widths), kernel, **params | plain)]
 
 
-def _dilated(x, axis, step):
-    """Inserts zeros between the elements of an axis; ONNX cannot pad inside an array."""
-    if step == 1:
-        return x
-    widths = [(0, 0)] * (x.ndim + 1)
-    widths[axis + 1] = (0, step - 1)
-    size = x.shape[axis] * step
-    x = jnp.pad(jnp.expand_dims(x, axis + 1), widths)
-    x = x.reshape(*x.shape[:axis], size, *x.shape[axis + 2 :])
-    return lax.slice_in_dim(x, 0, size - step + 1, axis=axis)
+def pad(equation, x, value):
+    """Padding between elements, which ONNX has not."""
+    widths = equation.params["padding_config"]
+    return [_padded(x, value, widths)] if any(inside for _, _, inside in widths) else None
+
+
+def window(neutral):
+    """Returns the substitute of a pooling of x with elements between its own, or over many axes."""
+
+    def window(equation, x):
+        params = {key: list(one) for key, one in equation.params.items()}
+        spread, moved = params["base_dilation"], [one > 1 for one in params["window_dimensions"]]
+        if set(spread) == {1} and sum(moved) < 4:
+            return None
+        widths = [(*ends, one - 1) for ends, one in zip(params["padding"], spread, strict=True)]
+        x = _padded(x, neutral(x.dtype), widths)
+        for axis in np.flatnonzero(moved):  # one axis after the other
+            own = {key: [1] * x.ndim for key in params} | {"padding": [(0, 0)] * x.ndim}
+            for key in ("window_dimensions", "window_strides", "window_dilation"):
+                own[key][axis] = params[key][axis]
+            (x,) = [equation.primitive.bind(x, **{key: tuple(one) for key, one in own.items()})]
+        return [x]
+
+    return window
+
+
+def _padded(x, value, widths):
+    """lax.pad in terms of padding around an array."""
+    value = jnp.asarray(value, x.dtype)
+    for axis, (_, _, inside) in enumerate(widths):
+        if inside:
+            between = [(0, 0, 0)] * (x.ndim + 1)
+            between[axis + 1] = (0, inside, 0)
+            size, shape = x.shape[axis] * (inside + 1), x.shape
+            x = lax.pad(jnp.expand_dims(x, axis + 1), value, between)
+            x = x.reshape(*shape[:axis], size, *shape[axis + 1 :])
+            x = lax.slice_in_dim(x, 0, size - inside, axis=axis)
+    return lax.pad(x, value, [(low, high, 0) for low, high, _ in widths])
 
 
 def _rows_at(rows, order):
@@ -300,6 +354,12 @@ def top_k(equation, x):
     return list(largest(x, equation.params["k"]))
 
 
+def half(equation, x):
+    """Rounding to half precision."""
+    bits = equation.params["exponent_bits"], equation.params["mantissa_bits"]
+    return [x.astype(jnp.float16).astype(x.dtype)] if bits == (5, 10) else None
+
+
 SUBSTITUTES = {
     "round": round_away,
     "top_k": top_k,
@@ -318,10 +378,15 @@ SUBSTITUTES = {
     "cummin": accumulate(jnp.minimum, _highest),
     "cumlogsumexp": accumulate(jnp.logaddexp, _lowest),
     "gather": gather,
-    "conv_general_dilated": transposed_convolution,
+    "conv_general_dilated": convolution,
+    "pad": pad,
+    "reduce_window_max": window(_lowest),
+    "reduce_window_min": window(_highest),
+    "reduce_window_sum": window(lambda dtype: 0),
+    "reduce_precision": half,
 } | dict.fromkeys(ARITHMETIC, wide)
 
-TFLITE_ONLY = ("erf", "xor", "cumsum", "top_k")  # ONNX has these itself
+TFLITE_ONLY = ("erf", "xor", "cumsum", "top_k", "reduce_precision")  # ONNX has these itself
 FOR_ONNX = {name: one for name, one in SUBSTITUTES.items() if name not in TFLITE_ONLY}
 FOR_ONNX["erfc"] = lambda equation, x: [1 - lax.erf(x)]
 FOR_ONNX["rem"] = lambda equation, x, y: (

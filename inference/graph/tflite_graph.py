@@ -294,13 +294,56 @@ def plain_name(kind, at):
 
 
 def restore_interface(model, original):
-    """Restores the names and shapes of inputs and outputs from the original model."""
+    """Restores the names and shapes of inputs and outputs, in the places of the original model."""
     (signature,), (first,) = model.signatureDefs, original.signatureDefs
     graph, other = graphs(model)[0], graphs(original)[0]
-    shapes = {one.name: other.shape(one.tensorIndex) for one in (*first.inputs, *first.outputs)}
-    for entry in (*signature.inputs, *signature.outputs):
-        graph.tensor(entry.tensorIndex).name = entry.name
-        graph.set_shape(entry.tensorIndex, shapes[entry.name])
+    for kind in ("inputs", "outputs"):
+        tensors = dict(
+            zip(getattr(other.subgraph, kind), getattr(graph.subgraph, kind), strict=True)
+        )
+        firsts = {entry.name: entry.tensorIndex for entry in getattr(first, kind)}
+        for entry in getattr(signature, kind):
+            entry.tensorIndex = int(tensors[firsts[entry.name]])
+            _rename_others(graph, entry.name)
+            graph.tensor(entry.tensorIndex).name = entry.name
+            graph.set_shape(entry.tensorIndex, other.shape(firsts[entry.name]))
+
+
+def _rename_others(graph, name):
+    """Gives tensors that have a name another one."""
+    for tensor in graph.subgraph.tensors:
+        if tensor.name == name:
+            tensor.name = name + b"_inside"
+
+
+def outputs_in_int8(model):
+    """Makes outputs int8 that a quantizer turned back to floats; all others it has left in int8."""
+    graph = graphs(model)[0]
+    graph.subgraph.outputs = list(map(int, graph.subgraph.outputs))
+    for at, index in enumerate(graph.subgraph.outputs):
+        maker = graph.maker(index)
+        if maker is not None and graph.kind(maker) == "DEQUANTIZE":
+            graph.subgraph.outputs[at] = maker.inputs[0]
+            graph.remove_unused(maker)
+
+
+def note_scales(model, name):
+    """Writes dtype, scale and zero point of the inputs and outputs into the metadata."""
+    metadata, (signature,), graph = (
+        read_metadata(model, name),
+        model.signatureDefs,
+        graphs(model)[0],
+    )
+    for kind in ("inputs", "outputs") if metadata else ():
+        for entry in getattr(signature, kind):
+            quantised = graph.tensor(entry.tensorIndex).quantization
+            if quantised is not None and quantised.scale is not None:
+                metadata[kind][entry.name.decode()] |= {
+                    "dtype": "int8",
+                    "scale": float(quantised.scale[0]),
+                    "zero_point": int(quantised.zeroPoint[0]),
+                }
+    write_metadata(model, name, metadata)
 
 
 def raise_versions(model):
@@ -323,7 +366,7 @@ def write_metadata(model, name, metadata):
     buffer.data = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
     entry.name, entry.buffer = name.encode(), len(model.buffers)
     model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
+    model.metadata = [*(one for one in model.metadata or [] if one.name != entry.name), entry]
 
 
 def read_metadata(model, name):

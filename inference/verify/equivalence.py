@@ -37,6 +37,7 @@ LIMITS = {
     "dynamic": {"error": 0.1, "agreement": 0.99, "accuracy_loss": 0.001},
     "int8": {"error": 0.2, "agreement": 0.98, "accuracy_loss": 0.005},
 }
+LIMITS["int8-io"] = LIMITS["int8"]
 LIMIT_NAMES = ("error", "agreement", "accuracy_loss")
 TIE = 4e-5  # of two logits, as a share of the largest: each may be off by half of it in float32
 
@@ -117,7 +118,7 @@ def parse_limits(changes):
     """Returns LIMITS with the changes that --limit names: "KIND.NAME=VALUE"."""
     limits = {kind: dict(named) for kind, named in LIMITS.items()}
     for change in changes:
-        match = re.fullmatch(r"(\w+)\.(\w+)=([\d.eE+-]+)", change)
+        match = re.fullmatch(r"([\w-]+)\.(\w+)=([\d.eE+-]+)", change)
         kind, name, number = match.groups() if match else (None, None, None)
         if kind not in limits or name not in LIMIT_NAMES:
             raise UserError(
@@ -128,7 +129,7 @@ def parse_limits(changes):
     return limits
 
 
-def check(path, precision, reference, limits):
+def check(path, precision, reference, limits, timed=TIMED):
     """Measures one exported file and compares it with the network.
 
     Args:
@@ -136,18 +137,19 @@ def check(path, precision, reference, limits):
         precision: key of the limits: "float32", "float16", "dynamic" or "int8".
         reference: Reference.
         limits: {precision: {name: number}}.
+        timed: the batches whose latency is measured, if the file keeps within its limits.
 
     Returns:
         JSON values; "broken" is a list with a phrase for each limit that the file exceeds.
     """
     try:
-        return _check(path, precision, reference, limits)
+        return _check(path, precision, reference, limits, timed)
     except Exception as error:  # each runtime has exceptions of its own
         reason = " ".join(str(error).split())[:200]
         return {"file": path.name, "broken": [f"its runtime cannot run it: {reason}"]}
 
 
-def _check(path, precision, reference, limits):
+def _check(path, precision, reference, limits, timed):
     loaded = load(path, own=True)
     operators, fixed = loaded.operators, _fixed_batch(loaded)
 
@@ -163,8 +165,8 @@ def _check(path, precision, reference, limits):
         "precision": precision,
         "bytes": path.stat().st_size,
         "operators": dict(operators.most_common()),
-        "inputs": _describe(loaded.inputs),
-        "outputs": _describe(loaded.outputs),
+        "inputs": _describe(loaded.inputs, loaded.scales),
+        "outputs": _describe(loaded.outputs, loaded.scales),
         "batch": fixed or "any",
         "broken": _interface(path, loaded, reference) if operators else [],
     }
@@ -176,7 +178,7 @@ def _check(path, precision, reference, limits):
     result["error"] = max(one["error"] for one in errors.values())
     result["broken"] = _broken(result, errors, limits[precision])
     if not result["broken"]:
-        result["latency"] = _latency(run, reference, fixed)
+        result["latency"] = _latency(run, reference, (fixed,) if fixed else timed)
     return result
 
 
@@ -261,10 +263,10 @@ def _in_batches(run, inputs, fixed):
     return [np.concatenate(one)[:count] for one in zip(*pieces, strict=True)]
 
 
-def _latency(run, reference, fixed):
+def _latency(run, reference, batches):
     """{batch: time of the file over that of the jitted network}: medians of alternating calls."""
     ratios = {}
-    for batch in (fixed,) if fixed else TIMED:
+    for batch in batches:
         raw = random_inputs(reference.spans, batch)
         times = ([], [])
         given = reference.feed(*raw)
@@ -322,9 +324,11 @@ def _cut(inputs, size):
     return tuple(one[np.arange(size) % len(one)] for one in inputs)
 
 
-def _describe(arrays):
+def _describe(arrays, scales):
     return {
-        name: {"shape": list(shape), "dtype": str(dtype)} for name, (shape, dtype) in arrays.items()
+        name: {"shape": list(shape), "dtype": str(scales.get(name, {}).get("dtype", dtype))}
+        | {key: one for key, one in scales.get(name, {}).items() if key != "dtype"}
+        for name, (shape, dtype) in arrays.items()
     }
 
 

@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,9 @@ class Loaded(NamedTuple):
     outputs: dict
     metadata: dict  # as export/network.py makes it; empty for .stablehlo, which holds none
     count_operators: Callable = Counter  # () -> {kind: count}; empty for .stablehlo
+    # {name: {"dtype", "scale", "zero_point"}} of inputs and outputs in whole numbers; `run` takes
+    # and returns real ones.
+    scales: dict = MappingProxyType({})
 
     @property
     def operators(self):
@@ -79,9 +83,16 @@ def _load_tflite(path, threads, own):
     model = tflite_graph.load(content)
     graph = tflite_graph.graphs(model)[0]
 
+    ends = [*interpreter.get_input_details(), *interpreter.get_output_details()]
+    scales = {one["name"]: _scale(one) for one in ends if one["quantization"][0]}
+
     def describe(details):
         return {
-            one["name"]: (_named(one["shape_signature"]), np.dtype(one["dtype"])) for one in details
+            one["name"]: (
+                _named(one["shape_signature"]),
+                np.dtype(np.float32 if one["name"] in scales else one["dtype"]),
+            )
+            for one in details
         }
 
     def run(arrays):
@@ -91,10 +102,10 @@ def _load_tflite(path, threads, own):
                 interpreter.resize_tensor_input(one["index"], array.shape, strict=True)
         interpreter.allocate_tensors()
         for one in interpreter.get_input_details():
-            interpreter.set_tensor(one["index"], arrays[one["name"]])
+            interpreter.set_tensor(one["index"], _quantised(arrays[one["name"]], one))
         interpreter.invoke()
         return {
-            one["name"]: interpreter.get_tensor(one["index"])
+            one["name"]: _real(interpreter.get_tensor(one["index"]), one)
             for one in interpreter.get_output_details()
         }
 
@@ -104,7 +115,33 @@ def _load_tflite(path, threads, own):
         describe(interpreter.get_output_details()),
         parse_metadata(tflite_graph.metadata_content(model, METADATA), path),
         lambda: Counter(graph.kind(one) for one in graph.operators),
+        scales,
     )
+
+
+def _scale(details):
+    """A tensor's {"dtype", "scale", "zero_point"}: real = scale * (whole - zero_point)."""
+    scale, zero = details["quantization"]
+    return {
+        "dtype": np.dtype(details["dtype"]).name,
+        "scale": float(scale),
+        "zero_point": int(zero),
+    }
+
+
+def _quantised(array, details):
+    """Real numbers as the whole numbers that an input takes."""
+    scale, zero = details["quantization"]
+    if not scale:
+        return array
+    limits = np.iinfo(details["dtype"])
+    return np.clip(np.rint(array / scale) + zero, limits.min, limits.max).astype(details["dtype"])
+
+
+def _real(array, details):
+    """The real numbers of an output in whole numbers."""
+    scale, zero = details["quantization"]
+    return (np.float32(scale) * (array.astype(np.float32) - zero)) if scale else array
 
 
 def signature_faults(path):
