@@ -348,10 +348,10 @@ def round_away(equation, x):
 
 
 def top_k(equation, x):
-    """The largest elements along the last axis."""
-    if equation.params["axis"] % x.ndim != x.ndim - 1:
-        return None
-    return list(largest(x, equation.params["k"]))
+    """The largest elements along an axis."""
+    axis = equation.params["axis"]
+    found = largest(jnp.moveaxis(x, axis, -1), equation.params["k"])
+    return [jnp.moveaxis(one, -1, axis) for one in found]
 
 
 def half(equation, x):

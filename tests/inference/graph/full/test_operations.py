@@ -25,7 +25,8 @@ def rows(x):
 
 
 # tf2onnx takes integers for floats, or has no counterpart.
-ONLY_DIRECT = {"top_k of integers", "sort of integers", "arctan2", "sort by two keys"}
+ONLY_DIRECT = {"top_k of integers", "sort of integers", "arctan2", "sort by two keys",
+               "a choice of conditions"}  # fmt: skip
 KERNEL = RANDOM.standard_normal((3, 2, 2)).astype(np.float32)
 
 
@@ -92,7 +93,7 @@ OPERATIONS = {
     "int8": (lambda x: {"a": -x, "b": abs(x) - 3}, ((4,), "int8")),
     "exclusive or": (lambda a, b: {"a": a ^ b, "b": (a & b) | ~b, "c": a.any(-1)}, FLAGS, FLAGS),
     "shifts": (lambda n: (n << 2) + (n >> 1), WHOLE),
-    "shifts by any": (lambda n, m: (n >> (m & 31)) + (n << (m & 7)), WHOLE, WHOLE),
+    "shifts by any": (lambda n, m: (n >> (m % 32)) + (n << (m % 8)), WHOLE, WHOLE),
     "sort by two keys": (
         lambda x, n: lax.sort((n // 3, x, n), num_keys=2)[2], ROW, INTEGERS
     ),
