@@ -112,14 +112,13 @@ def as_float32(array: np.ndarray, name: str, path: object) -> np.ndarray:
     # A strip of a transposed array is some of its rows in the file, which then are in the cache.
     axis = 0 if array.flags.c_contiguous else array.ndim - 1
     for start in range(0, array.shape[axis] if array.ndim else 1, STRIP):
-        strip = (..., slice(start, start + STRIP)) if axis else slice(start, start + STRIP)
-        strip = strip if array.ndim else ()
-        if floating and array.dtype == copy.dtype:
-            bad += np.count_nonzero(~np.isfinite(array[strip]))
+        strip = (slice(None),) * axis + (slice(start, start + STRIP),) if array.ndim else ()
+        source = array[strip]
         with np.errstate(over="ignore"):  # of float64
-            copy[strip] = array[strip]
-        if floating and array.dtype != copy.dtype:
-            bad += np.count_nonzero(~np.isfinite(copy[strip]))
+            source = source.astype(copy.dtype, copy=False)
+        if floating and not (finite := np.isfinite(source)).all():
+            bad += int((~finite).sum())
+        copy[strip] = source
     if bad:
         raise UserError(
             f"{path}: {name} has numbers that are not finite, {bad} of {array.size}. Take another "
