@@ -52,7 +52,7 @@ FEW = ("libraries/optax_chain",)
 
 # By a whole test each, in full/, and the starter's in test_new_project.py.
 TRIED_ELSEWHERE = {
-    "contrastive/config", "finetune/config", "finetune/imagenet",
+    "contrastive/config", "distill/config", "finetune/config", "finetune/imagenet",
     "finetune/pretrain", "starter/config", "text/tokens", "vae/config",
 }  # fmt: skip
 
