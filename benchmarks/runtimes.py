@@ -5,8 +5,8 @@
 Files of six networks are written to FOLDER, unless it has them. Each PYTHON is the interpreter of
 an environment with one runtime (tflite-runtime, ai-edge-litert or onnxruntime) and NumPy;
 NODE_MODULES has onnxruntime-web. Files are run in batches of 1, 3 and 64, each in a process of its
-own. The error is the largest difference to JAX over the largest output; "refused" is with the
-runtime's own words, "DIED" is a crash.
+own. The error is the largest difference to JAX (of quantised files to LiteRT here) over the largest
+output; "refused" is with the runtime's own words, "DIED" is a crash.
 """
 
 import json
@@ -49,7 +49,7 @@ def main(folder, *runtimes):
         version, suffix = _version(program)
         print(f"\n{name}: {version}")
         for file in (one for one in files if one.endswith(suffix)):
-            wanted = expected[file.split(".")[0]]
+            wanted = expected.get(file) or expected[file.split(".")[0]]
             print(f"  {file:<28} {_try(folder, file, program, wanted)}", flush=True)
 
 
@@ -59,7 +59,7 @@ def _version(program):
         package = Path(program[5:]) / "onnxruntime-web/package.json"
         return f"onnxruntime-web {json.loads(package.read_text())['version']}", ".onnx"
     done = subprocess.run([program, __file__, "--version"], capture_output=True, text=True)
-    return done.stdout.strip(), ".onnx" if "onnxruntime" in done.stdout else ".tflite"
+    return done.stdout.strip(), ".onnx" if done.stdout.startswith("onnxruntime") else ".tflite"
 
 
 def _try(folder, file, program, expected):
@@ -89,8 +89,8 @@ def _error(outputs, expected):
     return worst
 
 
-def run(folder, file):
-    """Prints the outputs for each batch, as JSON; runs in the environment of a runtime."""
+def outputs_of(folder, file):
+    """Returns [{name: list}], the outputs for each batch, by the runtime of this environment."""
     given = json.loads((Path(folder) / "inputs.json").read_text())[file.split(".")[0]]
     inputs = [np.array(one["values"], one["dtype"]).reshape(one["shape"]) for one in given]
     path, found = str(Path(folder) / file), []
@@ -108,8 +108,7 @@ def run(folder, file):
             from tflite_runtime.interpreter import Interpreter
         runner = Interpreter(path).get_signature_runner()
         found = [runner(input=one) for one in inputs]
-    as_lists = [{name: one.tolist() for name, one in outputs.items()} for outputs in found]
-    print(json.dumps(as_lists), flush=True)
+    return [{name: one.tolist() for name, one in outputs.items()} for outputs in found]
 
 
 def make_files(folder):
@@ -159,8 +158,10 @@ def make_files(folder):
                 {name: one.tolist() for name, one in zip(names, outputs, strict=True)}
                 for outputs in found
             ]
-    (folder / "expected.json").write_text(json.dumps(expected))
     (folder / "inputs.json").write_text(json.dumps(inputs))
+    for file in sorted(folder.glob("*.*.tflite")):
+        expected[file.name] = outputs_of(folder, file.name)
+    (folder / "expected.json").write_text(json.dumps(expected))
 
 
 def networks():
@@ -227,7 +228,7 @@ if __name__ == "__main__":
         there = {one.metadata["Name"].lower().replace("_", "-") for one in metadata.distributions()}
         print(*(f"{name} {metadata.version(name)}" for name in names if name in there))
     elif sys.argv[1] == "--run":
-        run(*sys.argv[2:])
+        print(json.dumps(outputs_of(*sys.argv[2:])), flush=True)
     else:
         sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
         main(*sys.argv[1:])

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tests.helpers.copies import copy_project
 from tests.helpers.project import ROOT
 
-LANGUAGES = ("bash", "console", "json", "python")
+LANGUAGES = ("bash", "console", "js", "json", "python")  # js: see test_recipes.py
 
 
 class Command(NamedTuple):
