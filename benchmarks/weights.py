@@ -3,9 +3,9 @@
     python benchmarks/weights.py [--folder /tmp]
 
 A file of a ViT of 100 million parameters, with PyTorch's names and layouts, is written, then read
-by the safetensors library and imported, in turn, each time by a process of its own, which reports by
-how much its memory grew. The best of nine counts. The processor's time is less disturbed than the
-clock by what else the machine does.
+by the safetensors library and imported, in turn. Each time is that of a process of its own, which
+reports by how much its memory grew. The best of nine counts. The processor's time is less disturbed
+than the clock by what else the machine does.
 """
 
 import argparse
