@@ -48,7 +48,7 @@ def execute(runs, jobs):
                 if errors := claim(run):
                     waiting.remove(run)
                     if finished(run):  # in the meantime, by another process
-                        errors.close()
+                        release(run, errors)
                         print(f"{run.folder.name}: another process trained it", flush=True)
                         continue
                     running.append(start(run, errors, jobs))
@@ -76,6 +76,12 @@ def claim(run):
     return errors
 
 
+def release(run, errors):
+    """Removes and closes the file of a claim on a run that has no errors."""
+    with errors, contextlib.suppress(OSError):
+        (run.folder / ERRORS).unlink()  # while nobody else has its lock
+
+
 def start(run, errors, jobs):
     """Starts or resumes a run, which is the same command of train.py; returns the Job."""
     environment = dict(os.environ)
@@ -98,8 +104,7 @@ def report_end(job, count, stopped, word="stopped"):
         errors.seek(0)
         message = errors.read().decode(errors="replace").strip().splitlines()[-ERROR_LINES:]
         if code == 0:
-            with contextlib.suppress(OSError):
-                (job.run.folder / ERRORS).unlink()  # while nobody else has its lock
+            release(job.run, errors)
     if code == 0:
         seconds = time.monotonic() - job.began
         print(f"{count} {name}: {describe(job.run)} ({seconds:.0f} s)", flush=True)

@@ -1,7 +1,8 @@
 """The same sweep, started twice at once: what one of them has begun is left to it."""
 
 from training.common.locks import open_locked
-from training.sweep.execute import claim
+from training.sweep import execute as module
+from training.sweep.execute import claim, execute
 from training.sweep.plan import ERRORS, create_folders, plan
 
 
@@ -31,3 +32,15 @@ def test_a_run_is_claimed_by_one_sweep_also_when_the_file_of_its_claim_was_remov
     with claim(run) as second, late:
         assert second is not None
         assert claim(run) is None
+
+
+def test_a_run_that_the_other_sweep_has_just_finished_is_left_as_it_is(
+    config, write_config, monkeypatch, capsys
+):
+    runs = plan(write_config(config), [], {"seed": [0]}, None)
+    create_folders(runs)
+    looks = iter([False, True])  # finished between the two looks
+    monkeypatch.setattr(module, "finished", lambda _: next(looks))
+    assert execute(runs, 1) == (0, None)
+    assert "another process trained it" in capsys.readouterr().out
+    assert not (runs[0].folder / ERRORS).exists()
