@@ -25,7 +25,7 @@ from training.common.trees import merge, split
 
 
 def update(state, batch, key, *, gradients, groups):
-    """Takes one step of training.
+    """Computes one step of training.
 
     Args:
         state: TrainState: step, params, optimizers, ...
@@ -36,22 +36,27 @@ def update(state, batch, key, *, gradients, groups):
             called "network" in the common case.
 
     Returns:
-        The new state, and {name: (sum, weight)} of everything to be logged.
+        The step, a function of the state that returns the new one: it is taken where all losses and
+        gradients are finite. And {name: (sum, weight)} of everything to be logged.
     """
     grads, measured, stats = gradients(state.params, batch, key)
-    trained, optimizers = split(state.params)[0], {}
     for name, group in groups.items():
-        weight = measured[loss_name(name)][1]
-        grad = jax.tree.map(lambda g, w=weight: g / w, split(grads[name], group.params)[0])
-        params = split(state.params, group.params)[0]
-        updates, optimizers[name] = group.optimizer.update(grad, state.optimizers[name], params)
-        trained = merge(optax.apply_updates(split(trained, group.params)[0], updates), trained)
-        measured |= norm_and_rate(name, group, grad, state.step)
-    params = merge(trained, stats)
-    return state._replace(step=state.step + 1, params=params, optimizers=optimizers), measured
+        grads[name] = split(grads[name], group.params)[0]
+        measured |= norm_and_rate(name, group, grads[name], state.step)
+
+    def step(state):
+        trained, optimizers = split(state.params)[0], {}
+        for name, group in groups.items():
+            params, own = split(state.params, group.params)[0], state.optimizers[name]
+            updates, optimizers[name] = group.optimizer.update(grads[name], own, params)
+            trained = merge(optax.apply_updates(split(trained, group.params)[0], updates), trained)
+        params = merge(trained, stats)
+        return state._replace(step=state.step + 1, params=params, optimizers=optimizers)
+
+    return step, measured
 
 
-def gradients(params, batch, key, *, forward, groups, metrics, step=None):
+def gradients(params, batch, key, *, forward, groups, metrics, step=None, mean=True):
     """Runs the network forward and backward on a batch.
 
     Args:
@@ -62,9 +67,10 @@ def gradients(params, batch, key, *, forward, groups, metrics, step=None):
         groups: {name: OptimizerGroup}.
         metrics: {name: function of (outputs, targets)}.
         step: updates done, for a loss that names it.
+        mean: whether the gradients are those of the mean loss, or of the summed one.
 
     Returns:
-        {group: gradient of its summed loss}, {name: (sum, weight)} of losses and metrics, and the
+        {group: gradient of its loss}, {name: (sum, weight)} of losses and metrics, and the
         new running statistics.
     """
     trained, stats = split(params)
@@ -83,7 +89,9 @@ def gradients(params, batch, key, *, forward, groups, metrics, step=None):
             return found[loss_name(name)][0], found
 
         total, loss_backward, found = jax.vjp(loss_of, outputs, trained, has_aux=True)
-        of_outputs, of_params = loss_backward(jnp.ones_like(total))
+        # Divided is this one number, not every gradient.
+        share = 1 / found[loss_name(name)][1] if mean else 1
+        of_outputs, of_params = loss_backward(jnp.full_like(total, share))
         (grads[name],) = backward(of_outputs)
         if "params" in asked_of(group.loss):
             grads[name] = jax.tree.map(jnp.add, grads[name], of_params)

@@ -1,5 +1,7 @@
 """sgd and adamw against optax's, and the update against what it promises."""
 
+import re
+
 import jax
 import numpy as np
 import optax
@@ -17,6 +19,7 @@ from tests.helpers.updates import (
     make,
     network,
     same_bits,
+    with_statistics,
 )
 from training import optimizers
 from training.common.trees import merge, split
@@ -147,6 +150,19 @@ def test_a_step_that_is_not_finite_is_not_taken_nor_any_after_it():
     assert not measured["finite"]
     assert same_bits(before.params, state.params)
     assert state.step == before.step == 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema": 0.9, "accumulate": 2}])
+def test_a_step_that_is_not_taken_leaves_every_bit_and_costs_no_copy_of_the_state(settings):
+    state, update, _ = make(with_statistics, optimizers.adamw(0.1), **settings)
+    state, _ = update(state, batch_of(12))
+    before, broken = copy(state), batch_of(12)
+    broken["inputs"][3, 0] = np.nan
+    program = update.lower(state, broken).compile().as_text()
+    assert program.count(" conditional(") == 1
+    assert not re.search(r"f32\[8,3\]\S* select\(", program)  # of the last layer's kernel
+    after, _ = update(state, broken)
+    assert same_bits(after._replace(finite=before.finite), before)
 
 
 def test_the_update_compiles_once_for_whole_and_ragged_batches():

@@ -12,7 +12,6 @@ Its own are the initial parameters and whatever is drawn at random in an update.
 from itertools import islice
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from data_loader.device_cache import TableView, gather, map_views
@@ -66,20 +65,13 @@ def group_batches(batches, steps, room=None):
 
 
 def scan_steps(update, steps):
-    """Returns the update over several batches, `update(state, {"batches", "real"})`.
+    """Returns the update over several batches, `update(state, batches)`; see `stack`.
 
     What it measured has a leading axis of `steps`.
     """
 
-    def step(state, call):
-        batch, real = call
-        new, measured = update(state, batch)
-        new = jax.tree.map(lambda after, before: jnp.where(real, after, before), new, state)
-        return new, measured
-
-    def update_several(state, call):
-        real = jnp.arange(steps) < call["real"]
-        return jax.lax.scan(step, state, (gather(call["batches"]), real))
+    def update_several(state, batches):
+        return jax.lax.scan(update, state, gather(batches), length=steps)
 
     return update_several
 
@@ -124,12 +116,15 @@ def _of_one_shape(batches):
 
 
 def stack(batches, steps):
-    """Returns what the update of `scan_steps` takes: up to `steps` batches, filled up to these."""
+    """Returns what the update of `scan_steps` takes: up to `steps` batches, filled up to these.
+
+    What fills it up has no weight, so that the update changes nothing.
+    """
 
     def stack_leaves(*leaves):
         if isinstance(leaves[0], TableView):
             return TableView(leaves[0].table, np.stack([leaf.indices for leaf in leaves]))
         return np.stack(leaves)
 
-    filled = batches + [batches[-1]] * (steps - len(batches))
-    return {"batches": map_views(stack_leaves, *filled), "real": np.int32(len(batches))}
+    nothing = batches[-1] | {"weight": np.zeros_like(batches[-1]["weight"])}
+    return map_views(stack_leaves, *batches, *[nothing] * (steps - len(batches)))

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from data_loader.device_cache import gather
 from training.common.measure import (
     EVALUATED_STEP,
-    Cells,
     loss_name,
     measure,
     measure_loss,
@@ -21,11 +20,11 @@ from training.common.measure import (
     with_names,
 )
 from training.common.trees import cast, check_part, merge, split
+from training.engine.accumulation import accumulated
 from training.engine.augment import augmented
 from training.engine.class_weights import weigh_classes
 from training.engine.parts import Parts, around_frozen, freeze, multipliers, with_rates
 from training.optimizers import gradients, update
-from utils import UserError
 
 NO_PARTS = Parts()  # of the network that are treated in a way of their own
 
@@ -146,6 +145,7 @@ def make_step(
     def step(state, batch):
         key = step_key(seed, state.step)
         batch = gather(batch)
+        weight = batch["weight"]
         if class_weights is not None:
             batch = weigh_classes(batch, class_weights)
         # The update sees only what is trained: there is no gradient of what is frozen.
@@ -159,11 +159,11 @@ def make_step(
         grads_of = partial(grads_of, step=state.step)
         trained = with_rates(groups, multipliers(parts, forward, batch["inputs"]))
         unfrozen = state._replace(params=params)
-        new, measured = update(unfrozen, batch, key, gradients=grads_of, groups=trained)
+        take, measured = update(unfrozen, batch, key, gradients=grads_of, groups=trained)
         if ema:
-            new = new._replace(ema_params=moving_average(state, new.params, ema))
-        new = new._replace(params=merge(new.params, frozen))
-        return unless_finite_keep(state, new, measured, groups)
+            take = with_moving_average(take, ema)
+        new, measured = take_if_finite(take, unfrozen, measured, groups, weight)
+        return new._replace(params=merge(new.params, frozen)), measured
 
     return step
 
@@ -214,8 +214,8 @@ def _of_examples(weight):
     return jnp.abs(weight).reshape(len(weight), -1).sum(-1)
 
 
-def unless_finite_keep(state, new, measured, groups):
-    """Returns the new state, or the old one where a loss or gradient is not finite; and measured.
+def take_if_finite(take, state, measured, groups, weight):
+    """Returns `take(state)`, or the state where a loss or gradient is not finite; and measured.
 
     The step that is not taken can then be saved and examined. Of a batch in which everything has
     the weight 0, nothing is learned and nothing measured.
@@ -223,14 +223,37 @@ def unless_finite_keep(state, new, measured, groups):
     finite, empty = state.finite, jnp.ones((), bool)
     for name in groups:
         empty &= measured[loss_name(name)][1] == 0
+    empty |= ~(weight != 0).any()  # whatever an augmentation has made of it
     for name in groups:
         total, _ = measured[loss_name(name)]
         norm, _ = measured[prefixed(name, "gradient_norm")]
         finite &= empty | (jnp.isfinite(total) & jnp.isfinite(norm))
-    taken = finite & ~empty
-    new = jax.tree.map(lambda after, before: jnp.where(taken, after, before), new, state)
+    new = take_if(finite & ~empty, take, state)
     measured = jax.tree.map(lambda one: jnp.where(empty, jnp.zeros_like(one), one), measured)
     return new._replace(finite=finite), measured | {"finite": finite}
+
+
+def take_if(wanted, take, state):
+    """Returns `take(state)` where `wanted`, or the state as it is, to the bit.
+
+    A conditional computes, and holds in memory, only what it returns. On a GPU it would wait for
+    the host to read `wanted`; there both are at hand number by number in the pass that computes the
+    new state.
+    """
+    if jax.default_backend() == "gpu":
+        new = take(state)
+        return jax.tree.map(lambda after, before: jnp.where(wanted, after, before), new, state)
+    return jax.lax.cond(wanted, take, lambda state: state, state)
+
+
+def with_moving_average(take, decay):
+    """Returns the step that moves the average of the trained params as well."""
+
+    def take_both(state):
+        new = take(state)
+        return new._replace(ema_params=moving_average(state, new.params, decay))
+
+    return take_both
 
 
 def moving_average(state, params, decay):
@@ -239,50 +262,3 @@ def moving_average(state, params, decay):
     decay = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
     # In this form the average of what does not change, as of frozen parts, is the same to the bit.
     return jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), state.ema_params, trained)
-
-
-def accumulated(gradients, count):
-    """Returns `gradients` that sums over `count` pieces of the batch, one after the other."""
-
-    def of_pieces(params, batch, key, **given):
-        of_piece = partial(gradients, **given)
-        pieces = _pieces(batch, count)
-        trained, stats = split(params)
-
-        def body(carry, piece):
-            index, stats, *sums = carry
-            piece_key = jax.random.fold_in(key, index)
-            grads, measured, stats = of_piece(merge(trained, stats), piece, piece_key)
-            measured, cells = _apart(measured)
-            return (index + 1, stats, *jax.tree.map(jnp.add, sums, [grads, measured])), cells
-
-        first = jax.tree.map(lambda leaf: leaf[0], pieces)
-        grads, measured, _ = jax.eval_shape(of_piece, params, first, key)
-        shapes = [grads, _apart(measured)[0]]
-        sums = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        (_, stats, grads, measured), cells = jax.lax.scan(body, (0, stats, *sums), pieces)
-        cells = jax.tree.map(jnp.ravel, cells)
-        measured |= {name: (one, measured[name][1]) for name, one in cells.items()}
-        return grads, measured, stats
-
-    return of_pieces
-
-
-def _apart(measured):
-    """Returns what is measured as numbers to be summed, and {name: Cells} of it, to be joined."""
-    cells = {name: total for name, (total, _) in measured.items() if isinstance(total, Cells)}
-    numbers = {
-        name: (None if name in cells else total, weight)
-        for name, (total, weight) in measured.items()
-    }
-    return numbers, cells
-
-
-def _pieces(batch, count):
-    def cut(leaf):
-        if len(leaf) % count:
-            raise UserError(f"training.accumulate={count} does not divide a batch of {len(leaf)}")
-        # Every count-th row makes a piece: of rows on several devices each has some of each piece.
-        return leaf.reshape(len(leaf) // count, count, *leaf.shape[1:]).swapaxes(0, 1)
-
-    return jax.tree.map(cut, batch)

@@ -12,7 +12,7 @@ from benchmarks import scale
 from data_loader.base import BaseDataLoader
 from tests.helpers.process_groups import outputs_of
 from training.distributed import processes
-from training.engine.step import _pieces
+from training.engine.accumulation import _pieces
 from utils import UserError
 
 

@@ -43,8 +43,7 @@ def test_nothing_changes_with_several_groups_seeds_and_updates_in_a_call():
     init, several, _ = compile_functions(init, scan_steps(update, 3), evaluate)
 
     def call(state, *batches):
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-        return several(copy(state), {"batches": stacked, "real": np.int32(3)})
+        return several(copy(state), jax.tree.map(lambda *leaves: np.stack(leaves), *batches))
 
     state, empty = init(batch_of(12)), without_weight()
     between, measured = call(state, batch_of(12), empty, batch_of(12))
