@@ -113,6 +113,7 @@ class BaseDataLoader:
         self._sampler: Any = None
         self.stream: Any = None
         self._pass_length: Any = None
+        self._drawn: Any = None  # the order drawn last, behind all that it depends on
         if is_stream(dataset):
             self._whole_number("shuffle_window", shuffle_window, 1)
             folded = fold is not None or folds is not None
@@ -279,12 +280,22 @@ class BaseDataLoader:
 
     def _order(self, epoch):
         """Returns an epoch's indices, (batches, batch_size), padded from the epoch's beginning."""
+        key = (epoch, self.seed, self.shuffle, self.per_epoch, self.examples, self.batch_size)
+        drawn = self._drawn
+        if drawn and drawn[0] == key and drawn[1] is self._indices and drawn[2] is self._sampler:
+            return drawn[3]
+        self._drawn = None  # of many examples two at once would be large
         first, length = (epoch - 1) * self.per_epoch, self._pass_length
         passes = range(first // length, (first + self.per_epoch - 1) // length + 1)
-        indices = np.concatenate([self._pass(number + 1) for number in passes])
+        parts = [self._pass(number + 1) for number in passes]
+        indices = parts[0] if len(parts) == 1 else np.concatenate(parts)
         indices = indices[first % length :][: self.examples]
         missing = len(self) * self.batch_size - len(indices)
-        return np.append(indices, np.resize(indices, missing)).reshape(len(self), self.batch_size)
+        if missing:
+            indices = np.append(indices, np.resize(indices, missing))
+        order = indices.reshape(len(self), self.batch_size)
+        self._drawn = key, self._indices, self._sampler, order
+        return order
 
     def order(self, epoch: int) -> np.ndarray | None:
         """Returns the indices of an epoch's examples as they are read, also those of its padding.
@@ -304,7 +315,8 @@ class BaseDataLoader:
         rows = slice(*(part * self.batch_size // count for part in (index, index + 1)))
         position = np.arange(number * self.batch_size, (number + 1) * self.batch_size)
         real = (position[rows] < self.examples).astype(np.float32)
-        return self._weighted_batch(order[number, rows], real)
+        # A data set may compute with an index, so it is one of 64 bits.
+        return self._weighted_batch(order[number, rows].astype(np.int64), real)
 
     def batch_of_records(self, records: list) -> dict[str, Any]:
         """Returns the batch of at most `batch_size` records of a stream: this loader's part."""
@@ -415,7 +427,7 @@ class BaseDataLoader:
         """Chooses the examples for validation by the seed: of each class its share, or of all."""
         count = self._held_out_count
         examples = 0 if self.stream else len(self.dataset)
-        self._indices, self._held_out = np.arange(examples), None
+        self._indices, self._held_out = _numbers(examples), None
         if not count and not self._fold:
             return
         order = self._generator(SPLIT_EPOCH).permutation(examples)
@@ -424,14 +436,18 @@ class BaseDataLoader:
             fold, folds, groups = self._fold
             together = read_groups(groups, self.dataset, self._name)
             numbers = fold_numbers(order, folds, labels, together)
-            self._indices, self._held_out = (
-                np.flatnonzero(one) for one in (numbers != fold, numbers == fold)
-            )
+            self._divide(numbers == fold)
             self._held_out_count = len(self._held_out)
             return
         if labels is not None:
             order = classes_in_proportion(order, labels, count)
-        self._indices, self._held_out = np.sort(order[count:]), np.sort(order[:count])
+        held_out = np.zeros(examples, bool)
+        held_out[order[:count]] = True
+        self._divide(held_out)
+
+    def _divide(self, held_out):
+        """Holds out the examples where (examples,) `held_out` is true."""
+        self._indices, self._held_out = self._indices[~held_out], self._indices[held_out]
 
     def _count_held_out(self, examples, wanted):
         """Returns the number of examples for validation."""
@@ -484,6 +500,11 @@ def collate(samples: list) -> dict[str, Any]:
 def are_classes(targets: np.ndarray, count: int) -> bool:
     """Whether targets, of which there are some, are whole numbers from 0 to count - 1."""
     return targets.dtype.kind in "biu" and 0 <= targets.min() <= targets.max() < count
+
+
+def _numbers(examples):
+    """Returns 0, 1, ..., examples - 1, in 32 bits if they have room."""
+    return np.arange(examples, dtype=np.int32 if examples <= 2**31 else np.int64)
 
 
 def _is_whole(value):

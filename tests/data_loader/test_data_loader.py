@@ -111,6 +111,25 @@ def test_shuffles_differ_by_epoch_and_by_seed_and_repeat_otherwise():
     assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(1, 4)}) == 9
 
 
+def test_an_order_is_drawn_once_and_kept_in_32_bits_but_examples_are_asked_for_in_64():
+    asked = []
+
+    class Asked(WholeNumbers):
+        def __getitems__(self, indices):
+            asked.append(np.asarray(indices))
+            return super().__getitems__(indices)
+
+    loader = DataLoader(Asked(100), batch_size=8, shuffle=True, validation_split=0.1, prefetch=0)
+    order = loader.order(1)
+    assert order.dtype == loader.indices.dtype == np.int32
+    assert np.shares_memory(order, loader.order(1))
+    assert not np.shares_memory(order, loader.order(2))
+    asked.clear()
+    assert len(list(loader.batches(1))) == len(asked) == 12
+    assert {one.dtype for one in asked} == {np.dtype(np.int64)}
+    np.testing.assert_array_equal(np.concatenate(asked), order)
+
+
 def test_another_process_computes_the_documented_order():
     expected = np.random.Generator(np.random.Philox(key=[5, 3])).permutation(50).tolist()
     loader = DataLoader(WholeNumbers(50), 8, shuffle=True, seed=5)

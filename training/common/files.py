@@ -19,14 +19,19 @@ PREVIOUS = ".previous"  # ends the name of a complete folder that is being repla
 
 
 class Throttle:
-    """Limits a background thread to a share of the processors, until `hurry`, an Event, is set."""
+    """Limits a background thread to a share of the processors, until `hurry`, an Event, is set.
+
+    After `LONGEST` it works at full speed: of a large state, the next save would wait for the rest.
+    """
 
     SHARE = 0.025  # of all processors' time
     STINT = 0.002  # seconds of work between two pauses
+    LONGEST = 5  # seconds
 
     def __init__(self):
         self.hurry, self._since = threading.Event(), None
         self._share = min(1, self.SHARE * (os.cpu_count() or 1))
+        self._end = time.monotonic() + self.LONGEST
 
     def pause(self):
         """Sleeps in proportion to the time worked since the last pause, if one is due."""
@@ -34,7 +39,8 @@ class Throttle:
         if self._since is None:
             self._since = now
         elif now - self._since >= self.STINT:
-            self.hurry.wait((now - self._since) * (1 / self._share - 1))
+            left = self._end - time.monotonic()
+            self.hurry.wait(max(0, min(left, (now - self._since) * (1 / self._share - 1))))
             self._since = time.thread_time()
 
 
