@@ -436,8 +436,8 @@ class BaseDataLoader:
             fold, folds, groups = self._fold
             together = read_groups(groups, self.dataset, self._name)
             numbers = fold_numbers(order, folds, labels, together)
-            self._divide(numbers == fold)
-            self._held_out_count = len(self._held_out)
+            self._divide(held_out := numbers == fold)
+            self._held_out_count = int(held_out.sum())
             return
         if labels is not None:
             order = classes_in_proportion(order, labels, count)
