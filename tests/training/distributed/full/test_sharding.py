@@ -83,12 +83,13 @@ def test_only_the_first_process_logs_and_writes(tmp_path):
 
 
 def test_a_killed_process_is_noticed_at_once_and_the_run_resumes_without_it(tmp_path):
-    counts = scale.kills(tmp_path, 2)
-    assert counts["kills"] == 2
+    counts = scale.kills(tmp_path, 1)
+    assert counts["kills"] == counts["runs finished on one process"] == 1
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path):
-    assert 2 in scale.signals(tmp_path, 2).values()
+    counts = scale.signals(tmp_path, 1)
+    assert counts["signals, then weights and metrics.jsonl the same to the bit"] == 1
 
 
 def test_a_frozen_process_is_noticed_after_a_few_heartbeats(tmp_path):
