@@ -26,6 +26,7 @@ from training.engine.class_weights import weigh_classes
 from training.engine.parts import Parts, around_frozen, freeze, multipliers, with_rates
 from training.optimizers import gradients, update
 
+LARGE = 2**26  # bytes of a state of which no second one is to be computed and thrown away
 NO_PARTS = Parts()  # of the network that are treated in a way of their own
 
 
@@ -236,11 +237,12 @@ def take_if_finite(take, state, measured, groups, weight):
 def take_if(wanted, take, state):
     """Returns `take(state)` where `wanted`, or the state as it is, to the bit.
 
-    A conditional computes, and holds in memory, only what it returns. On a GPU it would wait for
-    the host to read `wanted`; there both are at hand number by number in the pass that computes the
-    new state.
+    A conditional computes, and holds in memory, only what it returns. Of a small state it costs more
+    than it saves, as it is compiled apart from the gradients. On a GPU it would wait for the host to
+    read `wanted`; there both are at hand number by number in the pass that computes the new state.
     """
-    if jax.default_backend() == "gpu":
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    if size < LARGE or jax.default_backend() == "gpu":
         new = take(state)
         return jax.tree.map(lambda after, before: jnp.where(wanted, after, before), new, state)
     return jax.lax.cond(wanted, take, lambda state: state, state)
