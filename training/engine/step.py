@@ -237,9 +237,10 @@ def take_if_finite(take, state, measured, groups, weight):
 def take_if(wanted, take, state):
     """Returns `take(state)` where `wanted`, or the state as it is, to the bit.
 
-    A conditional computes, and holds in memory, only what it returns. Of a small state it costs more
-    than it saves, as it is compiled apart from the gradients. On a GPU it would wait for the host to
-    read `wanted`; there both are at hand number by number in the pass that computes the new state.
+    A conditional computes, and holds in memory, only what it returns. Of a small state it costs
+    more than it saves, as it is compiled apart from the gradients. On a GPU it would wait for the
+    host to read `wanted`; there both are at hand number by number in the pass that computes the
+    new state.
     """
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     if size < LARGE or jax.default_backend() == "gpu":
