@@ -9,7 +9,7 @@ def differences(computed, wanted, own=None, scale=0.0):
     """Returns {"absolute_error", "error"} of an output; "fault" in words if it is of another kind.
 
     Args:
-        computed: array that is held against it, as an exported file returns.
+        computed: array to be compared, such as an exported file's output.
         wanted: array that the original network returns.
         own: how much the network's own output changes when its inputs change in their last bits,
             for each element; it counts as no error.

@@ -34,7 +34,7 @@ with atomic_file(Path(sys.argv[1])) as file:
 
 @pytest.fixture
 def writer(tmp_path):
-    """A process that is writing report.html in part until it is told to go on."""
+    """A process that has written half of report.html, and writes the rest at a line of input."""
     command, pipe = [sys.executable, "-c", OWNER, tmp_path / "report.html"], subprocess.PIPE
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout.readline() == "half\n"
