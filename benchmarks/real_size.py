@@ -2,10 +2,14 @@
 
 python benchmarks/real_size.py examples      100,000,000 examples: split, orders, first batches
 python benchmarks/real_size.py checkpoint    300,000,000 parameters: what saving takes from training
+python benchmarks/real_size.py statistics    1,000 classes: an epoch with confusion matrix and
+                                             macro F1 over one without, in turn; wanted 1.05
 """
 
 import argparse
+import logging
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -17,8 +21,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import utils
 from data_loader.dataloader import DataLoader
 from training.checkpoint.saver import Saver
+from training.config import read_config
+from training.distributed.preemption import StopSignal
+from training.engine.build import build
+from training.engine.evaluation import evaluate_all
+from training.engine.initialize import first_batch
+from training.engine.loop import train_epoch
+from training.engine.progress import Progress
+from training.engine.run import Run
+from training.tracking.metric_logger import MetricLogger
+from training.tracking.trackers import Trackers
+
+STATISTICS = ["confusion_matrix", "macro_f1"]
 
 
 class Numbers:
@@ -37,13 +54,34 @@ class Numbers:
         return self.__getitems__(np.asarray([index]))
 
 
+class Rows:
+    """25,600 rows of 300 numbers, of so many classes."""
+
+    def __init__(self, classes):
+        random = np.random.default_rng(0)
+        self.inputs = random.normal(size=(25_600, 300)).astype(np.float32)
+        self.targets = random.integers(0, classes, 25_600).astype(np.int32)
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return self.inputs[index], self.targets[index]
+
+    __getitems__ = __getitem__
+
+
 def main():
-    """Runs one of the two."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["examples", "checkpoint"])
-    parser.add_argument("--count", type=int, help="of examples, or of parameters")
+    """Runs one of the three."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["examples", "checkpoint", "statistics"])
+    parser.add_argument("--count", type=int, help="of examples, parameters or classes")
     options = parser.parse_args()
-    {"examples": examples, "checkpoint": checkpoint}[options.what](options.count)
+    {"examples": examples, "checkpoint": checkpoint, "statistics": class_statistics}[options.what](
+        options.count
+    )
 
 
 def examples(count):
@@ -94,6 +132,62 @@ def checkpoint(count):
         report("on disk after", began)
         lost = sum(beside) - len(beside) * np.median(alone)
         print(f"{len(beside)} steps beside it: {np.median(beside):.2f} s; {lost:.1f} s lost in all")
+
+
+def class_statistics(count, rounds=11):
+    """Times epochs of train.py, evaluation included, with and without the two metrics."""
+    classes, ratios, of_cpu = count or 1000, [], []
+    with tempfile.TemporaryDirectory() as folder, StopSignal() as stop:
+        utils.set_up_logging(folder)
+        logging.getLogger("main").handlers[0].setStream(open(Path(folder) / "console", "w"))  # noqa: SIM115
+        plain, counting = (_experiment(classes, more, folder) for more in ([], STATISTICS))
+        for number in range(rounds + 1):
+            order = (plain, counting) if number % 2 else (counting, plain)
+            seconds = {id(one): _epoch(one, Path(folder), stop) for one in order}
+            (wall, cpu), (wall_plain, cpu_plain) = seconds[id(counting)], seconds[id(plain)]
+            if number:  # the first compiles
+                ratios.append(wall / wall_plain)
+                of_cpu.append(cpu / cpu_plain)
+                print(f"with {wall:.2f} s, without {wall_plain:.2f} s", flush=True)
+    for name, found in (("seconds", ratios), ("of the processors", of_cpu)):
+        spread = f"{min(found):.3f} to {max(found):.3f}"
+        print(f"{classes} classes, {name}: {statistics.median(found):.3f} ({spread})")
+
+
+def _experiment(classes, metrics, folder):
+    """Returns [config, experiment, state] of an MLP."""
+    dataset = {"name": "benchmarks.real_size:Rows", "args": {"classes": classes}}
+    loader = {"name": "DataLoader", "args": {"dataset": dataset, "batch_size": 256}}
+    values = {
+        "title": "Classes",
+        "model": {"name": "mlp", "args": {"feat_dims": [256], "classes": classes}},
+        "data_loader": {"train": loader, "test": loader, "cache_on_device": False},
+        "training": {
+            "loss": "cross_entropy",
+            "metrics": ["accuracy", *metrics],
+            "optimizer": {"name": "sgd", "args": {"learning_rate": 0.1}},
+            "epochs": 1,
+            "save_dir": str(folder),
+        },
+    }
+    config = read_config(values)
+    experiment = build(config, "config")
+    return [config, experiment, experiment.init(first_batch(experiment))]
+
+
+def _epoch(one, folder, stop):
+    """Returns the seconds, and those of the processors, of an epoch with its evaluation."""
+    config, experiment, state = one
+    run = Run(config, folder, experiment, state, Progress())
+    with Trackers(config, folder, {}) as trackers:
+        logger = MetricLogger(run.progress, trackers, experiment, config.training.log_every)
+        began, cpu = time.perf_counter(), time.process_time()
+        logger.start_epoch()
+        train_epoch(run, logger, stop)
+        logger.end_epoch(evaluate_all(experiment, run.params))
+        seconds = time.perf_counter() - began, time.process_time() - cpu
+    one[2] = run.state
+    return seconds
 
 
 def report(what, began):

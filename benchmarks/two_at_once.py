@@ -342,7 +342,7 @@ def check_output(name, code, text, killed):
 
 def wait_for_orphans(place):
     """Waits until the runs that a killed sweep was training have ended."""
-    from training.common.locks import open_locked
+    from data_loader.locked_files import open_locked
 
     for log in place.glob(f"{SWEEP}/*/train.log"):
         while (file := open_locked(log)) is None:

@@ -13,17 +13,17 @@ It imports neither TensorFlow nor, unless it is the runtime, JAX.
 """
 
 import argparse
-import contextlib
 import csv
 import glob
+import io
 import os
-import secrets
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `python FILE` looks beside FILE only
 
 from data_loader.image_folders import find_images, sort_files, summary
+from data_loader.locked_files import whole_file
 from inference.serving.classifier import classify, load
 from inference.serving.exports import SUFFIXES, find_export
 from inference.serving.results import MaskFolder, columns, words
@@ -127,28 +127,22 @@ def find_paths(arguments):
 def write_csv(path, results, columns):
     """Writes a line for each result of `classify`: the path, then its columns, {name: cell}."""
     special = os.path.exists(path) and not os.path.isfile(path)  # /dev/stdout
-    # Two at once do not mix: each has a file of its own until it is complete.
-    written = path if special else f"{path}.{secrets.token_hex(4)}.tmp"
     try:
-        # A path that is not valid text is written as its bytes.
-        with open(written, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer, begun = csv.writer(file), False
+        with open(path, "wb") if special else whole_file(path) as file:
+            # A path that is not valid text is written as its bytes.
+            text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+            writer, begun = csv.writer(text), False
             for image, _, result in results:
                 cells = columns(result)
                 if not begun:
                     writer.writerow(["path", *cells])
                 writer.writerow([csv_text(image), *cells.values()])
                 begun = True
-        if not special:
-            os.replace(written, path)
+            text.flush()
     except OSError as error:
         raise UserError(
             f"{printable(path)}: cannot write predictions there: {error.strerror}"
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            if not special:
-                os.unlink(written)
 
 
 def _at_least_one(text):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_loader.images import read_image
+from data_loader.unchanged import check_unchanged, state_of
 from utils import UserError, nearest, optional_library
 
 DATASETS = "datasets==5.2.0"
@@ -26,7 +27,7 @@ class _Columns:
         self._size: Any = None if size is None else (size[0], size[1])
         self._mode = mode
         library = optional_library("datasets", DATASETS, "a data set of Hugging Face")
-        dataset = _load(library, name, split, subset, streaming)
+        dataset, files = _load(library, name, split, subset, streaming)
         features = dataset.features or {}
         if not features:
             raise UserError(f"{name}: says nothing of its columns; load it without streaming")
@@ -45,8 +46,14 @@ class _Columns:
             column for column, one in self.features.items() if isinstance(one, library.Image)
         ]
         self.dataset = dataset.select_columns([*dict.fromkeys([*self._names, targets])])
+        self._states = {path: state_of(path) for path in files}
         if isinstance(features[targets], library.ClassLabel):
             self.classes = list(features[targets].names)
+
+    def check_files(self):
+        """Refuses files that were changed; they are mapped, and one that is cut ends a process."""
+        for path, state in self._states.items():
+            check_unchanged(path, state)
 
     def sample(self, row, where):
         """Returns the inputs and the target of a row, {column: value}."""
@@ -141,6 +148,7 @@ class HuggingFace(_Columns):
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Returns the inputs and the target of a row."""
+        self.check_files()
         return self.sample(self.dataset[int(index)], f"{self.name}, row {index}")
 
     def checksum(self) -> str:
@@ -149,6 +157,7 @@ class HuggingFace(_Columns):
 
     def _batch(self, indices):
         """Returns the inputs and the targets at `indices`; stands for `__getitems__`."""
+        self.check_files()
         rows = self._arrays[np.asarray(indices)]
         arrays = {
             name: _as_numbers(rows[name], f"{self.name}, column {name!r}", indices)
@@ -203,7 +212,7 @@ class HuggingFaceStream(_Columns):
 
     def __iter__(self) -> Iterator[dict]:
         """Returns an iterator over all rows, which has a state."""
-        return _Rows(self.dataset, self._beginning)
+        return _Rows(self, self._beginning)
 
     def decode(self, record: dict) -> tuple[Any, Any]:
         """Returns the inputs and the target of a row."""
@@ -211,19 +220,24 @@ class HuggingFaceStream(_Columns):
 
 
 class _Rows:
-    """The rows of a stream of `datasets`, from its beginning or from a state on."""
+    """The rows of a HuggingFaceStream, from its beginning or from a state on."""
 
-    def __init__(self, dataset, state):
-        self._dataset = dataset
+    def __init__(self, stream, state):
+        self._stream, self._dataset = stream, stream.dataset
         self.set_state(state)
 
     def __iter__(self):
         return self
 
     def __next__(self):
+        self._stream.check_files()
         if self._rows is None:
             self._rows = iter(self._dataset)
-        return next(self._rows)
+        try:
+            return next(self._rows)
+        except (OSError, ValueError, RuntimeError) as error:  # also of pyarrow, and of networks
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{self._stream.name}: cannot be read any further: {reason}") from error
 
     def get_state(self):
         """Returns what `datasets` needs to go on here."""
@@ -263,7 +277,7 @@ def _as_numbers(array: np.ndarray, where: str, indices: Any = None) -> np.ndarra
 
 
 def _load(library, name, split, subset, streaming):
-    """Returns the Dataset of a folder or of the Hub."""
+    """Returns the Dataset of a folder or of the Hub, and the files that it maps."""
     saved = os.path.isdir(name) and any(
         os.path.exists(os.path.join(name, one)) for one in ("dataset_dict.json", "state.json")
     )
@@ -284,6 +298,5 @@ def _load(library, name, split, subset, streaming):
         loaded = loaded[split]
     elif saved and split is not None and str(loaded.split) != split:
         raise UserError(f"{name}: is a single split, {loaded.split}; expected {split!r}")
-    if saved and streaming:
-        loaded = loaded.to_iterable_dataset()
-    return loaded
+    files = [one["filename"] for one in getattr(loaded, "cache_files", [])]
+    return loaded.to_iterable_dataset() if saved and streaming else loaded, files

@@ -13,7 +13,6 @@ import glob
 import json
 import os
 import re
-import secrets
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import utils
+from data_loader.locked_files import whole_file
 from utils import UserError
 
 END = "<|endoftext|>"  # stands before each document
@@ -80,8 +80,8 @@ def write_tokens(
     dtype = np.dtype("<u2" if size <= 2**16 else "<u4")
     count = documents = checksum = 0
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{FILES[0]}.{secrets.token_hex(4)}.part"  # of this process alone
-    with open(unfinished, "xb") as file:
+    with whole_file(folder / FILES[0]) as file:  # has its name last, and belongs to one process
+        check_empty(folder)
         _write_header(file, dtype, 0)
         for begins, text in read_documents(paths, separator):
             ids = np.array([end] * begins + tokenizer.encode(text).ids, dtype)
@@ -89,14 +89,19 @@ def write_tokens(
             checksum = zlib.crc32(ids.tobytes(), checksum)
             count, documents = count + len(ids), documents + begins
         _write_header(file, dtype, count)
-    tokenizer.save(str(folder / FILES[1]))
-    meta = {
-        "tokens": count, "documents": documents, "vocabulary": size, "end": end,
-        "checksum": f"{checksum:08x}", "tokenizer": checksum_of(folder / FILES[1]),
-    }  # fmt: skip
-    (folder / FILES[2]).write_text(json.dumps(meta, indent=4) + "\n")
-    os.replace(unfinished, folder / FILES[0])
+        tokenizer.save(str(folder / FILES[1]))
+        meta = {
+            "tokens": count, "documents": documents, "vocabulary": size, "end": end,
+            "checksum": f"{checksum:08x}", "tokenizer": checksum_of(folder / FILES[1]),
+        }  # fmt: skip
+        (folder / FILES[2]).write_text(json.dumps(meta, indent=4) + "\n")
     return meta
+
+
+def check_empty(folder: Path) -> None:
+    """Refuses a folder that has tokens."""
+    if there := [name for name in FILES if (folder / name).exists()]:
+        raise UserError(f"--output: {folder} has a {there[0]} already; name another, or delete it")
 
 
 def read_documents(paths: Sequence[Path], separator: str | None) -> Iterator[tuple[bool, str]]:
@@ -187,8 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for word in options.files:
         found = [word] if os.path.exists(word) else sorted(glob.glob(word))
         paths += [Path(one) for one in found or [word]]
-    if there := [name for name in FILES if (folder / name).exists()]:
-        raise UserError(f"--output: {folder} has a {there[0]} already; name another, or delete it")
+    check_empty(folder)
     if options.tokenizer:
         tokenizer = load_tokenizer(options.tokenizer)
     elif options.vocabulary < 257:

@@ -6,8 +6,8 @@ import secrets
 import shutil
 from pathlib import Path
 
+from data_loader.locked_files import open_locked
 from training.common.files import disk_errors
-from training.common.locks import open_locked
 from utils import UserError
 
 

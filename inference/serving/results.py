@@ -1,12 +1,11 @@
 """What a person reads of an exported network's answer: words on a line, cells of a CSV, a mask."""
 
-import os
-import secrets
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from data_loader.locked_files import whole_file
 from data_loader.masks import mask_image, mask_of, overlay
 from utils import UserError, csv_text, printable
 
@@ -88,13 +87,9 @@ class MaskFolder:
 
 
 def _save(image, path):
-    """Saves a PNG that has a name of its own until it is complete: two at once do not mix."""
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        image.save(unfinished, "PNG")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Saves a PNG."""
+    with whole_file(path) as file:
+        image.save(file, "PNG")
 
 
 def _values(classifier, result):

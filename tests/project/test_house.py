@@ -48,7 +48,7 @@ BESIDE = {  # also called in an epoch, but no batch passes through
     "utils.py": "escapes the lines of the log",
     "training/common/timing.py": "measures where the time goes",
     "training/common/files.py": "turns errors of the disk into messages",
-    "training/common/locks.py": "sees whether another program renamed or removed a file",
+    "data_loader/locked_files.py": "sees whether another program renamed or removed a file",
     "training/debug/recompilation.py": "warns of recompilations",
     "training/distributed/preemption.py": "looks for a signal to stop",
     "training/engine/progress.py": "says where in the epoch the bar begins",

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from training.common.locks import WINDOWS, is_at, try_lock
+from data_loader.locked_files import WINDOWS, is_at, try_lock
 from utils import UserError
 
 # The name of a file or folder that is not complete; the second ending is Orbax's.

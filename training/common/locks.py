@@ -1,53 +1,13 @@
-"""Locks that a killed owner does not leave behind, and folders that others may rename or remove."""
+"""The lock on a run folder, and folders that others may rename or remove."""
 
 import contextlib
 import os
 from pathlib import Path
 
+from data_loader.locked_files import is_at, open_locked
 from utils import UserError
 
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None
-
-WINDOWS = fcntl is None  # where nobody can remove or rename an open file
-
 _lock_file = None  # the open file that holds this process's lock on a run folder
-
-
-def try_lock(file):
-    """Locks an open file until it is closed, or the process ends; returns whether it could.
-
-    On Windows and on file systems without locks it does nothing, and returns True.
-    """
-    with contextlib.suppress(OSError):
-        try:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
-
-
-def is_at(file, path):
-    """Whether an open file is the one that has this name now."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except OSError:
-        return False
-
-
-def open_locked(path):
-    """Opens a file to append and read, and locks it; returns None if another process has it."""
-    while True:
-        file = open(path, "a+b")  # noqa: SIM115
-        if not try_lock(file):
-            file.close()
-            return None
-        if is_at(file, path):
-            return file
-        file.close()  # its last owner has just removed it
 
 
 def lock(folder, file="train.log"):

@@ -8,8 +8,8 @@ import time
 from typing import Any, NamedTuple
 
 import utils
+from data_loader.locked_files import open_locked
 from training.common.files import disk_errors
-from training.common.locks import open_locked
 from training.distributed.preemption import StopSignal
 from training.sweep.plan import ERRORS, Run
 from training.sweep.results import describe, finished

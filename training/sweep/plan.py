@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_loader.locked_files import open_locked
 from training.common.files import disk_errors
 from training.common.json_text import parse_value
 from training.common.kept_code import sign
-from training.common.locks import open_locked
 from training.common.records import flatten
 from training.config import Config, read_config, write_config
 from training.tracking.trackers import with_wandb_id

@@ -6,8 +6,9 @@ import logging
 import os
 from pathlib import Path
 
+from data_loader.locked_files import is_at
 from training.common.files import atomic_write, disk_errors
-from training.common.locks import Folder, is_at
+from training.common.locks import Folder
 from utils import UserError
 
 LOG = logging.getLogger("main")

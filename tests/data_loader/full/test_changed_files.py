@@ -6,6 +6,7 @@ import os
 import tarfile
 import zlib
 
+import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 import train
 from data_loader.dataloader import ImageFolder
 from data_loader.sources.arrays import Arrays
+from data_loader.sources.hugging_face import HuggingFace, HuggingFaceStream
 from data_loader.sources.shards import TarShards
 from data_loader.sources.tokens import Tokens
 from tests.helpers.project import ROOT
@@ -66,8 +68,20 @@ def pictures(folder):
     return path, lambda: dataset[0]
 
 
+def hugging_face(folder, kind=HuggingFace):
+    rows = {"x": [[index / 2, 1.0] for index in range(64)], "y": [index % 2 for index in range(64)]}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(folder / "saved"), num_shards=2)
+    dataset = kind(str(folder / "saved"), "x", "y")
+    path = folder / "saved" / "data-00001-of-00002.arrow"
+    return path, lambda: list(dataset) if kind is HuggingFaceStream else dataset[40]
+
+
+def streamed(folder):
+    return hugging_face(folder, HuggingFaceStream)
+
+
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("kind", [arrays, shards, tokens, pictures])
+@pytest.mark.parametrize("kind", [arrays, shards, tokens, pictures, hugging_face, streamed])
 def test_a_file_that_is_changed_while_it_is_read_is_refused_with_its_name(tmp_path, kind, change):
     path, read = kind(tmp_path)
     read()
@@ -78,6 +92,18 @@ def test_a_file_that_is_changed_while_it_is_read_is_refused_with_its_name(tmp_pa
     words = "cannot be read any more" if change == "removed" else "another program changed it"
     with pytest.raises(UserError, match=f"{path.name}: {words}"):
         read()
+
+
+def test_a_stream_of_parquet_files_that_are_cut_or_removed_is_refused_in_words(tmp_path):
+    path = tmp_path / "train.parquet"
+    table = datasets.Dataset.from_dict({"x": [1.0, 2.0], "y": [0, 1]})
+    table.to_parquet(str(path))
+    dataset = HuggingFaceStream(str(tmp_path), "x", "y", "train")
+    assert len(list(dataset)) == 2
+    for change in ("cut", "removed"):
+        CHANGES[change](path)
+        with pytest.raises(UserError, match="cannot be read any further"):
+            list(dataset)
 
 
 def test_training_stops_with_one_message_and_continues_once_the_data_are_back(

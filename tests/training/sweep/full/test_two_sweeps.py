@@ -1,6 +1,6 @@
 """The same sweep, started twice at once: what one of them has begun is left to it."""
 
-from training.common.locks import open_locked
+from data_loader.locked_files import open_locked
 from training.sweep import execute as module
 from training.sweep.execute import claim, execute
 from training.sweep.plan import ERRORS, create_folders, plan
