@@ -72,7 +72,7 @@ IMPORTED = (
     "inference.export.files", "inference.export.trained", "inference.predict",
 )  # fmt: skip
 REFUSED = re.compile(  # the refusals that are right, where another command is at work
-    r"another process is training this run|another export of this name is being made"
+    r"another process is (training this run|writing it)|another export of this name is being made"
     r"|exists; choose another --name|there is no such file|there is no checkpoint here"
     r"|no such export|one run; expected two|no config.json is here|No such file or directory"
 )
@@ -315,8 +315,9 @@ def try_pair(place, pair, alone):
         processes[0].join(max(0, began + kill - time.monotonic()))
         processes[0].kill()
     ends = []
-    for name, process, output in zip(names, processes, outputs, strict=True):
+    for process in processes:  # both, whatever is wrong with the first
         process.join(TIMEOUT)
+    for name, process, output in zip(names, processes, outputs, strict=True):
         killed = kill is not None and process.exitcode == -signal.SIGKILL
         text = output.read_text(errors="replace") if output.exists() else ""
         check_output(name, process.exitcode, text, killed)

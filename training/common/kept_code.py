@@ -20,7 +20,13 @@ from pathlib import Path
 
 import utils
 from training.common.files import atomic_write_text, temporary_name
-from training.common.kept_files import LARGEST, ignored_by_git, is_secret, kept_paths, read_code
+from training.common.kept_files import (
+    LARGEST,
+    ignored_by_git,
+    kept_paths,
+    read_code,
+    without_secrets,
+)
 from training.common.records import parse_record
 from utils import UserError
 
@@ -57,17 +63,18 @@ def keep_code(run: Path, module_name: str, imports: list[str] = ()) -> None:
     """
     file = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
     paths = kept_paths(utils.ROOT, file)
-    left_out = ignored_by_git(paths, utils.ROOT) | {path for path in paths if is_secret(path)}
+    ignored = ignored_by_git(paths, utils.ROOT)
+    code = without_secrets({path: read_code(utils.ROOT / path) for path in paths - ignored})
     unfinished = temporary_name(run / "model")  # a half copy must never be used
     unfinished.mkdir()
-    for path in sorted(paths - left_out):
+    for path, source in sorted(code.items()):
         parts = path.split("/")
         copy = unfinished.joinpath(*parts[1:]) if parts[0] == "model" else run / path
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes((utils.ROOT / path).read_bytes())
-    for path in sorted(left_out):
+        copy.write_bytes(source)
+    for path in sorted(paths - code.keys()):
         LOG.warning("%s is not kept with the run: git ignores it, or it may hold a secret", path)
-    sign(run, {path: read_code(utils.ROOT / path) for path in paths - left_out}, imports)
+    sign(run, code, imports)
     unfinished.rename(run / "model")
 
 
@@ -226,8 +233,7 @@ class _Loader(SourceFileLoader):
 
 def kept_files(run: Path) -> dict[str, bytes]:
     """Returns {path in the run folder: source} of the code that a run has kept, to be copied."""
-    code = _read_code(run, _config(run), _signed(run))
-    return {path: source for path, source in code.items() if not is_secret(path)}
+    return without_secrets(_read_code(run, _config(run), _signed(run)))
 
 
 def _config(run):

@@ -20,6 +20,10 @@ SECRET = re.compile(
     r"|.*(secret|credential|passw(or)?d|private_?key|api_?key|service_?account).*",
     re.IGNORECASE,
 )
+KEYS = re.compile(  # in the text of a file: as their issuers write them
+    r"-----BEGIN [A-Z ]*PRIVATE KEY|\b(AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_\w{30}|\bhf_\w{30}"
+    r"|\bgithub_pat_\w{20}|\bglpat-[\w-]{20}|\bxox[abposr]-[\w-]{10}|\bsk-[\w-]{20}|\bAIza[\w-]{35}"
+)
 TOKEN = re.compile(r"(.*[._-])?tokens?([._-].*)?(?<!\.py)", re.IGNORECASE)  # no tokenizer
 
 
@@ -27,6 +31,15 @@ def is_secret(path: str | Path) -> bool:
     """Whether a file may hold passwords or keys, by its name or that of a folder it is in."""
     *_, name = parts = Path(path).parts
     return bool(TOKEN.fullmatch(name)) or any(SECRET.fullmatch(part) for part in parts)
+
+
+def without_secrets(code: dict[str, bytes]) -> dict[str, bytes]:
+    """Returns those of {path: source} that may hold no password or key, by name and by text."""
+    return {
+        path: source
+        for path, source in code.items()
+        if not (is_secret(path) or KEYS.search(source.decode(errors="replace")))
+    }
 
 
 def ignored_by_git(paths: set[str], folder: Path) -> set[str]:

@@ -24,7 +24,7 @@ import utils
 from data_loader.streams import is_stream
 from training.checkpoint.foreign import checksums, is_foreign
 from training.common.files import atomic_write_text, hard_link
-from training.common.kept_files import ignored_by_git, is_secret
+from training.common.kept_files import KEYS, ignored_by_git, is_secret
 from training.common.old_config import rename_old_keys
 from training.common.records import changes, read_record
 
@@ -33,11 +33,8 @@ PACKAGES = ("data_loader", "training")  # all their files count, whether importe
 LARGEST_DIFF = 2**20  # characters
 LISTED, LONGEST_CHANGE = 20, 300  # changes in the log; characters of one
 TIMEOUT = 10  # seconds for git
-SECRETS = re.compile(  # in the text of a file: keys and tokens as their issuers write them
-    r"-----BEGIN [A-Z ]*PRIVATE KEY|\b(AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_\w{30}|\bhf_\w{30}"
-    r"|\bgithub_pat_\w{20}|\bglpat-[\w-]{20}|\bxox[abposr]-[\w-]{10}|\bsk-[\w-]{20}|\bAIza[\w-]{35}"
-    r"|\b(api_?key|secret|password|passwd|token)\w*[\"']?\s*[:=]\s*[\"'][^\"'\s]{16}",
-    re.IGNORECASE,
+PASSWORDS = re.compile(  # in the text of a file
+    r"\b(api_?key|secret|password|passwd|token)\w*[\"']?\s*[:=]\s*[\"'][^\"'\s]{16}", re.IGNORECASE
 )
 LOG = logging.getLogger("main")
 
@@ -88,7 +85,7 @@ def uncommitted(project: Path) -> str:
     ignored = ignored_by_git(set(names), project)
     left_out, shown = [], []
     for name, piece in zip(names, pieces, strict=True):
-        secret = name in ignored or is_secret(name) or SECRETS.search(piece)
+        secret = name in ignored or is_secret(name) or KEYS.search(piece) or PASSWORDS.search(piece)
         (left_out if secret else shown).append(name if secret else piece)
     reason = "git ignores it, or it may hold a secret"
     notes = [f"# left out: {name!r} ({reason})\n" for name in left_out]

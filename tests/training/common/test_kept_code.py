@@ -160,6 +160,7 @@ def test_what_git_ignores_or_may_be_a_secret_is_not_kept(tmp_path, monkeypatch):
     for name in files:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("")
+    (project / "model" / "upload.py").write_text(f"KEY = 'AKIA{'7' * 16}'\n")
     (project / ".gitignore").write_text("private/\n")
     os.system(f"git init -q {project}")
     monkeypatch.setattr(utils, "ROOT", project)
