@@ -72,7 +72,7 @@ IMPORTED = (
     "inference.export.files", "inference.export.trained", "inference.predict",
 )  # fmt: skip
 REFUSED = re.compile(  # the refusals that are right, where another command is at work
-    r"another process is (training this run|writing it)|another export of this name is being made"
+    r"another process is training this run|another export of this name is being made"
     r"|exists; choose another --name|there is no such file|there is no checkpoint here"
     r"|no such export|one run; expected two|no config.json is here|No such file or directory"
 )

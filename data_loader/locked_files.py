@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -51,31 +53,49 @@ def open_locked(path: str | Path) -> BinaryIO | None:
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+def whole_file(path: str | Path, alone: bool = False) -> Iterator[BinaryIO]:
     """Yields a file to write to, which gets its name when the block ends without an error.
 
-    Until then it is `<path>.part`, locked: one process writes it. The next one begins again what a
-    killed process has left.
+    Until then it has a name of its own and a lock, so that several processes may write it at once,
+    and what a killed one has left is known.
+
+    Args:
+        path: the name.
+        alone: refuse another process that begins to write it meanwhile.
 
     Raises:
-        UserError: another process is writing it.
+        UserError: another process is writing it, alone.
     """
-    part = Path(f"{path}.part")
-    owned = open_locked(part)
-    if owned is None:
-        raise UserError(
-            f"{printable(path)}: another process is writing it; wait for it, or give another name"
-        )
+    owned = None
+    while owned is None:
+        unfinished = Path(f"{path}.part" if alone else f"{path}.{secrets.token_hex(4)}.tmp")
+        owned = open_locked(unfinished)
+        if owned is None and alone:
+            raise UserError(f"{printable(path)}: another process is writing it; wait for it")
     with owned:
         try:
-            with open(part, "r+b") as file:
+            with open(unfinished, "r+b") as file:
                 file.truncate()
                 yield file
             if WINDOWS:
                 owned.close()
-            os.replace(part, path)
+            os.replace(unfinished, path)
         except BaseException:
             if WINDOWS:
                 owned.close()
-            part.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
             raise
+
+
+def remove_abandoned(folder: Path, name: str) -> None:
+    """Removes what killed processes left of files that `whole_file` writes.
+
+    Args:
+        folder: their folder.
+        name: regular expression of their names.
+    """
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        if re.fullmatch(rf"{name}\.[0-9a-f]{{8}}\.tmp", path.name):
+            with contextlib.suppress(OSError), open(path, "r+b") as file:
+                if try_lock(file):
+                    path.unlink()

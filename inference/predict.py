@@ -17,13 +17,14 @@ import csv
 import glob
 import io
 import os
+import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `python FILE` looks beside FILE only
 
 from data_loader.image_folders import find_images, sort_files, summary
-from data_loader.locked_files import whole_file
+from data_loader.locked_files import remove_abandoned, whole_file
 from inference.serving.classifier import classify, load
 from inference.serving.exports import SUFFIXES, find_export
 from inference.serving.results import MaskFolder, columns, words
@@ -128,6 +129,7 @@ def write_csv(path, results, columns):
     """Writes a line for each result of `classify`: the path, then its columns, {name: cell}."""
     special = os.path.exists(path) and not os.path.isfile(path)  # /dev/stdout
     try:
+        remove_abandoned(Path(path).parent, re.escape(Path(path).name))
         with open(path, "wb") if special else whole_file(path) as file:
             # A path that is not valid text is written as its bytes.
             text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")

@@ -130,7 +130,7 @@ class TarShards:
                 return np.asarray(json.loads(content))
             if kind in ARRAY:
                 return np.load(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, OverflowError, EOFError) as error:
+        except (ArithmeticError, EOFError, MemoryError, RecursionError, ValueError) as error:
             raise UserError(f"{where}: cannot be read as {kind}: {error}") from error
         if self._size is None or kind == "txt":
             raise UserError(

@@ -80,7 +80,7 @@ def write_tokens(
     dtype = np.dtype("<u2" if size <= 2**16 else "<u4")
     count = documents = checksum = 0
     folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(folder / FILES[0]) as file:  # has its name last, and belongs to one process
+    with whole_file(folder / FILES[0], alone=True) as file:  # which has its name last
         check_empty(folder)
         _write_header(file, dtype, 0)
         for begins, text in read_documents(paths, separator):

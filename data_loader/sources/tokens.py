@@ -80,6 +80,11 @@ class Tokens:
         starts = self._first + indices * self.stride
         at = starts[:, None] + np.arange(self.context + 1)
         tokens = mapped[np.minimum(at, self._last - 1)].astype(np.int32)
+        if (largest := tokens.max()) >= self.vocabulary:
+            raise UserError(
+                f"{self.folder / FILES[0]}: it has the token {largest}, but the vocabulary has "
+                f"{self.vocabulary}: it is damaged, or of another tokenizer"
+            )
         weight = (at[:, 1:] < self._last).astype(np.float32)
         weight[indices > 0, : self.context - self.stride] = 0  # counted by an earlier window
         inputs, targets = tokens[:, :-1], tokens[:, 1:]
@@ -114,9 +119,12 @@ def _read_meta(folder):
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         count, end, size = (int(meta[name]) for name in ("tokens", "end", "vocabulary"))
-        length = len(np.load(tokens, mmap_mode="r"))
-    except (ValueError, LookupError, TypeError, OSError) as error:
+        mapped = np.load(tokens, mmap_mode="r")
+        if mapped.ndim != 1 or mapped.dtype.kind != "u":
+            raise ValueError(f"an array {mapped.dtype} {mapped.shape}")
+    except (ArithmeticError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
         raise UserError(f"{folder}: the tokens are cut or damaged ({error}); {advice}") from error
+    length = len(mapped)
     if length != count:
         raise UserError(f"{tokens}: it has {length} tokens, but {path.name} says {count}; {advice}")
     if checksum_of(tokenizer) != meta.get("tokenizer") or not 0 <= end < size:

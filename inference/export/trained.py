@@ -1,6 +1,5 @@
 """From a run's checkpoint to the Network that is exported, and the data to check it on."""
 
-import json
 from typing import NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ from inference.export.network import Array, Network, at_the_door, describe
 from inference.export.quantize import CALIBRATION_EXAMPLES
 from inference.verify.equivalence import Reference, make_reference
 from inference.verify.stablehlo import compiled
+from training.common.records import read_record
 from training.common.trees import pick, subtree
 from training.config import read_config
 from training.engine.binding import bind
@@ -255,7 +255,5 @@ def _output(experiment, names):
 
 def _revision(run):
     """The git revision that the run was trained at, from its environment.json."""
-    try:
-        return json.loads((run / "environment.json").read_text())["git_revision"]
-    except (OSError, ValueError, KeyError):
-        return None
+    revision = read_record(run / "environment.json").get("git_revision")
+    return revision if isinstance(revision, str) else None

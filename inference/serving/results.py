@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_loader.locked_files import whole_file
+from data_loader.locked_files import remove_abandoned, whole_file
 from data_loader.masks import mask_image, mask_of, overlay
 from utils import UserError, csv_text, printable
 
@@ -75,7 +75,9 @@ class MaskFolder:
         again = self._taken[stem] = self._taken.get(stem, 0) + 1
         file = self.path / (f"{stem}.png" if again == 1 else f"{stem}.{again}.png")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if len(self._taken) == again == 1:  # of the first picture
+                self.path.mkdir(parents=True, exist_ok=True)
+                remove_abandoned(self.path, r".+\.png")
             _save(mask_image(mask), file)
             if self._overlays:
                 _save(Image.fromarray(overlay(image, mask)), file.with_suffix(".overlay.png"))

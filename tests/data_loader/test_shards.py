@@ -140,6 +140,13 @@ def test_an_example_that_is_not_whole_is_refused_by_name(files, message, tmp_pat
     assert message in refusal(tmp_path)
 
 
+def test_json_that_is_nested_too_deeply_is_refused(tmp_path):
+    write_tar(tmp_path / "s.tar", [("a.png", png(1)), ("a.json", b"[" * 100_000)])
+    data = TarShards(f"{tmp_path}/s.tar", "png", "json", size=[4, 4])
+    with pytest.raises(UserError, match=r"a\.json: cannot be read as json"):
+        data.decode(next(iter(data)))
+
+
 def test_company_of_macos_is_no_example(tmp_path):
     write_tar(tmp_path / "s-0.tar", [("._a.png", b"x"), ("._a.cls", b"x"), *good()])
     data = TarShards(f"{tmp_path}/s-0.tar", "png", "cls", size=[4, 4])

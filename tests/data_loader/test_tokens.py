@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -190,6 +191,29 @@ def test_files_that_do_not_belong_together_are_refused(folder, tmp_path):
     ]:
         with pytest.raises(UserError, match=expected):
             Tokens(folder, *args)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, '{"tokens": 1e400}', "[]", f'{{"end": {"9" * 5000}}}'], ids=len
+)
+def test_whatever_tokens_json_says_is_refused_in_words(folder, tmp_path, content):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tokens.json").write_text(content)
+    with pytest.raises(UserError, match="the tokens are cut or damaged"):
+        Tokens(tmp_path, "train", CONTEXT)
+
+
+def test_tokens_that_are_no_row_of_tokens_of_the_vocabulary_are_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    tokens = np.load(folder / "tokens.npy")
+    for array in (tokens[:, None].repeat(2, 1), tokens.astype(np.float32), tokens.astype(bool)):
+        np.save(tmp_path / "tokens.npy", array)
+        with pytest.raises(UserError, match="cut or damaged"):
+            Tokens(tmp_path, "train", CONTEXT)
+    tokens[3] = Tokens(folder, "train", CONTEXT).vocabulary
+    np.save(tmp_path / "tokens.npy", tokens)
+    with pytest.raises(UserError, match="but the vocabulary has"):
+        Tokens(tmp_path, "train", CONTEXT).__getitems__(np.arange(2))
 
 
 def test_a_folder_is_not_written_over(folder, text, capsys):

@@ -154,6 +154,8 @@ def use_code_of(run: str | Path | None, trust: bool = False, own_code: bool = Fa
     if run is None:
         return None
     path = Path(run, "config.json")
+    if path.exists() and not path.is_file():  # reading a pipe would not end
+        raise UserError(f"{path}: is no file; expected the config of a run")
     run = Path(run).resolve()
     config, signed = _config(run), _signed(run)
     kept = (run / "model").is_dir() and not own_code

@@ -153,6 +153,12 @@ def test_a_record_that_says_anything_is_no_signature(theirs, tmp_path, record):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_run_whose_config_is_a_pipe_is_refused_and_not_read_for_ever(theirs):
+    (theirs / "config.json").unlink()
+    os.mkfifo(theirs / "config.json")
+    assert "config.json: is no file" in opened(theirs)
+
+
 def test_what_git_ignores_or_may_be_a_secret_is_not_kept(tmp_path, monkeypatch):
     project, run = tmp_path / "project", tmp_path / "run"
     files = ("model/__init__.py", "model/model.py", "model/secrets.py", "model/weights.npz",
