@@ -66,12 +66,7 @@ def whole_file(path: str | Path, alone: bool = False) -> Iterator[BinaryIO]:
     Raises:
         UserError: another process is writing it, alone.
     """
-    owned = None
-    while owned is None:
-        unfinished = Path(f"{path}.part" if alone else f"{path}.{secrets.token_hex(4)}.tmp")
-        owned = open_locked(unfinished)
-        if owned is None and alone:
-            raise UserError(f"{printable(path)}: another process is writing it; wait for it")
+    unfinished, owned = _open_unfinished(path, alone)
     with owned:
         try:
             with open(unfinished, "r+b") as file:
@@ -85,6 +80,15 @@ def whole_file(path: str | Path, alone: bool = False) -> Iterator[BinaryIO]:
                 owned.close()
             unfinished.unlink(missing_ok=True)
             raise
+
+
+def _open_unfinished(path, alone):
+    while True:
+        unfinished = Path(f"{path}.part" if alone else f"{path}.{secrets.token_hex(4)}.tmp")
+        if owned := open_locked(unfinished):
+            return unfinished, owned
+        if alone:
+            raise UserError(f"{printable(path)}: another process is writing it; wait for it")
 
 
 def remove_abandoned(folder: Path, name: str) -> None:
