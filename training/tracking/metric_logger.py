@@ -199,7 +199,7 @@ class MetricLogger:
                     self._log_interval_results(batch, progress.interval.results(self._compute))
                 except FunctionError as error:  # of a metric: first the other batches are added
                     failure = failure or error
-                progress.interval = MetricAccumulator()
+                progress.interval = progress.interval.emptied()
         self.exact = True
         if failure:
             raise failure
@@ -275,16 +275,38 @@ class MetricAccumulator:
             name: (_from_json(total, arrays), _from_json(weight, arrays))
             for name, (total, weight) in (sums or {}).items()
         }
+        self._tables = {}  # of Cells, whose memory is used again
+
+    def emptied(self):
+        """Returns an empty one that takes over the tables: new memory costs more than their sums.
+
+        What `results` returned of tables is no longer valid.
+        """
+        empty = MetricAccumulator()
+        empty._tables = {name: total for name, (total, _) in self.sums.items() if np.ndim(total)}
+        return empty
 
     def add(self, measured):
         """Adds one batch's {name: (sum, weight)}."""
         for name, (total, weight) in measured.items():
             total_before, weight_before = self.sums.get(name, (0.0, 0.0))
             with np.errstate(invalid="ignore"):  # of inf - inf
-                self.sums[name] = (
-                    _plus(total_before, total),
-                    weight_before + np.asarray(weight, np.float64),
-                )
+                if isinstance(total, Cells):  # the table grows in place
+                    total_before = self._table(name, total, total_before)
+                    total.add_to(total_before)
+                else:
+                    total_before = total_before + np.asarray(total, np.float64)
+            self.sums[name] = (total_before, weight_before + np.asarray(weight, np.float64))
+
+    def _table(self, name, cells, before):
+        """Returns the table to which cells of this name are added."""
+        if np.ndim(before):
+            return before
+        shape, table = (*cells.index.shape[:-1], *cells.table), self._tables.pop(name, None)
+        if table is None or table.shape != shape:
+            return np.zeros(shape)
+        table.fill(0)
+        return table
 
     def results(self, compute=None, prefix=""):
         """Returns {prefix + name: result}.
@@ -330,16 +352,6 @@ def over_seeds(results):
         if is_number:
             found[name + STD] = float(of_seeds.std(ddof=1))
     return found
-
-
-def _plus(total, measured):
-    """Returns the sum in float64; a table of Cells is one array, which grows in place."""
-    if not isinstance(measured, Cells):
-        return total + np.asarray(measured, np.float64)
-    if np.ndim(total) == 0:
-        total = np.zeros((*measured.index.shape[:-1], *measured.table))
-    measured.add_to(total)
-    return total
 
 
 def _to_json(array, arrays, name):

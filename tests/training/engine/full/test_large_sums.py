@@ -12,6 +12,7 @@ from tests.helpers import labelled
 from tests.helpers.project import ROOT, same_arrays
 from training.checkpoint.naming import latest
 from training.checkpoint.reading import read, read_meta
+from training.common.measure import Cells
 from training.engine import evaluation
 from training.engine.progress import Progress
 from training.metrics import aggregated
@@ -94,3 +95,21 @@ def test_large_statistics_are_added_up_before_many_of_them_are_held(tmp_path, mo
     assert frugal.metrics.keys() == usual.metrics.keys()
     for name, value in usual.metrics.items():
         np.testing.assert_array_equal(frugal.metrics[name], value)
+
+
+def test_an_emptied_accumulator_counts_anew_in_the_same_memory():
+    random, total = np.random.default_rng(0), MetricAccumulator()
+    for _ in range(3):
+        expected = np.zeros((40, 40))
+        for _ in range(5):
+            index = random.integers(0, 1600, 64)
+            np.add.at(expected.reshape(-1), index, 0.5)
+            cells = Cells(index, (40, 40), np.full(64, 0.5))
+            total.add({"counts": (cells, np.float64(32))})
+        found = total.results({"counts": lambda counts, weight: counts / weight})
+        np.testing.assert_array_equal(found["counts"], expected / 160)
+        before, total = total.sums["counts"][0], total.emptied()
+        assert total.to_json() == {}
+    total.add({"counts": (cells, np.float64(32))})
+    assert total.sums["counts"][0] is before
+    assert total.sums["counts"][0].sum() == 32
