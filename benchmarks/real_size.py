@@ -152,8 +152,9 @@ def class_statistics(count, rounds=11):
     least, least_plain = map(min, zip(*processors, strict=True))
     spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
     print(f"{classes} classes, seconds: {statistics.median(ratios):.3f} ({spread})")
-    print(f"of the processors: {statistics.median(a / b for a, b in processors):.3f}; least of all "
-          f"{rounds}: {least:.3f} s and {least_plain:.3f} s, {least / least_plain:.3f}")  # fmt: skip
+    median = statistics.median(a / b for a, b in processors)
+    least = f"least {least:.3f} s, {least_plain:.3f} s without, {least / least_plain:.3f}"
+    print(f"of the processors: {median:.3f}; {least}")
 
 
 def _experiment(classes, metrics, folder):
