@@ -16,6 +16,7 @@ from data_loader.unchanged import check_unchanged, state_of
 from utils import UserError, nearest, optional_library
 
 DATASETS = "datasets==5.2.0"
+CHECKED_EVERY = 64  # rows of a stream; a data set may have hundreds of files
 INT32 = np.iinfo(np.int32)
 
 
@@ -223,14 +224,16 @@ class _Rows:
     """The rows of a HuggingFaceStream, from its beginning or from a state on."""
 
     def __init__(self, stream, state):
-        self._stream, self._dataset = stream, stream.dataset
+        self._stream, self._dataset, self._read = stream, stream.dataset, 0
         self.set_state(state)
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        self._stream.check_files()
+        if self._read % CHECKED_EVERY == 0:
+            self._stream.check_files()
+        self._read += 1
         if self._rows is None:
             self._rows = iter(self._dataset)
         try:
