@@ -25,6 +25,7 @@ from training.tracking.metric_logger import (
     IN_FLIGHT,
     MOST_HELD,
     MetricAccumulator,
+    fetch,
     over_seeds,
     size_of,
 )
@@ -101,7 +102,7 @@ def evaluate(experiment, params, split, keep=None, stop=None):
     measured, loader = [], experiment.loaders[split]
     whole = [KeptOutputs() for _ in range(experiment.seeds if experiment.over_the_epoch else 0)]
     kept = KeptOutputs() if keep else None
-    total, number = MetricAccumulator(), 0
+    total, number, size = MetricAccumulator(), 0, None
     with naming(split):
         for number, batch in enumerate(loader.batches(epoch=1), 1):
             if stop is not None and stop.due():
@@ -121,7 +122,8 @@ def evaluate(experiment, params, split, keep=None, stop=None):
                 *found, places = real_examples((outputs, targets, places), batch["weight"])
                 if not _memory_suffices(kept.add, (keep(*found), places)):
                     kept = None
-            if len(measured) * size_of(sums) > MOST_HELD:
+            size = size or size_of(sums)
+            if len(measured) * size > MOST_HELD:
                 _add(total, measured, experiment, params, split, number)
         # Most are read only now, so that the device never waits for the host.
         _add(total, measured, experiment, params, split, number)
@@ -204,7 +206,7 @@ def check_monitored(results, monitor):
 
 def _add(total, measured, experiment, params, split, number):
     """Adds what was measured of the batches up to this number to the total, and forgets it."""
-    sums_of_batches, first = jax.device_get(measured), number - len(measured)
+    sums_of_batches, first = fetch(measured), number - len(measured)
     measured.clear()
     report_non_finite(experiment, params, split, sums_of_batches, first)
     for sums in sums_of_batches:

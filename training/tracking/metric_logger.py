@@ -206,7 +206,7 @@ class MetricLogger:
 
     def _each_batch(self, entries):
         """Yields the number of each batch and what was measured of it, on the host."""
-        fetched = _fetch([measured for _, measured in entries])
+        fetched = fetch([measured for _, measured in entries])
         for (batches, _), measured in zip(entries, fetched, strict=True):
             for step, batch in enumerate(batches):
                 yield batch, measured if self._steps_per_call == 1 else pick(measured, step)
@@ -244,8 +244,11 @@ def size_of(measured):
 
 
 @timed("device")
-def _fetch(tree):
-    """Returns the tree on the host. Off the CPU all copies start before the first is awaited."""
+def fetch(tree):
+    """Returns the tree on the host. Off the CPU all copies start before the first is awaited.
+
+    On the CPU starting one costs more than the copy.
+    """
     if jax.default_backend() == "cpu":
         return jax.tree.map(np.asarray, tree)
     return jax.device_get(tree)
