@@ -1,8 +1,13 @@
 """Each example trains and is evaluated by `--check`, which leaves no files."""
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import pytest
 
 import train
+from examples.records.small_cnn import small_cnn
 from tests.helpers.examples import (
     EXAMPLES,
     detection_config,
@@ -11,11 +16,13 @@ from tests.helpers.examples import (
     library_config,
     mixup_config,
     multi_label_config,
+    on_digits,
     segmentation_config,
     tabular_config,
     text_config,
 )
 from tests.helpers.project import by_set
+from training.common.trees import split
 
 
 def write_gospel(folder):
@@ -32,6 +39,9 @@ CONFIGS = {
     "segmentation/config": lambda mnist, folder: segmentation_config(folder / "saved"),
     "detection/config": lambda mnist, folder: detection_config(mnist, folder / "saved"),
     "mixup/config": lambda mnist, folder: mixup_config(mnist, folder / "saved"),
+    "records/config": lambda mnist, folder: on_digits(
+        "records/config.json", mnist, folder / "saved"
+    ),
     "tabular/config": lambda mnist, folder: tabular_config(folder / "saved"),
     "text/config": lambda mnist, folder: text_config(write_gospel(folder), folder / "saved"),
     "libraries/optax_chain": lambda mnist, folder: (
@@ -71,3 +81,10 @@ def test_an_example_makes_a_step_and_is_evaluated(
 def test_every_config_of_the_examples_is_tried():
     found = {str(path.relative_to(EXAMPLES).with_suffix("")) for path in EXAMPLES.rglob("*.json")}
     assert found - TRIED_ELSEWHERE == set(CONFIGS)
+
+
+def test_the_network_of_the_record_has_fewer_than_14000_parameters():
+    image = jax.ShapeDtypeStruct((1, 1, 28, 28), jnp.float32)
+    _, params = jax.eval_shape(partial(small_cnn, key=jax.random.key(0)), image)
+    trained, _ = split(params)
+    assert sum(leaf.size for leaf in jax.tree.leaves(trained)) == 13_926

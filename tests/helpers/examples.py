@@ -12,21 +12,21 @@ TEXT = {"context": CONTEXT, "features": 8, "depth": 1, "heads": 2}
 
 def gan_config(mnist, save_dir):
     """The config of examples/gan, with tiny networks on the small data."""
-    values = _on_digits("gan/config.json", mnist, save_dir)
+    values = on_digits("gan/config.json", mnist, save_dir)
     values["model"]["args"] |= GAN
     return values
 
 
 def parts_config(name, mnist, save_dir):
     """The config of examples/vae or examples/contrastive, with a tiny network on the small data."""
-    values = _on_digits(f"{name}/config.json", mnist, save_dir)
+    values = on_digits(f"{name}/config.json", mnist, save_dir)
     values["model"]["args"] = {"features": 8}
     return values
 
 
 def library_config(name, mnist, save_dir):
     """A config of examples/libraries, on the small data."""
-    return _on_digits(f"libraries/{name}.json", mnist, save_dir)
+    return on_digits(f"libraries/{name}.json", mnist, save_dir)
 
 
 def text_config(text, save_dir):
@@ -78,17 +78,18 @@ def segmentation_config(save_dir):
 
 def detection_config(mnist, save_dir):
     """The config of examples/detection, with a tiny network on the small data."""
-    values = _on_digits("detection/config.json", mnist, save_dir)
+    values = on_digits("detection/config.json", mnist, save_dir)
     values["model"]["args"] = {"feat_dims": [4, 4, 4]}
     return values
 
 
 def mixup_config(mnist, save_dir):
     """The config of examples/mixup, on the small data."""
-    return _on_digits("mixup/config.json", mnist, save_dir)
+    return on_digits("mixup/config.json", mnist, save_dir)
 
 
-def _on_digits(name, mnist, save_dir):
+def on_digits(name, mnist, save_dir):
+    """The config of an example of MNIST, on the small data."""
     values = _read(name, save_dir)
     for split in ("train", "test"):
         args = values["data_loader"][split]["args"]
