@@ -1,6 +1,6 @@
 """Measures each form of a convolution over XLA's own operator, forward and backward.
 
-    python benchmarks/layers.py [ordinary] [depthwise] [grouped] [patches] [compiling]
+    python benchmarks/layers.py [ordinary] [banded] [depthwise] [grouped] [patches] [compiling]
 
 Prints a line for each shape: the time of XLA's operator, and the times of the other forms relative
 to it. An asterisk marks the form that model/modules/operators.py chooses. All are compiled with the
@@ -22,9 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import jax
 
 from model.modules import operators
+from model.modules.forms import convolution
+from model.modules.forms.shifted import shifted_convolve
 from training.config import read_config
 from training.engine.build import build
-from training.engine.compilation import FAST
+from training.engine.compilation import FAST, keep_freed_memory
 from training.engine.initialize import first_batch
 
 ELEMENTS = 2**20  # of the image with its batch, about
@@ -43,6 +45,11 @@ DEPTHWISE = [
 GROUPED = [(14, 64, 3, 2), (14, 64, 3, 8), (14, 64, 3, 32), (7, 256, 3, 32), (28, 64, 3, 4)]
 # (height = width, channels, kernel = stride, features)
 PATCHES = [(28, 1, 4, 8), (28, 1, 7, 64), (8, 8, 2, 16), (64, 3, 16, 384), (14, 64, 1, 128)]
+# (height = width, channels, kernel, features)
+BANDED = [
+    (28, 1, 5, 10), (12, 10, 5, 20), (14, 6, 5, 16), (28, 1, 3, 32), (32, 3, 3, 64), (28, 4, 3, 8),
+    (28, 8, 3, 16), (14, 16, 5, 32),
+]  # fmt: skip
 # (height = width, channels, kernel, stride, features); the first two are LeNet's
 ORDINARY = [
     (28, 1, 5, 1, 10), (12, 10, 5, 1, 20), (28, 1, 3, 1, 32), (32, 3, 3, 1, 16), (32, 3, 5, 1, 32),
@@ -54,12 +61,13 @@ ORDINARY = [
 def main():
     """Prints the requested tables, or all."""
     tables = {
-        "ordinary": ordinary, "depthwise": depthwise, "grouped": grouped, "patches": patches,
-        "compiling": compiling,
+        "ordinary": ordinary, "banded": banded, "depthwise": depthwise, "grouped": grouped,
+        "patches": patches, "compiling": compiling,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", metavar="table", help=", ".join(tables))
     options = parser.parse_args()
+    keep_freed_memory()
     for name in options.tables or tables:
         if name not in tables:
             parser.error(f"no table {name!r}; there are {', '.join(tables)}")
@@ -70,7 +78,7 @@ def depthwise():
     """Prints the table of depthwise convolutions."""
     print("| depthwise | plain, ms | dense | shifted |\n|---|---|---|---|")
     for size, channels, kernel, stride in DEPTHWISE:
-        forms = {"dense": operators._dense_convolve, "shifted": operators._shifted_convolve}
+        forms = {"dense": convolution.dense_convolve, "shifted": shifted_convolve}
         if size * size > DENSE_PIXELS:
             del forms["dense"]
         line(f"kernel {kernel}, stride {stride}", size, channels, kernel, stride, channels, forms)
@@ -80,7 +88,7 @@ def grouped():
     """Prints the table of convolutions of groups of channels."""
     print("| groups | plain, ms | expanded |\n|---|---|---|")
     for size, channels, kernel, groups in GROUPED:
-        forms = {"expanded": partial(operators._expanded_convolve, groups=groups)}
+        forms = {"expanded": partial(convolution.expanded_convolve, groups=groups)}
         line(f"kernel {kernel}, {groups} groups", size, channels, kernel, 1, groups, forms)
 
 
@@ -89,11 +97,22 @@ def patches():
     print("| patches | plain, ms | patches |\n|---|---|---|")
 
     def form(x, kernel, stride, padding):
-        return operators._patches_convolve(x, kernel, padding)
+        return convolution.patches_convolve(x, kernel, padding)
 
     for size, channels, kernel, features in PATCHES:
         name = f"kernel = stride {kernel}, {features} features"
         line(name, size, channels, kernel, kernel, 1, {"patches": form}, features, 0)
+
+
+def banded():
+    """Prints the table of few channels."""
+    print("| few channels | plain, ms | banded |\n|---|---|---|")
+    for size, channels, kernel, features in BANDED:
+        name, forms = (
+            f"kernel {kernel}, {features} features",
+            {"banded": convolution.banded_convolve},
+        )
+        line(name, size, channels, kernel, 1, 1, forms, features, 0)
 
 
 def ordinary():
@@ -105,9 +124,8 @@ def ordinary():
     for size, channels, kernel, stride, features in ORDINARY:
         x, weights = operands(size, channels, kernel, channels, features)
         padding = (kernel // 2, kernel // 2)
-        form = partial(
-            operators._plain_convolve, stride=(stride, stride), padding=(padding, padding), groups=1
-        )
+        settings = {"stride": (stride, stride), "padding": (padding, padding), "groups": 1}
+        form = partial(convolution.plain_convolve, **settings)
         shown = []
         for alone in (False, True):
             runs = [
@@ -144,10 +162,10 @@ def line(name, size, channels, kernel, stride, groups, forms, features=None, pad
     x, weights = operands(size, channels, kernel, channels // groups, features)
     padding = kernel // 2 if padding is None else padding
     settings = {"stride": (stride, stride), "padding": ((padding, padding),) * 2}
-    plain = partial(operators._plain_convolve, groups=groups)
+    plain = partial(convolution.plain_convolve, groups=groups)
     tried = [partial(form, **settings) for form in (plain, *forms.values())]
     plain, *times = timed([with_gradients(form, x, weights) for form in tried])
-    chosen = operators._form_on_cpu(x.shape, weights.shape, groups)
+    chosen = operators.form_on_cpu(x.shape, weights.shape, (stride, stride), groups)
     shown = []
     for form, seconds in zip(forms.values(), times, strict=True):
         is_chosen = getattr(form, "func", form) is getattr(chosen, "func", chosen)

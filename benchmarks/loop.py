@@ -25,7 +25,7 @@ import utils
 from training.config import read_config
 from training.distributed.preemption import StopSignal
 from training.engine.build import build
-from training.engine.compilation import FAST
+from training.engine.compilation import FAST, keep_freed_memory
 from training.engine.initialize import first_batch
 from training.engine.loop import train_epoch
 from training.engine.progress import Progress
@@ -43,6 +43,7 @@ def main():
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     options = parser.parse_intermixed_args()
     config = read_config(options.config, options.overrides)
+    keep_freed_memory()
     experiment = build(config, options.config)
     state = experiment.init(first_batch(experiment))
     calls = [call for call, _ in experiment.batches(epoch=1)]

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from training.config import read_config
 from training.engine.build import build
+from training.engine.compilation import keep_freed_memory
 from training.engine.initialize import first_batch
 
 FLOATS = 2**24  # of an array for the bandwidth, 64 MiB: larger than any cache
@@ -35,6 +36,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("overrides", nargs="*", metavar="key.path=value")
     options = parser.parse_intermixed_args()
+    keep_freed_memory()
     experiment = build(read_config(options.config, options.overrides), options.config)
     batch = jax.device_put(first_batch(experiment))
     state = experiment.init(batch)

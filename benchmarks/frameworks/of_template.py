@@ -24,6 +24,7 @@ from model.modules import Layers, batch_norm, conv2d, dropout, global_average_po
 from training.config import read_config
 from training.distributed.preemption import StopSignal
 from training.engine.build import build
+from training.engine.compilation import keep_freed_memory
 from training.engine.initialize import count_parameters, first_batch
 from training.engine.progress import Progress
 
@@ -133,6 +134,7 @@ def overrides(options):
 
 def main(options):
     """Serves epochs of a network."""
+    keep_freed_memory()
     source = common.ROOT / "config.json"
     config = read_config(source, [*overrides(options), *options.rest])
     experiment = build(config, str(source))

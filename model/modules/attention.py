@@ -1,10 +1,6 @@
 """Attention: each position receives a weighted mean of the values at other positions."""
 
-import math
-
-import jax
-import jax.numpy as jnp
-
+from model.modules import operators
 from model.modules.core import Layers, as_float, located
 from model.modules.dense import linear
 
@@ -80,17 +76,7 @@ def attend(queries, keys, values, mask=None):
 
     Returns: (batch, queries, heads, features)
     """
-    # b: batch, h: head, q: query, k: key, d: feature
-    logits = jnp.einsum("bqhd,bkhd->bhqk", queries, keys, preferred_element_type=jnp.float32)
-    logits = logits / math.sqrt(queries.shape[-1])
-    if mask is None:
-        weights = jax.nn.softmax(logits, axis=-1)
-    else:
-        # The lowest finite number rather than -inf: a row of only -inf would give NaN.
-        lowest = jnp.finfo(logits.dtype).min
-        weights = jax.nn.softmax(jnp.where(mask, logits, lowest), axis=-1)
-        weights = jnp.where(mask, weights, 0.0)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(values.dtype), values)
+    return operators.attend(queries, keys, values, mask)
 
 
 def _check_mask(mask, shape):

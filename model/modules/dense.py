@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax.nn.initializers import lecun_normal, normal, zeros
 
 from model.modules.core import Layers, as_float, located
+from model.modules.operators import matmul
 
 LECUN_NORMAL = lecun_normal()  # variance 1 / inputs, so that y has the variance of x
 
@@ -23,7 +24,8 @@ def linear(x, features, bias=True, initializer=LECUN_NORMAL, *, params=None, key
     """
     layer = Layers(params, key, train)
     x = as_float(x, "...", "features")
-    y = x @ layer.array("kernel", (x.shape[-1], features), initializer).astype(x.dtype)
+    kernel = layer.array("kernel", (x.shape[-1], features), initializer)
+    y = matmul(x, kernel.astype(x.dtype))
     if bias:
         y = y + layer.array("bias", (features,), zeros).astype(x.dtype)
     return y, layer.params

@@ -20,7 +20,11 @@ from training.distributed import processes
 from training.distributed.devices import log_devices
 from training.distributed.sharding import check_devices, replicate
 from training.engine.build import build
-from training.engine.compilation import compile_predict, use_compilation_cache
+from training.engine.compilation import (
+    compile_predict,
+    keep_freed_memory,
+    use_compilation_cache,
+)
 from training.engine.evaluation import evaluate, predict_classes, write_report
 from training.engine.fitted import keep_fitted
 from training.engine.initialize import (
@@ -269,6 +273,7 @@ def resumed_run(config, folder, checkpoint):
 
 def _prepare(config, source, folder, progress):
     """Sets up logging and JAX, and builds the Experiment of a run; see `build` for `progress`."""
+    keep_freed_memory()
     if folder:
         lock(folder)
     utils.set_up_logging(folder, quiet=not processes.is_main())
