@@ -19,15 +19,9 @@ from model.modules import (
     linear,
     stack,
 )
+from model.zoo.names import BERT as NAMES  # noqa: F401
 
 SMALL = truncated_normal(0.02)
-NAMES = {
-    "transformers": {
-        "**/embeddings.position_ids": None,  # 0, 1, 2, ...
-        "cls": None,  # heads of the pre-training
-        "bert": "",
-    }
-}
 norm = partial(layer_norm, epsilon=1e-12)
 
 

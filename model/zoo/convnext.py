@@ -15,6 +15,7 @@ from model.modules import (
     linear,
     stack,
 )
+from model.zoo.names import CONVNEXT as NAMES  # noqa: F401
 from model.zoo.vit import SMALL, mlp
 
 norm = partial(layer_norm, epsilon=1e-6)

@@ -20,6 +20,7 @@ from model.modules import (
     linear,
     stack,
 )
+from model.zoo.names import EFFICIENTNET as NAMES  # noqa: F401
 from model.zoo.resnet import HE
 
 # Of each stage: blocks, kernel size, stride, expansion, features.
@@ -31,23 +32,6 @@ EFFICIENT_STAGES = (
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112),
     (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
 )  # fmt: skip
-# The names of efficientnet_pytorch, which numbers the blocks of all stages in one row.
-PLACES = tuple(
-    f"{stage}/{one}" for stage, row in enumerate(EFFICIENT_STAGES) for one in range(row[0])
-)
-FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-OTHER = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
-         "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
-SQUEEZE = {"_se_reduce": "se/conv_reduce", "_se_expand": "se/conv_expand"}
-NAMES = {
-    "efficientnet_pytorch": {
-        f"_blocks.{number}.{theirs}": f"blocks/{place}/{ours}"
-        for number, place in enumerate(PLACES)
-        for theirs, ours in ((OTHER if number else FIRST) | SQUEEZE).items()
-    }
-    | {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-    | {"_fc": "classifier"}
-}
 
 
 def mobilenet_v2(x, classes=1000, drop_rate=0.0, *, params=None, key=None, train=False):

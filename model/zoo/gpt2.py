@@ -18,20 +18,9 @@ from model.modules import (
     linear,
     stack,
 )
+from model.zoo.names import GPT2 as NAMES  # noqa: F401
 
 SMALL = truncated_normal(0.02)
-NAMES = {
-    "transformers": {
-        "**/h.*.attn.c_attn": "h/*/attn/c_attn:as-is",  # matrices are (inputs, outputs) there, too
-        "**/h.*.attn.c_proj": "h/*/attn/c_proj:as-is",
-        "**/h.*.mlp.c_fc": "h/*/mlp/c_fc:as-is",
-        "**/h.*.mlp.c_proj": "h/*/mlp/c_proj:as-is",
-        "**/h.*.attn.bias": None,  # the mask of older files
-        "**/h.*.attn.masked_bias": None,
-        "lm_head": None,  # wte again
-        "transformer": "",
-    }
-}
 
 
 def gpt2(

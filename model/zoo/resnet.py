@@ -1,7 +1,7 @@
 """ResNet, "Deep Residual Learning for Image Recognition" (https://arxiv.org/abs/1512.03385).
 
-Version 1.5: in a bottleneck the 3x3 convolution has the stride. The names are those of torchvision
-and timm. Their preprocessing: pixels from 0 to 1, normalised by `IMAGENET`.
+Version 1.5: in a bottleneck the 3x3 convolution has the stride. The parameters' names are
+those of torchvision and timm. Their preprocessing: pixels from 0 to 1, normalised by `IMAGENET`.
 """
 
 from functools import partial
@@ -20,6 +20,7 @@ from model.modules import (
     max_pool,
     stack,
 )
+from model.zoo.names import RESNET as NAMES  # noqa: F401
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HE = variance_scaling(2.0, "fan_out", "normal")  # https://arxiv.org/abs/1502.01852

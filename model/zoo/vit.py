@@ -20,6 +20,7 @@ from model.modules import (
     linear,
     stack,
 )
+from model.zoo.names import VIT as NAMES  # noqa: F401
 
 SMALL = truncated_normal(0.02)
 norm = partial(layer_norm, epsilon=1e-6)

@@ -3,6 +3,7 @@
 import logging
 import sys
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from training.checkpoint.reading import read
 from training.checkpoint.restore import fitting, network_params, restore
 from training.common.trees import expect_part, fits, named_leaves, pick, split
 from training.config import HOMES
+from training.engine.binding import construct
 from training.engine.parts import freeze
 from training.engine.user_code import FAULTS, reason_of
 from utils import UserError, nearest, optional_module, resolve
@@ -88,14 +90,32 @@ def fill(params, weights):
     """Returns the parameters with the values of the Weights."""
     return restore(
         params, weights.arrays, partial=weights.partial, where=weights.path,
-        advice=weights.hint + ADVICE,
+        advice=weights.hint + ADVICE * ('"except"' not in weights.hint),
     )  # fmt: skip
 
 
 def names_of(model):
-    """Returns the NAMES in the file of a config's network, {source: what it calls the parts}."""
+    """Returns what others call the parts of a config's network, {source: names}.
+
+    It is the NAMES of its file, of those of the functions among its arguments, and of those that
+    these files import from.
+    """
     network = resolve(model.name, HOMES["model"], "model.name")
-    return getattr(sys.modules.get(network.__module__), "NAMES", {})
+    args = construct(model.args, "model", "model.args")
+    files = [_module(one) for one in (network, *jax.tree.leaves(args))]
+    files += [_module(one) for file in files if file for one in vars(file).values()]
+    return {
+        f"{source} ({file.__name__.rpartition('.')[2]})": names
+        for file in dict.fromkeys(filter(None, files))
+        for source, names in getattr(file, "NAMES", {}).items()
+    }
+
+
+def _module(value):
+    """The module that a value is, or a function comes from, or None."""
+    if isinstance(value, ModuleType):
+        return value
+    return sys.modules.get(value.__module__) if isinstance(value, FunctionType) else None
 
 
 def _mapping():
@@ -110,7 +130,9 @@ def _weights(model, wanted, params):
         LOG.info("%s was not written here: it has no checksums, so no damage is noticed", path)
     if foreign and _mapping() and wanted.convert is None:
         named = named_leaves(params)
-        return path, *_mapping().map_file(path, named, names_of(model), wanted.rename)
+        return path, *_mapping().map_file(
+            path, named, names_of(model), wanted.rename, wanted.partial
+        )
     arrays = read_foreign(path) if foreign else network_params(read(path)[0])
     if wanted.convert is not None:
         arrays = _converted(wanted, path, arrays)

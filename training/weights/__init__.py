@@ -6,7 +6,8 @@ layouts.py         the order of an array's axes, there and here
 mapping.py         which array of a file is which parameter; values are computed when needed
 rows.py            the table of that, and what may be meant by names that are left over
 
-A file of networks may say how others name their parts, as a dict that is called NAMES:
+A file of networks may say how others name their parts, as a dict that is called NAMES. It counts
+for networks of other files that call these, too:
 
     NAMES = {
         "torchvision": {
@@ -30,7 +31,10 @@ below a part goes with it. The first that fits counts; what none fits keeps its 
   left: what is joined along it.
 - `:as-is` at the end of the right says that matrices are stored as (inputs, outputs), as GPT-2's;
   `:transposed`, as (outputs, inputs). It is needed where neither shape nor name tells.
-- None on the right: the array is not needed, such as a buffer with a mask.
+- None on the right: the array is not needed, such as a buffer with a mask. `:optional` at its end:
+  it is not needed where the network has no such part.
+- A file whose parts are below another (`module.`, `backbone.`), or a network that has such a part
+  (`encoder`), needs no names for that: the part that has most of the names is found.
 
 The names within a layer are known: weight, bias, running_mean and running_var of PyTorch, gamma,
 beta, moving_mean and moving_variance of Keras, kernel, scale and embedding of Flax;

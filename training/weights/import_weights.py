@@ -196,7 +196,7 @@ def _read(config, wanted, forward, inputs, accept):
         LOG.info("Accepted: %s", json.dumps(weights.names))
         wanted = wanted.model_copy(update={"rename": wanted.rename | weights.names})
         weights = read_weights(config.model, wanted, template)
-    if weights.left:
+    if weights.left or weights.partial:
         template = compile_init(init)(inputs)
     return template, weights, wanted
 

@@ -1,7 +1,11 @@
 """Which array of another program's file is which parameter of a network."""
 
+import itertools
 import json
 import logging
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from training.checkpoint.foreign import as_float32, open_foreign
+from training.common.trees import fits
 from training.weights.layouts import (
     Lazy,
     arrange,
@@ -17,16 +22,20 @@ from training.weights.layouts import (
     grids,
     resize,
 )
-from training.weights.names import Target, leaf_names, normal, translate
-from training.weights.rows import Row, natural, suggest, table
+from training.weights.names import OPTIONAL, Target, leaf_names, nest, normal, translate
+from training.weights.rows import Row, misfits, natural, suggest, table
 from utils import UserError, nearest
 
-LISTED = 10
+LISTED, NEAR = 10, 3
 LOG = logging.getLogger("main")
 
 
 def map_file(
-    path: Path, template: Mapping[str, Any], sources: Mapping, rename: Mapping[str, str | None]
+    path: Path,
+    template: Mapping[str, Any],
+    sources: Mapping,
+    rename: Mapping[str, str | None],
+    partial: Any = None,
 ) -> tuple[dict[str, Lazy], list[Row], dict[str, str], str]:
     """Returns `map_arrays` of a file, the first of `suggest`, and a hint at both, or "".
 
@@ -35,22 +44,38 @@ def map_file(
         template: {path: parameter}, each with a shape.
         sources: {source: names of its parts}, the NAMES of the network's file.
         rename: more of such names, which are first.
+        partial: paths of the parts that are to be taken, if it is a list.
     """
     arrays = open_foreign(path)
     _check_rename(rename, arrays, path)
-    source, names = choose_source(arrays, template, sources, rename)
+    taken = template
+    if isinstance(partial, list):
+        taken = {name: leaf for name, leaf in template.items() if fits(name, partial, below=True)}
+    source, names = choose_source(arrays, taken or template, sources, rename, path)
     values, rows = map_arrays(arrays, template, names, path)
     if source:
-        LOG.info("Its names are taken for those of %s", source)
+        LOG.info("Its names are taken for %s", source)
     LOG.debug("What becomes of the arrays of %s:\n%s", path, table(rows))
     for row in rows:
         if row.layout == "resized":
             LOG.warning("%s %s is interpolated to %s", *row.sources, *row.shapes, row.shape)
     sure, near = suggest(rows)
-    hint = f'By its shapes, this may be meant: "rename": {json.dumps(sure)}. ' if sure else ""
-    for part, others in near.items():
+    return values, rows, sure, _hint(rows, template, sure, near)
+
+
+def _hint(rows, template, sure, near):
+    hint, count = "", sum(row.target in template for row in rows if row.sources)
+    if 2 * count < len(template):
+        hint = f"Only {count} of {len(template)} names are known: is it a file of this network? "
+    if sure:
+        hint += f'By its shapes, this may be meant: "rename": {json.dumps(sure)}. '
+    for part, others in itertools.islice(near.items(), NEAR):
         hint += f"{part} may be {' or '.join(others)}. "
-    return values, rows, sure, hint
+    if parts := misfits(rows):
+        hint += (
+            f'All but what differs: "except": {json.dumps(parts)}; all that fits: "partial": true. '
+        )
+    return hint
 
 
 def map_arrays(
@@ -95,22 +120,79 @@ def refuse_ambiguous(rows: list[Row], taken: Mapping, path: Path) -> None:
 
 
 def choose_source(
-    arrays: Mapping, template: Mapping, sources: Mapping[str, Mapping], rename: Mapping
+    arrays: Mapping, template: Mapping, sources: Mapping[str, Mapping], rename: Mapping, path: Path
 ) -> tuple[str, dict]:
-    """Returns the name of the source of a file, and the names of its parts here.
+    """Returns what the names of a file are taken for, and what they stand for here.
 
-    It is the one of `sources` (see __init__.py) by which most arrays have a place; "" if none does
-    better than their own names.
+    It is that of `sources` (see __init__.py) by which most parameters get an array, of the whole
+    file or of a part, for the whole network or a part; "" if none does better than the file's own
+    names.
+
+    Raises:
+        UserError: several parts do equally well.
     """
+    found, best = {}, ("", "", "")
+    parts = itertools.product(_large_parts(map(normal, arrays)), _large_parts(template))
+    for there, here in sorted(parts, key=lambda both: len("".join(both))):
+        for source, names in {"": {}, **sources}.items():
+            names, place = {**rename, **nest(names, there, here)}, (source, there, here)
+            found[place] = (names, *_sources_of(arrays, template, names))
+            if found[place][2] > found[best][2]:
+                best = place
+        if found[best][3] and not there and not here:
+            break
+    names, chosen, score, _ = found[best]
+    if any(best[1:]):
+        for rival, (_, other, points, _) in found.items():
+            if points == score and other != chosen:
+                _refuse_rivals(best, rival, path)
+    source, there, here = best
+    words = f"those of {source}" if source else "the network's"
+    words += f", in its part {there}" * bool(there) + f", for the part {here}" * bool(here)
+    return words if any(best) else "", names
 
-    def places(names):
-        found = (translate(name, names) for name in arrays)
-        found = [_place(one.name, template) for targets in found for one in targets or ()]
-        return sum(one in template for one in found)
 
-    maps = {"": dict(rename)} | {name: {**rename, **one} for name, one in sources.items()}
-    best = max(maps, key=lambda name: places(maps[name]))
-    return best, maps[best]
+def _large_parts(names):
+    """Returns the paths of parts that have more than a third of all arrays; first "", all."""
+    names = list(names)
+    counts = Counter(name[: end.start()] for name in names for end in re.finditer("/", name))
+    return ["", *(part for part, count in counts.items() if 3 * count > len(names))]
+
+
+def _sources_of(arrays, template, names):
+    """Returns what a file has for the parameters under these names, and how well it fits.
+
+    Returns:
+        {path of a parameter: names of its arrays}
+        how many there are, of how many the size is right as well, how many arrays the names tell of
+        whether no other names could find more
+    """
+    found, sizes, rest, known = {}, Counter(), 0, 0
+    for name, array in arrays.items():
+        targets = translate(name, names)
+        known += targets is not None
+        for one in [Target(normal(name), (0, 1), (0, 1), "")] if targets is None else targets:
+            place = _place(one.name, template)
+            if place in template:
+                found.setdefault(place, []).append(name)
+                sizes[place] += array.size // one.share[1]
+            else:
+                rest += one.layout != OPTIONAL
+    fit = sum(sizes[place] == math.prod(template[place].shape) for place in found)
+    return found, (len(found), fit, known), not rest or len(found) == len(template)
+
+
+def _refuse_rivals(best, rival, path):
+    (_, there, here), (_, other_there, other_here) = best, rival
+    if here != other_here:
+        raise UserError(
+            f"{path}: by their names and sizes, its arrays may be for {here or 'the network'} or "
+            f'for {other_here or "the whole network"}. Say for which: "partial": ["{here}"]'
+        )
+    raise UserError(
+        f"{path}: by their names and sizes, the arrays below {there!r} fit, and those below "
+        f'{other_there!r} as well. Leave one out: "rename": {{"{other_there}": null}}'
+    )
 
 
 def _check_rename(rename: Mapping, arrays: Mapping, path: Path) -> None:
@@ -136,7 +218,11 @@ def _rows(arrays, template, names, path):
         if not targets:
             rows.append(Row((name,), normal(name), (shape,), None, "", (0, 1), "not needed"))
         for target in targets:
-            found.setdefault(_place(target.name, template), []).append((name, shape, target))
+            place = _place(target.name, template)
+            if target.layout == OPTIONAL and place not in template:
+                rows.append(Row((name,), place, (shape,), None, "", (0, 1), "not needed"))
+            else:
+                found.setdefault(place, []).append((name, shape, target))
     for place, given in found.items():
         given.sort(key=lambda one: one[2].join)
         sources, shapes, targets = zip(*given, strict=True)
@@ -147,8 +233,8 @@ def _rows(arrays, template, names, path):
             )
         problem = "" if place in template else "extra"
         rows.append(
-            Row(sources, place, shapes, template.get(place), targets[0].layout, targets[0].share,
-                problem)
+            Row(sources, place, shapes, template.get(place),
+                targets[0].layout.removeprefix(OPTIONAL), targets[0].share, problem)
         )  # fmt: skip
     missing = [name for name in template if name not in found]
     return rows + [Row((), name, (), template[name], "", (0, 1), "missing") for name in missing]

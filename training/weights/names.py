@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 LAYOUTS = ("as-is", "transposed")
+OPTIONAL = "optional"  # not needed where the network has no such part
 # Names of arrays in a layer elsewhere, and what they may be called here.
 LEAVES = {
     "weight": ("kernel", "scale", "table"),
@@ -30,7 +31,7 @@ class Target(NamedTuple):
     name: str  # its path, with the name of the array as it is elsewhere
     share: tuple[int, int]  # (1, 3): it is the second of three shares of that array
     join: tuple[int, int]  # (1, 3): that array is the second of three shares of it
-    layout: str  # one of LAYOUTS, or "" where the map does not say
+    layout: str  # one of LAYOUTS, OPTIONAL, or "" where the map does not say
 
 
 def normal(name: str) -> str:
@@ -54,6 +55,19 @@ def translate(name: str, names: Mapping[str, str | None]) -> list[Target] | None
     return None
 
 
+def nest(names: Mapping[str, str | None], there: str, here: str) -> dict[str, str | None]:
+    """Returns names for a file in which the parts are below `there`, in a network's part `here`."""
+
+    def below(paths, top):
+        return " + ".join(f"{top}/{path.strip()}".strip("/") for path in paths.split("+"))
+
+    nested = {
+        below(left, there): None if right is None else below(right, here)
+        for left, right in names.items()
+    }
+    return nested | ({there: here} if there or here else {})
+
+
 def _targets(found, right, join):
     if right is None:
         return []
@@ -69,7 +83,8 @@ def _targets(found, right, join):
 def _fill(path, letters, rest):
     """Returns a path with the letters that its stars stand for, and what is below it."""
     path, letters = path.strip().replace(".", "/").strip("/"), iter(letters)
-    return (re.sub(r"\*", lambda _: next(letters, "*"), path) + rest).lstrip("/")
+    path = re.sub(r"\*", lambda _: next(letters, "*"), path)
+    return f"{path}/{rest.lstrip('/')}".strip("/")
 
 
 @functools.cache

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from training.weights.names import normal
 
+LISTED = 3
+
 
 class Row(NamedTuple):
     """An array of the network, or of the file, and what becomes of it."""
@@ -60,6 +62,30 @@ def suggest(rows: list[Row]) -> tuple[dict[str, str], dict[str, list[str]]]:
         else:
             near[part] = difflib.get_close_matches(part, alike or extra, 3, 0 if alike else 0.6)
     return sure, {part: others for part, others in near.items() if others}
+
+
+def misfits(rows: list[Row]) -> list[str]:
+    """Returns paths of the parts that do not fit, for `except`; [] where these are many or all."""
+    bad = [row.target for row in rows if row.problem in ("missing", "extra", "other shape")]
+    good = [row.target for row in rows if not row.problem]
+    leaves, others = ({name.rpartition("/")[2] for name in names} for names in (bad, good))
+    if not leaves & others:
+        return sorted(f"**/{leaf}" for leaf in leaves)[:LISTED] if good else []
+    layers = {name.rpartition("/")[0] for name in bad}
+    good = [name for name in good if name.rpartition("/")[0] not in layers]
+    parts = dict.fromkeys(
+        next(
+            (path for path in _paths(name) if not any(one.startswith(f"{path}/") for one in good)),
+            name,
+        )
+        for name in bad
+    )
+    return [*parts] if len(parts) <= LISTED and good else []
+
+
+def _paths(name):
+    """The parts that a name is in, the largest first."""
+    return [name[: end.start()] for end in re.finditer("/", name)]
 
 
 def _how(row):

@@ -15,7 +15,8 @@ from tests.helpers.project import ROOT
 from tests.helpers.zoo import inputs, weight
 from training.common.trees import named_leaves
 from training.config import Named, Pretrained
-from training.engine.pretrained import fill, read_weights
+from training.engine.pretrained import fill, names_of, read_weights
+from training.weights.mapping import choose_source, map_arrays
 from utils import resolve
 
 FIXTURES = ROOT / "tests" / "fixtures" / "zoo"
@@ -40,6 +41,8 @@ SMALL = {  # {name: (function, arguments)} of the networks that make.py records
     ),
     "vit": ("vit:vit", VIT),
     "vit_gap": ("vit:vit", VIT | {"token": False}),
+    "vit_torchvision": ("vit:vit", VIT),
+    "vit_transformers": ("vit:vit", VIT),
     "gpt2": ("gpt2:gpt2", TEXT),
     "bert": ("bert:bert", TEXT | {"classes": 7}),
 }  # fmt: skip
@@ -77,7 +80,7 @@ def test_a_network_is_equal_to_the_original_with_the_same_weights(name, tmp_path
 
 
 def test_the_blocks_of_efficientnet_pytorch_which_are_in_one_row_find_their_stages(tmp_path):
-    shapes = RECORDED["shapes"]["efficientnet_pytorch"]
+    shapes = RECORDED["shapes"]["efficientnet_pytorch.efficientnet_lite0"]
     arrays = {key: weight(key, shape) for key, shape in shapes.items()}
     path = tmp_path / "lite.safetensors"
     save_file(arrays, path)
@@ -86,8 +89,7 @@ def test_the_blocks_of_efficientnet_pytorch_which_are_in_one_row_find_their_stag
     _, template = jax.eval_shape(lambda x: network(x, key=jax.random.key(0)), x)
     model = Named(name="model.zoo.efficientnet:efficientnet_lite0")
     params = named_leaves(fill(template, read_weights(model, Pretrained(path=str(path)), template)))
-    counted = [key for key in arrays if not key.endswith("num_batches_tracked")]
-    assert len(params) == len(counted)
+    assert len(params) == len(arrays)
     for ours, theirs in (
         ("blocks/0/0/conv_pw/kernel", "_blocks.0._project_conv.weight"),
         ("blocks/5/3/conv_dw/kernel", "_blocks.14._depthwise_conv.weight"),
@@ -96,6 +98,26 @@ def test_the_blocks_of_efficientnet_pytorch_which_are_in_one_row_find_their_stag
         wanted = arrays[theirs]
         wanted = wanted.transpose(2, 3, 1, 0) if wanted.ndim == 4 else wanted
         np.testing.assert_array_equal(params[ours], wanted, err_msg=ours)
+
+
+@pytest.mark.parametrize("top", ["", "module.backbone."])
+@pytest.mark.parametrize("name", [name for name in RECORDED["shapes"] if "." in name])
+def test_names_of_other_libraries_find_a_place_for_every_array(name, top):
+    function = FULL[name.partition(".")[2]]
+    network = resolve(f"model.zoo.{function}", [], "test")
+    x = jax.ShapeDtypeStruct((1, 3, 64, 64), jnp.float32)
+    _, template = jax.eval_shape(lambda x: network(x, key=jax.random.key(0)), x)
+    template = named_leaves(template)
+    arrays = {
+        top + key: np.broadcast_to(np.float32(0), shape)
+        for key, shape in RECORDED["shapes"][name].items()
+    }
+    names = names_of(Named(name=f"model.zoo.{function}"))
+    words, chosen = choose_source(arrays, template, names, {}, "f")
+    assert name.partition(".")[0] in words
+    _, rows = map_arrays(arrays, template, chosen, "f")
+    assert {row.problem for row in rows} == {""}
+    assert len(rows) == len(arrays) == len(template)
 
 
 @pytest.mark.parametrize("name", FULL)

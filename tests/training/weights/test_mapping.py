@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.weights.mapping import map_arrays, refuse_ambiguous
+from training.weights.mapping import choose_source, map_arrays, refuse_ambiguous
 from training.weights.names import translate
-from training.weights.rows import suggest, table
+from training.weights.rows import misfits, suggest, table
 from utils import UserError
 
 RANDOM = np.random.default_rng(0)
@@ -98,3 +98,59 @@ def test_names_are_proposed_where_only_one_part_has_the_shapes():
     assert {key.replace("/", "."): one for key, one in sure.items()} == first | {"out": "head"}
     assert near.keys() == {"qu", "ke"}  # of the same shape, so not decided
     assert not suggest(map_arrays(file, template, sure, "f")[1])[0]
+
+
+BLOCK = {"stem/kernel": (3, 4), "stem/bias": (4,), "body/kernel": (4, 5), "body/bias": (5,)}
+THEIRS = {"first.weight": (4, 3), "first.bias": (4,), "last.weight": (5, 4), "last.bias": (5,)}
+SOURCES = {"theirs": {"first": "stem", "last": "body"}}
+
+
+def chosen(file, template, rename=None):
+    """{parameter: its arrays} of what the names of a file are taken for."""
+    file = {name: numbers(*shape) for name, shape in file.items()}
+    template = {name: numbers(*shape) for name, shape in template.items()}
+    _, names = choose_source(file, template, SOURCES, rename or {}, "f")
+    _, rows = map_arrays(file, template, names, "f")
+    return {row.target: row.sources for row in rows if row.sources and not row.problem}
+
+
+@pytest.mark.parametrize("there", ["", "module.", "module._orig_mod.", "backbone."])
+@pytest.mark.parametrize("here", ["", "encoder/", "net/encoder/"])
+def test_a_part_of_the_file_is_found_for_a_part_of_the_network(there, here):
+    file = {there + name: shape for name, shape in THEIRS.items()}
+    template = {here + name: shape for name, shape in BLOCK.items()}
+    more = ({"head.weight": (2, 5)}, {"head/kernel": (5, 2)}) if there and here else ({}, {})
+    found = chosen(file | more[0], template | more[1])
+    assert found == {
+        **{here + ours: (there + name,) for ours, name in zip(BLOCK, THEIRS, strict=True)},
+        **({"head/kernel": ("head.weight",)} if more[0] else {}),
+    }
+
+
+def test_where_two_parts_fit_the_config_has_to_say_which():
+    both = {f"{part}.{name}": shape for part in ("model", "ema") for name, shape in THEIRS.items()}
+    with pytest.raises(UserError, match=r'"rename": \{"(ema|model)": null\}'):
+        chosen(both, BLOCK)
+    found = chosen(both, BLOCK, {"ema": None})
+    assert found["stem/kernel"] == ("model.first.weight",)
+    pair = {f"{part}/{name}": shape for part in ("a", "b") for name, shape in BLOCK.items()}
+    with pytest.raises(UserError, match=r'"partial": \["a"\]'):
+        chosen(THEIRS, pair)
+    wider = {name: shape for name, shape in pair.items() if name[0] == "a"}
+    wider |= {f"b/{name}": tuple(2 * size for size in shape) for name, shape in BLOCK.items()}
+    assert {name[0] for name in chosen(THEIRS, wider)} == {"a"}
+
+
+def test_what_differs_is_named_by_the_largest_parts_that_do():
+    file = {name: numbers(*shape) for name, shape in THEIRS.items()} | {"out.0.weight": numbers(2)}
+    template = {name: numbers(*shape) for name, shape in BLOCK.items()}
+    names = SOURCES["theirs"] | {"pooler": "pooler:optional"}
+    head = template | {"head/fc/kernel": numbers(5, 3)}
+    assert misfits(map_arrays(file, head, names, "f")[1]) == ["out", "head"]
+    adapted = template | {"stem/down": numbers(3, 1), "body/down": numbers(4, 1)}
+    del file["out.0.weight"]
+    assert misfits(map_arrays(file, adapted, names, "f")[1]) == ["**/down"]
+    pooled = file | {"pooler.weight": numbers(5, 5)}
+    assert not misfits(map_arrays(pooled, template, names, "f")[1])
+    assert "pooler/kernel" in map_arrays(pooled, template | {"pooler/kernel": numbers(5, 5)},
+                                         names, "f")[0]  # fmt: skip
