@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.flax
 
-from training.checkpoint.foreign import is_foreign, open_foreign, read_foreign
+from training.checkpoint.foreign import in_folder, is_foreign, open_foreign, read_foreign
 from utils import UserError
 
 
@@ -39,6 +39,34 @@ def test_a_file_whose_first_bytes_are_those_of_json_is_no_index(tmp_path):
     path.write_bytes(len(header).to_bytes(8, "little") + header + np.float32(3).tobytes())
     assert is_foreign(path)
     assert read_foreign(path) == {"a": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "words"),
+    [
+        ("m.weights.h5", b"\x89HDF\r\n", "Keras"),
+        ("m.keras", b"PK\x03\x04", "Keras"),
+        ("a.npz", b"PK\x03\x04", "numpy.load"),
+        ("m.msgpack", b"\x81\xa1a", "msgpack_restore"),
+        ("m.gguf", b"GGUF\x03", "GGUF"),
+        ("m.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        ("m.safetensors", b"<!doctype html>", "HTML"),
+        ("m.pth", b"PK\x03\x04", "m.pth m.safetensors"),
+        ("m.safetensors", b"\x80\x02", "m.safetensors m_converted.safetensors"),
+    ],
+)
+def test_a_file_of_another_format_is_named_with_what_to_do(tmp_path, name, begin, words):
+    (tmp_path / name).write_bytes(begin + bytes(100))
+    with pytest.raises(UserError, match="expected a safetensors file") as error:
+        is_foreign(tmp_path / name)
+    assert words in str(error.value)
+
+
+def test_a_folder_of_hugging_face_stands_for_its_index_or_its_file(tmp_path):
+    assert in_folder(tmp_path) == tmp_path
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        (tmp_path / name).touch()
+        assert in_folder(tmp_path) == tmp_path / name
 
 
 def entry(begin, end, shape=(2,), dtype="F32"):

@@ -21,6 +21,21 @@ from utils import UserError
 
 PICKLES = (b"PK\x03\x04", b"\x80")  # how files of torch.save begin
 SMALL = (ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
+OTHERS = {  # how other files begin, or end: what they are, and how to get a safetensors file
+    b"\x89HDF": "HDF5, as Keras writes; docs/fine_tuning.md has the lines that convert it",
+    ".keras": "Keras'; docs/fine_tuning.md has the lines that convert it",
+    ".npz": "NumPy's: safetensors.numpy.save_file(dict(numpy.load(PATH)), NEW)",
+    ".msgpack": "Flax's: read it with flax.serialization.msgpack_restore and save its arrays",
+    b"GGUF": "GGUF, of quantised weights: take the model's safetensors file",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: git lfs pull",
+    (
+        b"<!DOC",
+        b"<!doc",
+        b"<html",
+        b"<?xml",
+    ): "HTML or XML, such as the page of an error: download the file itself",
+}
+INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"  # of Hugging Face's folders
 STRIP = 64  # rows that are copied at a time
 INDEX_LIMIT = 64 * 2**20  # bytes
 SAVE = (
@@ -31,18 +46,29 @@ SAVE = (
 )
 
 
+def in_folder(path: Path) -> Path:
+    """Returns the file of a folder as Hugging Face has it, else the path itself."""
+    files = (path / INDEX, path / WHOLE)
+    return next((file for file in files if path.is_dir() and file.is_file()), path)
+
+
 def is_foreign(path: Path) -> bool:
     """Whether this is a file that another program wrote.
 
     Raises:
-        UserError: it is a pickle.
+        UserError: it is a pickle, or of another format.
     """
     if not path.is_file():
         return False
     with disk_errors(path), open(path, "rb") as file:
-        begin = file.read(16)
+        begin = file.read(32)
+        for sign, words in OTHERS.items():
+            if path.suffix == sign if isinstance(sign, str) else begin.startswith(sign):
+                raise UserError(f"{path}: expected a safetensors file; this is {words}")
         if begin.startswith(PICKLES) and begin[8:9] != b"{":
-            names = (path.name, path.with_suffix(".safetensors").name)
+            new = path.with_suffix(".safetensors")
+            new = new if new != path else path.with_stem(f"{path.stem}_converted")
+            names = (path.name, new.name)
             command = SAVE.format(*map(shlex.quote, names))
             raise UserError(
                 f"{path}: this looks like a pickle (a file of torch.save), and reading one can run "

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from training.checkpoint.foreign import is_foreign, read_foreign
+from training.checkpoint.foreign import in_folder, is_foreign, read_foreign
 from training.checkpoint.naming import find, listed
 from training.checkpoint.reading import read
 from training.checkpoint.restore import fitting, network_params, restore
@@ -124,7 +124,7 @@ def _mapping():
 
 def _weights(model, wanted, params):
     """Returns the path of the file, and its arrays by the paths here; and more of `map_file`."""
-    path = find(wanted.path, prefer_best=True)
+    path = find(in_folder(Path(wanted.path)), prefer_best=True)
     foreign = is_foreign(path)
     if foreign:
         LOG.info("%s was not written here: it has no checksums, so no damage is noticed", path)

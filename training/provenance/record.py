@@ -22,7 +22,7 @@ import numpy as np
 
 import utils
 from data_loader.streams import is_stream
-from training.checkpoint.foreign import checksums, is_foreign
+from training.checkpoint.foreign import checksums, in_folder, is_foreign
 from training.common.files import atomic_write_text, hard_link
 from training.common.kept_files import KEYS, ignored_by_git, is_secret
 from training.common.old_config import rename_old_keys
@@ -121,7 +121,7 @@ def environment(repository: Path = utils.ROOT) -> dict:
 
 def _weights(wanted):
     """{file name: SHA-256} of the file of another program that a run begins with, if it does."""
-    path = wanted and Path(wanted.path)
+    path = wanted and in_folder(Path(wanted.path))
     return checksums(path) if path and path.is_file() and is_foreign(path) else None
 
 

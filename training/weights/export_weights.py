@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import utils
-from training.checkpoint.foreign import is_foreign
+from training.checkpoint.foreign import in_folder, is_foreign
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read, read_meta
 from training.checkpoint.restore import network_params
@@ -113,12 +113,13 @@ def source_rows(checkpoint, config, params, names, like=None):
         return [_row(row) for row in report["arrays"]]
     if not like and (not wanted or wanted.convert):
         return []
-    path = Path(like or wanted.path)
+    path = in_folder(Path(like or wanted.path))
     if not path.exists():
         LOG.warning("%s, where the weights came from, is not there; see --like", path)
         return []
     if is_foreign(path):
-        return map_file(path, params, names, wanted.rename if wanted else {})[1]
+        rename, partial = (wanted.rename, wanted.partial) if wanted else ({}, None)
+        return map_file(path, params, names, rename, partial)[1]
     before = find(path, prefer_best=True)
     if like or wanted.rename or not before.with_name("config.json").is_file():
         return []
