@@ -36,6 +36,7 @@ OTHERS = {  # how other files begin, or end: what they are, and how to get a saf
     ): "HTML or XML, such as the page of an error: download the file itself",
 }
 INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"  # of Hugging Face's folders
+FLOAT32 = np.dtype(np.float32)
 STRIP = 64  # rows that are copied at a time
 INDEX_LIMIT = 64 * 2**20  # bytes
 SAVE = (
@@ -127,14 +128,19 @@ def checksums(path: Path) -> dict[str, str]:
     return sums
 
 
-def as_float32(array: np.ndarray, name: str, path: object) -> np.ndarray:
-    """Returns a copy of an array in memory, of a floating-point one in float32.
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether numbers are floating-point ones, of any size."""
+    return dtype.kind == "f" or dtype in SMALL
+
+
+def as_float32(array: np.ndarray, name: str, path: object, dtype: np.dtype = FLOAT32) -> np.ndarray:
+    """Returns a copy of an array in memory, of a floating-point one in float32 or another `dtype`.
 
     Raises:
-        UserError: it has a number that is not finite.
+        UserError: it has a number that is not finite, or not in this dtype.
     """
-    floating = array.dtype.kind == "f" or array.dtype in SMALL
-    copy, bad = np.empty(array.shape, np.float32 if floating else array.dtype), 0
+    floating = is_floating(array.dtype)
+    copy, bad = np.empty(array.shape, dtype if floating else array.dtype), 0
     # A strip of a transposed array is some of its rows in the file, which then are in the cache.
     axis = 0 if array.flags.c_contiguous else array.ndim - 1
     for start in range(0, array.shape[axis] if array.ndim else 1, STRIP):
@@ -146,9 +152,10 @@ def as_float32(array: np.ndarray, name: str, path: object) -> np.ndarray:
             bad += int((~finite).sum())
         copy[strip] = source
     if bad:
+        words = "" if dtype == FLOAT32 else f" in {dtype}"
         raise UserError(
-            f"{path}: {name} has numbers that are not finite, {bad} of {array.size}. Take another "
-            "file, or all but this part"
+            f"{path}: {name} has numbers that are not finite{words}, {bad} of {array.size}. Take "
+            "another file, or all but this part"
         )
     return copy
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import utils
-from training.checkpoint.foreign import in_folder, is_foreign
+from training.checkpoint.foreign import as_float32, in_folder, is_foreign
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read, read_meta
 from training.checkpoint.restore import network_params
@@ -71,6 +71,10 @@ def main(argv=None):
     )
     parser.add_argument("--to", choices=["torch"], required=True)
     parser.add_argument("--like", metavar="FILE", help="a safetensors file whose names to use")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"],
+        help="of the floating-point arrays (default: as the run has them, mostly float32)",
+    )  # fmt: skip
     parser.add_argument("--into", metavar="FOLDER", help="in place of RUN/torch")
     parser.add_argument("--license", default="other", help="for the model card ('mit')")
     add_options(parser)
@@ -86,6 +90,9 @@ def main(argv=None):
         params = {name: array[0] for name, array in params.items()}
     rows = source_rows(checkpoint, config, params, names, options.like)
     arrays = to_torch(params, rows)
+    if options.dtype:
+        dtype = np.dtype(options.dtype)
+        arrays = {name: as_float32(one, name, checkpoint, dtype) for name, one in arrays.items()}
     folder = Path(options.into or checkpoint.with_name(options.to))
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(folder / WEIGHTS, arrays)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from training.checkpoint.foreign import as_float32, open_foreign
+from training.checkpoint.foreign import FLOAT32, as_float32, is_floating, open_foreign
 from training.common.trees import fits
 from training.weights.layouts import (
     Lazy,
@@ -98,7 +98,8 @@ def map_arrays(
     values = {}
     for row in rows:
         if row.sources and row.problem != "not needed":
-            values[row.target] = _value(row, [arrays[name] for name in row.sources], path)
+            given = [np.asarray(arrays[name]) for name in row.sources]
+            values[row.target] = _value(row, given, path, _dtype(given[0], template, row.target))
     return values, rows
 
 
@@ -292,13 +293,19 @@ def _with_layout(row, others):
     return row._replace(layout="", problem="other shape")
 
 
-def _value(row, arrays, path):
+def _dtype(array, template, name):
+    """What an array becomes: of a floating-point one, the parameter's dtype if that is one, too."""
+    if not is_floating(array.dtype):
+        return array.dtype
+    wanted = getattr(template.get(name), "dtype", FLOAT32)
+    return wanted if is_floating(wanted) else FLOAT32
+
+
+def _value(row, arrays, path, dtype):
     """The Lazy of a row; of one with a problem, its first array as it is stored."""
-    arrays = [np.asarray(array) for array in arrays]
-    small = arrays[0].dtype.kind not in "iub"
-    dtype = np.dtype(np.float32) if small else arrays[0].dtype
     if row.problem:
-        return Lazy(arrays[0].shape, dtype, lambda: as_float32(arrays[0], row.sources[0], path))
+        name = row.sources[0]
+        return Lazy(arrays[0].shape, dtype, lambda: as_float32(arrays[0], name, path, dtype))
 
     def make():
         if row.layout == "resized":
@@ -310,6 +317,6 @@ def _value(row, arrays, path):
         index, count = row.share
         width = whole.shape[-1] // count if count > 1 else 0
         part = whole[..., index * width : (index + 1) * width] if count > 1 else whole
-        return as_float32(part, " + ".join(row.sources), path)
+        return as_float32(part, " + ".join(row.sources), path, dtype)
 
     return Lazy(row.shape, dtype, make)

@@ -42,6 +42,17 @@ def test_arrays_of_pytorch_become_the_parameters_of_a_network():
     assert "transposed, share 2 of 3" in table(rows)
 
 
+def test_a_parameter_of_half_precision_stays_one():
+    file = {"a.weight": numbers(3, 2), "b.weight": np.full((3, 2), 1e5, np.float32)}
+    template = {f"{part}/kernel": np.zeros((2, 3), np.float16) for part in "ab"}
+    values, _ = map_arrays(file, template, {}, "f")
+    array = np.asarray(values["a/kernel"])
+    assert array.dtype == values["a/kernel"].dtype == np.float16
+    assert np.array_equal(array, file["a.weight"].T.astype(np.float16))
+    with pytest.raises(UserError, match=r"b.weight has numbers that are not finite in float16, 6"):
+        np.asarray(values["b/kernel"])
+
+
 @given(st.lists(WORDS, min_size=1, max_size=4), st.lists(st.integers(0, 99), max_size=3), WORDS)
 def test_stars_stand_for_the_same_letters_on_both_sides(words, indices, leaf):
     """Any part within any blocks goes where its path with the same numbers leads."""

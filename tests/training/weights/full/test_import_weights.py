@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.flax
 import safetensors.numpy
 from huggingface_hub import ModelCard
 
@@ -96,6 +97,19 @@ def test_half_precision_is_imported_within_its_error(command):
     options = ("--proof", "io.npz", "--limit")
     assert command("resnet_basic", *options, "0.01", arrays=half)[0] == 0
     assert command("resnet_basic", *options, "1e-6", arrays=half)[0] == 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_comes_back_as_the_same_bits(command, dtype):
+    arrays, _, _ = recorded("gpt2")
+    half = {name: array.astype(np.dtype(dtype)) for name, array in arrays.items()}
+    code, (run,) = command("gpt2", "--proof", "io.npz", "--limit", "0.1", arrays=half)
+    assert code == 0
+    assert export_weights.main([str(run), "--to", "torch", "--dtype", dtype]) == 0
+    written = safetensors.flax.load_file(run / "torch" / "model.safetensors")
+    for name, array in half.items():
+        assert written[name].dtype == dtype
+        assert np.array_equal(written[name], array), name
 
 
 def test_a_file_of_another_network_and_one_with_nan_are_refused_in_one_message(command, capsys):
