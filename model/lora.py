@@ -24,38 +24,38 @@ def lora(x, network, paths, rank=8, scale=1.0, hyper=None, *, params=None, key=N
         scale: what the product is multiplied by
         hyper: the network's own arguments, {name: value}
 
-    Returns:
-        outputs: of the network; without `train`, of one with `merge_lora` of the params
-        params: of the network, with lora_down and lora_up beside the kernels
+    Returns: outputs and params of the network, with lora_down and lora_up beside the kernels
 
     Raises:
         ValueError: a path is that of no linear layer.
     """
+    globs = {
+        one: re.escape(one).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*") for one in paths
+    }
     unused = set(paths)
 
     def adapt(path, function):
-        found = [one for one in paths if re.fullmatch(_regex(one), path)]
-        if function is not linear or not found:
-            return function
+        found = {
+            one for one, glob in globs.items() if function is linear and re.fullmatch(glob, path)
+        }
         unused.difference_update(found)
+        return adapted if found else function
 
-        def adapted(x, features, *args, params, key, train, **named):
-            layer = Layers(params, key, train)
-            down = layer.array("lora_down", (x.shape[-1], rank), LECUN_NORMAL)
-            up = layer.array("lora_up", (rank, features), zeros)
-            merged = params if train or params is None else merge_lora(params, scale)
-            y, own = linear(x, features, *args, params=merged, key=key, train=train, **named)
-            if train:
-                y = y + scale * (x @ down.astype(x.dtype)) @ up.astype(x.dtype)
-            return y, params or {**own, **layer.params}
-
-        return adapted
+    def adapted(x, features, *args, params, key, train, **named):
+        layer = Layers(params, key, train)
+        down = layer.array("lora_down", (x.shape[-1], rank), LECUN_NORMAL)
+        up = layer.array("lora_up", (rank, features), zeros)
+        merged = params if train or params is None else merge_lora(params, scale)
+        y, own = linear(x, features, *args, params=merged, key=key, train=train, **named)
+        if train:
+            y = y + scale * (x @ down.astype(x.dtype)) @ up.astype(x.dtype)
+        return y, params or {**own, **layer.params}
 
     with wrap_layers(adapt):
-        outputs, params = network(x, **(hyper or {}), params=params, key=key, train=train)
+        result = network(x, **(hyper or {}), params=params, key=key, train=train)
     if unused:
         raise ValueError(f"lora: no linear layer has the path {sorted(unused)[0]!r}.")
-    return outputs, params
+    return result
 
 
 def merge_lora(params, scale=1.0):
@@ -63,11 +63,4 @@ def merge_lora(params, scale=1.0):
     if "lora_up" in params:
         rest = {name: one for name, one in params.items() if not name.startswith("lora_")}
         return rest | {"kernel": params["kernel"] + scale * params["lora_down"] @ params["lora_up"]}
-    return {
-        name: merge_lora(one, scale) if isinstance(one, Mapping) else one
-        for name, one in params.items()
-    }
-
-
-def _regex(glob):
-    return re.escape(glob).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
+    return {k: merge_lora(v, scale) if isinstance(v, Mapping) else v for k, v in params.items()}

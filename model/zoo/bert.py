@@ -8,20 +8,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import truncated_normal
 
-from model.modules import (
-    Layers,
-    attend_heads,
-    dropout,
-    embedding,
-    layer_norm,
-    linear,
-    stack,
-)
+from model.modules import Layers, attend_heads, dropout, embedding, layer_norm, linear, stack
+from model.zoo.gpt2 import SMALL, places
 from model.zoo.names import BERT as NAMES  # noqa: F401
 
-SMALL = truncated_normal(0.02)
 norm = partial(layer_norm, epsilon=1e-12)
 
 
@@ -64,8 +55,6 @@ def bert(
     layer = Layers(params, key, train)
     tokens = x["tokens"] if isinstance(x, Mapping) else x
     types = x["types"] if isinstance(x, Mapping) else jnp.zeros_like(tokens)
-    if tokens.shape[1] > positions:
-        raise ValueError(f"bert: a text of {tokens.shape[1]} tokens, expected at most {positions}.")
     x = layer("embeddings", embeddings, tokens, types, vocabulary, positions, features, drop_rate)
     mask = (tokens != padding)[:, None, None, :]
     blocks = [partial(block, heads=heads, mask=mask, drop_rate=drop_rate)] * depth
@@ -84,8 +73,7 @@ def embeddings(
     layer = Layers(params, key, train)
     y = layer("word_embeddings", embedding, x, vocabulary, features)
     y = y + layer("token_type_embeddings", embedding, types, 2, features)
-    place = jnp.arange(x.shape[1])
-    y = y + layer("position_embeddings", embedding, place, positions, features)
+    y = y + layer("position_embeddings", embedding, places(x, positions), positions, features)
     return layer("drop", dropout, layer("LayerNorm", norm, y), drop_rate), layer.params
 
 
@@ -121,9 +109,8 @@ def self_attention(x, heads, mask, *, params=None, key=None, train=False):
 def add(y, x, drop_rate, *, params=None, key=None, train=False):
     """Adds to x a linear function of y, and normalises the sum."""
     layer = Layers(params, key, train)
-    y = layer(
-        "dropout", dropout, layer("dense", linear, y, x.shape[-1], initializer=SMALL), drop_rate
-    )
+    y = layer("dense", linear, y, x.shape[-1], initializer=SMALL)
+    y = layer("dropout", dropout, y, drop_rate)
     return layer("LayerNorm", norm, x + y), layer.params
 
 

@@ -43,7 +43,7 @@ def convnext(
         x: (batch, channels, height, width) images
         depths: number of blocks of each stage
         features: number of features of each stage
-        classes: number of classes
+        classes: number of classes; None returns (batch, features), what the last layer gets
         drop_rate: probability of skipping a block for an example while training
 
     Returns:
@@ -88,7 +88,9 @@ def patches(x, features, size, *, params=None, key=None, train=False):
 
 
 def classify(x, classes, *, params=None, key=None, train=False):
-    """Returns (batch, classes) of (batch, features)."""
+    """Returns (batch, classes) of (batch, features); without classes, the latter, normalised."""
     layer = Layers(params, key, train)
     x = layer("norm", norm, x)
-    return layer("fc", linear, x, classes, initializer=SMALL), layer.params
+    if classes is not None:
+        x = layer("fc", linear, x, classes, initializer=SMALL)
+    return x, layer.params

@@ -36,9 +36,8 @@ EFFICIENT_STAGES = (
 
 def mobilenet_v2(x, classes=1000, drop_rate=0.0, *, params=None, key=None, train=False):
     """Returns `efficientnet` with the blocks of MobileNetV2."""
-    hyper = {"stages": MOBILE_STAGES, "squeeze": 0, "activation": relu6}
-    hyper |= {"classes": classes, "drop_rate": drop_rate}
-    return efficientnet(x, **hyper, params=params, key=key, train=train)
+    layer = {"params": params, "key": key, "train": train}
+    return efficientnet(x, MOBILE_STAGES, 0, relu6, classes, drop_rate=drop_rate, **layer)
 
 
 def efficientnet_b0(
@@ -53,9 +52,9 @@ def efficientnet_lite0(
     x, classes=1000, drop_rate=0.0, tensorflow=False, *, params=None, key=None, train=False
 ):
     """Returns `efficientnet` of the smallest size without squeeze-and-excitation."""
-    hyper = {"squeeze": 0, "activation": relu6}
-    hyper |= {"classes": classes, "drop_rate": drop_rate, "tensorflow": tensorflow}
-    return efficientnet(x, **hyper, params=params, key=key, train=train)
+    hyper = {"classes": classes, "drop_rate": drop_rate, "tensorflow": tensorflow}
+    layer = {"params": params, "key": key, "train": train}
+    return efficientnet(x, EFFICIENT_STAGES, 0, relu6, **hyper, **layer)
 
 
 def efficientnet(
@@ -80,7 +79,7 @@ def efficientnet(
         stages: of each: blocks, kernel size, stride, expansion, features
         squeeze: features of squeeze-and-excitation per feature of a block; 0 for none
         activation: function of a block's features
-        classes: number of classes
+        classes: number of classes; None returns (batch, head), what the classifier gets
         stem: features of the first convolution
         head: features of the last
         drop_rate: probability of skipping a block, and of dropping a feature before the classifier
@@ -106,7 +105,7 @@ def efficientnet(
     x = layer("blocks", stack, x, sequences)
     x = activation(layer("bn2", norm, layer("conv_head", conv, x, head, 1)))
     x = layer("drop", dropout, layer("global_pool", global_average_pool, x), drop_rate)
-    return layer("classifier", linear, x, classes), layer.params
+    return x if classes is None else layer("classifier", linear, x, classes), layer.params
 
 
 def inverted(

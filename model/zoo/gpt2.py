@@ -9,15 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn.initializers import truncated_normal
 
-from model.modules import (
-    Layers,
-    attend_heads,
-    dropout,
-    embedding,
-    layer_norm,
-    linear,
-    stack,
-)
+from model.modules import Layers, attend_heads, dropout, embedding, layer_norm, linear, stack
 from model.zoo.names import GPT2 as NAMES  # noqa: F401
 
 SMALL = truncated_normal(0.02)
@@ -55,14 +47,19 @@ def gpt2(
         ValueError: the text is longer than there are positions.
     """
     layer = Layers(params, key, train)
-    length = x.shape[1]
-    if length > positions:
-        raise ValueError(f"gpt2: a text of {length} tokens, expected at most {positions}.")
-    place = layer("wpe", embedding, jnp.arange(length), positions, features)
+    place = layer("wpe", embedding, places(x, positions), positions, features)
     x = layer("drop", dropout, layer("wte", embedding, x, vocabulary, features) + place, drop_rate)
     x = layer("h", stack, x, [partial(block, heads=heads, drop_rate=drop_rate)] * depth)
     x = layer("ln_f", layer_norm, x)
     return x @ layer.params["wte"]["table"].T.astype(x.dtype), layer.params
+
+
+def places(tokens, positions):
+    """Returns 0, 1, ... for the tokens of a text, which has at most so many positions."""
+    length = tokens.shape[1]
+    if length > positions:
+        raise ValueError(f"a text of {length} tokens, expected at most {positions} (positions).")
+    return jnp.arange(length)
 
 
 def block(x, heads, drop_rate=0.0, *, params=None, key=None, train=False):

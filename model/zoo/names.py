@@ -24,23 +24,25 @@ def _in_a_row(path, first, depths):
 
 
 RESNET = {
+    "torchvision or timm": {"fc": "fc:optional"},
     "transformers": {
         "**/embedder.embedder.convolution": "conv1",
         "**/embedder.embedder.normalization": "bn1",
-        "classifier.1": "fc",
+        "classifier.1": "fc:optional",
     }
     | _blocks(
         {f"**/encoder.stages.{stage}.layers.*": f"layer{stage + 1}/*" for stage in range(4)},
         "conv1 bn1 conv2 bn2 conv3 bn3 downsample/0 downsample/1",
         "layer.0.convolution layer.0.normalization layer.1.convolution layer.1.normalization "
         "layer.2.convolution layer.2.normalization shortcut.convolution shortcut.normalization",
-    )
+    ),
 }
 
 # The layers of a block that does not expand its features, and of one that does.
 PLAIN = "conv_dw bn1 se/conv_reduce se/conv_expand conv_pw bn2"
 EXPANDED = "conv_pw bn1 conv_dw bn2 se/conv_reduce se/conv_expand conv_pwl bn3"
 EFFICIENTNET = {
+    "timm": {"classifier": "classifier:optional"},
     "efficientnet_pytorch": _blocks(
         _in_a_row("_blocks.{}", 0, (1, 2, 2, 3, 3, 4, 1)),
         EXPANDED,
@@ -56,7 +58,7 @@ EFFICIENTNET = {
         "_bn0": "bn1",
         "_conv_head": "conv_head",
         "_bn1": "bn2",
-        "_fc": "classifier",
+        "_fc": "classifier:optional",
     },
     "torchvision": _blocks(
         {"features.1.*.block": "blocks/0/*"}, PLAIN, "0.0 0.1 1.fc1 1.fc2 2.0 2.1"
@@ -71,7 +73,7 @@ EFFICIENTNET = {
         "features.0.1": "bn1",
         "features.8.0": "conv_head",
         "features.8.1": "bn2",
-        "classifier.1": "classifier",
+        "classifier.1": "classifier:optional",
     },
     "torchvision's MobileNetV2": _blocks(
         _in_a_row("features.{}.conv", 1, (1, 2, 3, 4, 3, 3, 1)),
@@ -84,12 +86,17 @@ EFFICIENTNET = {
         "features.0.1": "bn1",
         "features.18.0": "conv_head",
         "features.18.1": "bn2",
-        "classifier.1": "classifier",
+        "classifier.1": "classifier:optional",
     },
 }
 
 CONVNEXT = {
-    "torchvision": {"features.0": "stem", "classifier.0": "head/norm", "classifier.2": "head/fc"}
+    "timm": {"head.fc": "head/fc:optional"},
+    "torchvision": {
+        "features.0": "stem",
+        "classifier.0": "head/norm",
+        "classifier.2": "head/fc:optional",
+    }
     | {f"features.{2 * stage}": f"stages/{stage}/downsample" for stage in (1, 2, 3)}
     | _blocks(
         {f"features.{2 * stage + 1}.*": f"stages/{stage}/blocks/*" for stage in range(4)},
@@ -101,7 +108,7 @@ CONVNEXT = {
         "**/embeddings.layernorm": "stem/1",
         "**/stages.*.downsampling_layer": "stages/*/downsample",
         "convnext.layernorm": "head/norm",
-        "classifier": "head/fc",
+        "classifier": "head/fc:optional",
     }
     | _blocks(
         {"**/stages.*.layers.*": "stages/*/blocks/*"},
@@ -111,12 +118,13 @@ CONVNEXT = {
 }
 
 VIT = {
+    "timm": {"head": "head:optional"},
     "torchvision": {
         "class_token": "cls_token",
         "conv_proj": "patch_embed/proj",
         "encoder.pos_embedding": "pos_embed",
         "encoder.ln": "norm",
-        "heads.head": "head",
+        "heads.head": "head:optional",
     }
     | _blocks(
         {"encoder.layers.encoder_layer_*": "blocks/*"},
@@ -135,7 +143,7 @@ VIT = {
         "layernorm": "norm",
         "vit.pooler": None,
         "pooler": None,
-        "classifier": "head",
+        "classifier": "head:optional",
     }
     | _blocks(
         {"**/layer.*": "blocks/*"},

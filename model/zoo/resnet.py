@@ -50,7 +50,7 @@ def resnet(
         x: (batch, channels, height, width) images
         depths: number of blocks of each stage
         bottleneck: whether blocks have three convolutions, or two
-        classes: number of classes
+        classes: number of classes; None returns (batch, features), what the last layer gets
         width: number of features of the first stage; each stage has twice those of the one before
 
     Returns:
@@ -67,7 +67,7 @@ def resnet(
         blocks = [partial(block, features=width * 2**stage, stride=stride) for stride in strides]
         x = layer(f"layer{stage + 1}", stack, x, blocks)
     x = layer("avgpool", global_average_pool, x)
-    return layer("fc", linear, x, classes), layer.params
+    return x if classes is None else layer("fc", linear, x, classes), layer.params
 
 
 def basic_block(x, features, stride=1, *, params=None, key=None, train=False):

@@ -60,7 +60,7 @@ def vit(
         features: number of features of each patch
         depth: number of blocks
         heads: number of attention heads
-        classes: number of classes
+        classes: number of classes; None returns (batch, features), what the head gets
         drop_rate: probability of skipping half a block for an example while training
         token: whether a class token is classified, or the mean of the patches
 
@@ -78,7 +78,9 @@ def vit(
     x = layer("blocks", stack, x, [partial(block, heads=heads, drop_rate=drop_rate)] * depth)
     x = layer("norm", norm, x)
     x = x[:, 0] if token else layer("pool", global_average_pool, x)
-    return layer("head", linear, x, classes, initializer=SMALL), layer.params
+    if classes is not None:
+        x = layer("head", linear, x, classes, initializer=SMALL)
+    return x, layer.params
 
 
 def patch_embed(x, features, patch, *, params=None, key=None, train=False):

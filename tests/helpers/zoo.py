@@ -4,6 +4,21 @@ import zlib
 
 import numpy as np
 
+FULL = {  # networks of full size, and their arguments; timm's ViT without class token has 16 heads
+    "resnet18": ("resnet:resnet18", {}),
+    "resnet34": ("resnet:resnet34", {}),
+    "resnet50": ("resnet:resnet50", {}),
+    "mobilenet_v2": ("efficientnet:mobilenet_v2", {}),
+    "efficientnet_b0": ("efficientnet:efficientnet_b0", {}),
+    "efficientnet_lite0": ("efficientnet:efficientnet_lite0", {}),
+    "convnext_tiny": ("convnext:convnext_tiny", {}),
+    "vit_small": ("vit:vit_small", {}),
+    "vit_base": ("vit:vit_base", {}),
+    "vit_base_gap": ("vit:vit", {"heads": 16, "token": False}),
+    "gpt2": ("gpt2:gpt2", {}),
+    "bert": ("bert:bert", {}),
+}
+
 
 def weight(name, shape):
     """Returns random float32 weights of an array that PyTorch calls `name`."""
@@ -39,3 +54,11 @@ class RandomExamples:
 
     def __getitem__(self, index):
         return self.inputs[index], self.labels[index]
+
+
+class RandomPixels(RandomExamples):
+    """Sixteen pictures of pixels from 0 to 255, with labels."""
+
+    def __init__(self):
+        super().__init__((3, 32, 32))
+        self.inputs = np.random.default_rng(0).integers(0, 256, self.inputs.shape, np.uint8)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import utils
+from model.lora import merge_lora
 from training.checkpoint.foreign import as_float32, in_folder, is_foreign
 from training.checkpoint.naming import find
 from training.checkpoint.reading import read, read_meta
@@ -56,6 +57,7 @@ CARD_TEXT = """---
 |---|---|
 {rows}
 """
+LORA = "model.lora:lora"
 LOG = logging.getLogger("main")
 
 
@@ -88,6 +90,8 @@ def main(argv=None):
         names = names_of(config.model)
     if config.training.seeds > 1:
         params = {name: array[0] for name, array in params.items()}
+    if config.model.name == LORA:
+        params = without_adapters(params, config.model.args.get("scale", 1.0))
     rows = source_rows(checkpoint, config, params, names, options.like)
     arrays = to_torch(params, rows)
     if options.dtype:
@@ -131,6 +135,20 @@ def source_rows(checkpoint, config, params, names, like=None):
     if like or wanted.rename or not before.with_name("config.json").is_file():
         return []
     return source_rows(before, read_config(before.with_name("config.json")), params, names)
+
+
+def without_adapters(params, scale):
+    """Returns {path: array} in which the kernels have what LoRA adds to them."""
+    layers = {}
+    for path, array in params.items():
+        part, _, leaf = path.rpartition("/")
+        layers.setdefault(part, {})[leaf] = array
+    merged = {part: merge_lora(layer, scale) for part, layer in layers.items()}
+    return {
+        f"{part}/{leaf}".lstrip("/"): array
+        for part, layer in merged.items()
+        for leaf, array in layer.items()
+    }
 
 
 def to_torch(params, rows):

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 import train
 from inference import convert_tflite
 from tests.helpers.project import ROOT
-from tests.helpers.zoo import inputs, weight
+from tests.helpers.zoo import FULL, inputs, weight
 from training.common.trees import named_leaves
 from training.config import Named, Pretrained
 from training.engine.pretrained import fill, names_of, read_weights
@@ -45,14 +45,6 @@ SMALL = {  # {name: (function, arguments)} of the networks that make.py records
     "vit_transformers": ("vit:vit", VIT),
     "gpt2": ("gpt2:gpt2", TEXT),
     "bert": ("bert:bert", TEXT | {"classes": 7}),
-}  # fmt: skip
-FULL = {  # those whose number of parameters is recorded
-    "resnet18": "resnet:resnet18", "resnet34": "resnet:resnet34", "resnet50": "resnet:resnet50",
-    "mobilenet_v2": "efficientnet:mobilenet_v2", "efficientnet_b0": "efficientnet:efficientnet_b0",
-    "efficientnet_lite0": "efficientnet:efficientnet_lite0",
-    "convnext_tiny": "convnext:convnext_tiny", "vit_small": "vit:vit_small",
-    "vit_base": "vit:vit_base", "vit_base_gap": "vit:vit", "gpt2": "gpt2:gpt2",
-    "bert": "bert:bert",
 }  # fmt: skip
 
 
@@ -103,7 +95,7 @@ def test_the_blocks_of_efficientnet_pytorch_which_are_in_one_row_find_their_stag
 @pytest.mark.parametrize("top", ["", "module.backbone."])
 @pytest.mark.parametrize("name", [name for name in RECORDED["shapes"] if "." in name])
 def test_names_of_other_libraries_find_a_place_for_every_array(name, top):
-    function = FULL[name.partition(".")[2]]
+    function, _ = FULL[name.partition(".")[2]]
     network = resolve(f"model.zoo.{function}", [], "test")
     x = jax.ShapeDtypeStruct((1, 3, 64, 64), jnp.float32)
     _, template = jax.eval_shape(lambda x: network(x, key=jax.random.key(0)), x)
@@ -122,9 +114,8 @@ def test_names_of_other_libraries_find_a_place_for_every_array(name, top):
 
 @pytest.mark.parametrize("name", FULL)
 def test_a_network_of_full_size_has_as_many_parameters_as_the_original(name):
-    network = functools.partial(resolve(f"model.zoo.{FULL[name]}", [], "test"))
-    if name == "vit_base_gap":
-        network = functools.partial(network, token=False)
+    function, hyper = FULL[name]
+    network = functools.partial(resolve(f"model.zoo.{function}", [], "test"), **hyper)
     shape, dtype = (
         ((1, 3, 224, 224), jnp.float32) if name not in ("gpt2", "bert") else ((1, 8), int)
     )
