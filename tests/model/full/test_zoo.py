@@ -13,7 +13,7 @@ import train
 from inference import convert_tflite
 from tests.helpers.project import ROOT
 from tests.helpers.zoo import FULL, inputs, weight
-from training.common.trees import named_leaves
+from training.common.trees import named_leaves, subtree
 from training.config import Named, Pretrained
 from training.engine.pretrained import fill, names_of, read_weights
 from training.weights.mapping import choose_source, map_arrays
@@ -90,6 +90,26 @@ def test_the_blocks_of_efficientnet_pytorch_which_are_in_one_row_find_their_stag
         wanted = arrays[theirs]
         wanted = wanted.transpose(2, 3, 1, 0) if wanted.ndim == 4 else wanted
         np.testing.assert_array_equal(params[ours], wanted, err_msg=ours)
+
+
+HEADS = {"resnet_basic": "fc", "mobilenet_v2": "classifier", "convnext": "head/fc", "vit": "head"}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_without_classes_a_network_returns_what_its_last_layer_gets(name):
+    network, x = network_of(name)
+    logits, params = network(x, key=jax.random.key(0))
+    features, rest = network(x, classes=None, params=params)
+    head = subtree(params, HEADS[name], "test")
+    np.testing.assert_allclose(features @ head["kernel"] + head["bias"], logits, atol=1e-5)
+    arrays = {key: np.broadcast_to(np.float32(0), shape)
+              for key, shape in RECORDED["shapes"][name].items()}  # fmt: skip
+    names = names_of(Named(name=f"model.zoo.{SMALL[name][0]}"))
+    template = named_leaves(rest)
+    _, chosen = choose_source(arrays, template, names, {}, "f")
+    _, rows = map_arrays(arrays, template, chosen, "f")
+    assert len([row for row in rows if row.problem == "not needed"]) == 2
+    assert {row.problem for row in rows} == {"", "not needed"}
 
 
 @pytest.mark.parametrize("top", ["", "module.backbone."])
