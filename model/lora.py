@@ -5,7 +5,6 @@ small matrices are trained in place of the large one; docs/fine_tuning.md has th
 """
 
 import re
-from collections.abc import Mapping
 
 from jax.nn.initializers import zeros
 
@@ -29,15 +28,10 @@ def lora(x, network, paths, rank=8, scale=1.0, hyper=None, *, params=None, key=N
     Raises:
         ValueError: a path is that of no linear layer.
     """
-    globs = {
-        one: re.escape(one).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*") for one in paths
-    }
     unused = set(paths)
 
     def adapt(path, function):
-        found = {
-            one for one, glob in globs.items() if function is linear and re.fullmatch(glob, path)
-        }
+        found = {one for one in paths if function is linear and _fits(path, one)}
         unused.difference_update(found)
         return adapted if found else function
 
@@ -49,7 +43,7 @@ def lora(x, network, paths, rank=8, scale=1.0, hyper=None, *, params=None, key=N
         y, own = linear(x, features, *args, params=merged, key=key, train=train, **named)
         if train:
             y = y + scale * (x @ down.astype(x.dtype)) @ up.astype(x.dtype)
-        return y, params or {**own, **layer.params}
+        return y, params or own | layer.params
 
     with wrap_layers(adapt):
         result = network(x, **(hyper or {}), params=params, key=key, train=train)
@@ -63,4 +57,9 @@ def merge_lora(params, scale=1.0):
     if "lora_up" in params:
         rest = {name: one for name, one in params.items() if not name.startswith("lora_")}
         return rest | {"kernel": params["kernel"] + scale * params["lora_down"] @ params["lora_up"]}
-    return {k: merge_lora(v, scale) if isinstance(v, Mapping) else v for k, v in params.items()}
+    return {k: v if hasattr(v, "shape") else merge_lora(v, scale) for k, v in params.items()}
+
+
+def _fits(path, glob):
+    glob = re.escape(glob).replace(r"\*\*/", "(?:.*/)?").replace(r"\*", "[^/]*")
+    return re.fullmatch(glob, path)
