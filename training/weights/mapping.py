@@ -138,7 +138,7 @@ def choose_source(
         for source, names in {"": {}, **sources}.items():
             names, place = {**rename, **nest(names, there, here)}, (source, there, here)
             found[place] = (names, *_sources_of(arrays, template, names))
-            if found[place][2] > found[best][2]:
+            if found[place][1] and found[place][2] > found[best][2]:
                 best = place
         if found[best][3] and not there and not here:
             break

@@ -12,6 +12,8 @@ from huggingface_hub import ModelCard
 
 from tests.helpers.zoo import weight
 from tests.model.full.test_zoo import FIXTURES, RECORDED, SMALL, network_of
+from training.config import Named
+from training.engine.pretrained import names_of
 from training.weights import export_weights, import_weights
 
 
@@ -97,6 +99,14 @@ def test_half_precision_is_imported_within_its_error(command):
     options = ("--proof", "io.npz", "--limit")
     assert command("resnet_basic", *options, "0.01", arrays=half)[0] == 0
     assert command("resnet_basic", *options, "1e-6", arrays=half)[0] == 1
+
+
+def test_names_are_those_of_the_networks_that_a_network_calls():
+    adapted = {"network": {"name": "model.zoo.gpt2:gpt2"}, "paths": ["h/*/attn/c_attn"]}
+    lora = names_of(Named(name="model.lora:lora", args=adapted))
+    assert lora["transformers (gpt2)"]["transformer"] == ""
+    assert "torchvision (vit)" in names_of(Named(name="model.zoo.convnext:convnext"))  # its MLP
+    assert names_of(Named(name="mlp")) == {}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
