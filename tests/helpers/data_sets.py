@@ -39,3 +39,8 @@ class Dying(Numbers):
 
     def __getitem__(self, index):
         os._exit(3)
+
+
+def listed(batches):
+    """Batches as lists, to be compared."""
+    return [{name: np.asarray(value).tolist() for name, value in b.items()} for b in batches]

@@ -1,14 +1,21 @@
 """What the tests share: where the project is, a small piece of the real MNIST, comparisons."""
 
+import functools
 import gzip
 import struct
 from pathlib import Path
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN_EXAMPLES, TEST_EXAMPLES, BATCH_SIZE = 1000, 300, 128  # 8 batches, the last one ragged
+few = functools.partial(  # settings that try the same examples in both sets
+    settings,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 def write_mnist(folder, train, test):
