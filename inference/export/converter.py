@@ -29,7 +29,8 @@ FAULT = re.compile(
 
 def import_tensorflow():
     """Imports TensorFlow and tf2onnx, while the parent process builds the network."""
-    sys.modules.setdefault("sklearn", None)  # Keras would import it, which takes 5 s
+    for name in ("keras", "pandas", "sklearn"):  # a converter needs none of them, nor their seconds
+        sys.modules.setdefault(name, None)
     import tensorflow  # noqa: F401
     import tf2onnx  # noqa: F401
 

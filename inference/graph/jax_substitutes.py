@@ -65,6 +65,39 @@ def remainder(equation, x, y):
     return [jnp.where(x < 0, -positive, positive)]
 
 
+def product(equation, x, y):
+    """A product of matrices: the converter has none of integers, and forgets to transpose a
+    first matrix that the network computes."""
+    (left, right), (batched, _) = equation.params["dimension_numbers"]
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return [_integer_product(equation, x, y)]
+    if batched or tuple(left) != (0,) or tuple(right) != (y.ndim - 1,):
+        return None
+    swapped = lax.dot_general(y, x, ((right, left), ((), ())), **_precision(equation))
+    return [lax.transpose(swapped, [*range(y.ndim - 1, swapped.ndim), *range(y.ndim - 1)])]
+
+
+def _integer_product(equation, x, y):
+    """A product of integers or booleans, as a sum over products of all pairs."""
+    (left, right), (left_batch, right_batch) = equation.params["dimension_numbers"]
+    dtype = equation.outvars[0].aval.dtype
+    free = [
+        [axis for axis in range(one.ndim) if axis not in (*batch, *inside)]
+        for one, batch, inside in ((x, left_batch, left), (y, right_batch, right))
+    ]
+    x, y = (one.astype(jnp.int32) for one in (x, y))
+    x = lax.transpose(x, [*left_batch, *free[0], *left])
+    y = lax.transpose(y, [*right_batch, *free[1], *right])
+    batch = len(left_batch)
+    x = lax.expand_dims(x, range(batch + len(free[0]), batch + len(free[0]) + len(free[1])))
+    y = lax.expand_dims(y, range(batch, batch + len(free[0])))
+    return jnp.sum(x * y, range(x.ndim - len(left), x.ndim)).astype(dtype)
+
+
+def _precision(equation):
+    return {key: equation.params[key] for key in ("precision", "preferred_element_type")}
+
+
 def cube_root(equation, x):
     """The cube root of any real number: a power takes positive ones."""
     return [jnp.sign(x) * jnp.power(jnp.abs(x), 1 / 3)]
@@ -257,6 +290,7 @@ SUBSTITUTES = {
     "div": divide,
     "rem": remainder,
     "cbrt": cube_root,
+    "dot_general": product,
     "xor": exclusive_or,
     "shift_left": shift_left,
     "shift_right_arithmetic": shift_right,
@@ -275,7 +309,8 @@ SUBSTITUTES = {
     "reduce_precision": half,
 } | dict.fromkeys(ARITHMETIC, wide)
 
-TFLITE_ONLY = ("erf", "xor", "cumsum", "top_k", "reduce_precision")  # ONNX has these itself
+TFLITE_ONLY = ("erf", "xor", "cumsum", "top_k", "reduce_precision",
+               "dot_general")  # ONNX has these itself
 FOR_ONNX = {name: one for name, one in SUBSTITUTES.items() if name not in TFLITE_ONLY}
 FOR_ONNX["erfc"] = lambda equation, x: [1 - lax.erf(x)]
 FOR_ONNX["rem"] = lambda equation, x, y: (

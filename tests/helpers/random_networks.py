@@ -1,5 +1,6 @@
 """Random small networks over the functions of jax.numpy, jax.lax and jax.nn, for hypothesis."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jax import lax
 
 from inference.export.network import Array, Network, describe
 from inference.verify.equivalence import Reference, make_reference
+from inference.verify.stablehlo import QUICK
 from utils import UserError
 
 MOST_EXAMPLES = 64  # of a batch of trials
@@ -233,7 +235,7 @@ def random_network(names):
             seen.append(x)
         return {"y": x}
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICK)
     def measured(x):
         seen = []
         y = network(x, seen)["y"]
