@@ -6,16 +6,18 @@ stays with JAX, and keeps the forms that are fastest on each platform.
 """
 
 import itertools
+import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from inference.graph.jax_graph import exportable
+from inference.graph.jax_graph import REFUSED, exportable, named, operations, refusal
 from inference.graph.jax_substitutes import unroll
+from inference.verify.stablehlo import LEAVES
 from model.modules import plain_operators
-from utils import UserError
+from utils import ROOT, UserError
 
 PLATFORMS = ("cpu", "cuda", "tpu")  # that the .stablehlo file runs on
 
@@ -119,12 +121,40 @@ def stablehlo(network, static=None):
         if "_DimExpr" not in str(error):
             raise
         raise UserError(
-            "a .stablehlo file for any batch needs a network that does not use the batch size as a "
-            "plain number: write x.shape[0] in place of len(x), or fix it with --static"
+            f"{_user_line(error)}: a .stablehlo file for any batch needs a network that does not "
+            "use the batch size as a plain number: write x.shape[0] in place of len(x), or fix it "
+            "with --static"
         ) from None
     finally:
         jax.config.update("jax_traceback_in_locations_limit", limit)
+    if found := LEAVES.search(exported.mlir_module()):
+        _refuse_calls(network, found[1])
     return bytes(exported.serialize())
+
+
+def _refuse_calls(network, name):
+    """Refuses a network that calls libraries of this machine, with the lines that do."""
+    arrays = [_example(one, 2) for one in network.inputs]
+    found = operations(jax.make_jaxpr(network.function)(*arrays).jaxpr)
+    faults = [
+        refusal(equation, "a .stablehlo file", layer=layer, line=line)
+        for equation, layer, line in found
+        if named(equation) in REFUSED
+    ]
+    unknown = f"a .stablehlo file for all platforms cannot hold {name}; leave it out"
+    raise UserError("\n".join(dict.fromkeys(faults)) or unknown)
+
+
+def _user_line(error):
+    """The last line of the user's own files that an error came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = str(ROOT / "inference")
+    theirs = [
+        one
+        for one in frames
+        if "site-packages" not in one.filename and not one.filename.startswith(own)
+    ]
+    return f"{theirs[-1].filename}:{theirs[-1].lineno} ({theirs[-1].name})" if theirs else "?"
 
 
 def _example(array, batch):

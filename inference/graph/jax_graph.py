@@ -168,6 +168,9 @@ def _apply(equation, inputs, substitutes, where):
     if name in INLINED:
         (function,) = inner.values()
         return _run(function.jaxpr, function.consts, inputs, substitutes, outer=where)
+    if name == "convert_element_type" and not isinstance(inputs[0], jax.core.Tracer):
+        with jax.ensure_compile_time_eval():  # a substitute may ask what number it is
+            return [equation.primitive.bind(*inputs, **params)]
     if name in substitutes:
         outputs = substitutes[name](equation, *inputs)
         if outputs is not None:

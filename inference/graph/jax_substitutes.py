@@ -4,18 +4,22 @@ Each function takes the equation and its inputs, and returns the list of its out
 the primitive itself is right.
 """
 
+import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from inference.graph.jax_indices import gather, scatter
 
 ARITHMETIC = ("add", "sub", "mul", "neg", "max", "min", "abs", "sign", "clamp", "not",
               "select_n", "eq", "ne", "lt", "le", "gt", "ge")  # fmt: skip
+ORDERED = ("max", "min", "clamp", "lt", "le", "gt", "ge")
+UNSIGNED = (*ORDERED, "add", "sub", "mul", "neg", "not", "select_n", "eq", "ne")
 SMALL = (jnp.uint8, jnp.int8, jnp.uint16, jnp.int16)  # the formats compute with int32
 
 
@@ -30,6 +34,8 @@ def erf(x):
 
 def wide(equation, *inputs):
     """Arithmetic of 8 and 16 bits: computed in 32, and cut off."""
+    if inputs[-1].dtype == jnp.uint32 and equation.primitive.name in UNSIGNED:
+        return unsigned(equation, *inputs)
     if inputs[-1].dtype not in SMALL:
         return None
     params = {key: value for key, value in equation.params.items() if key != "out_dtype"}
@@ -40,10 +46,26 @@ def wide(equation, *inputs):
     return [lax.convert_element_type(output, equation.outvars[0].aval.dtype)]
 
 
+def unsigned(equation, *inputs):
+    """Arithmetic of uint32: that of int32 has the same bits; for an order, less 2^31."""
+    name, params = equation.primitive.name, equation.params
+    shift = np.int32(-(2**31) if name in ORDERED else 0)
+    inputs = [one.astype(jnp.int32) + shift if one.dtype == jnp.uint32 else one for one in inputs]
+    output = equation.primitive.bind(*inputs, **params)
+    return [output if output.dtype == bool else (output - shift).astype(jnp.uint32)]
+
+
+def less(x, y):
+    """x < y in the order of a sort, where NaN is the largest."""
+    return (x < y) | ((y != y) & (x == x))
+
+
 def divide(equation, x, y):
     """Division of integers towards 0; -1 by 0 and -x by -1, as in XLA, where runtimes fail."""
     if x.dtype in SMALL:
         return wide(equation, x, y)
+    if x.dtype == jnp.uint32 and not isinstance(y, jax.core.Tracer):
+        return _shifted(x, np.unique(y).tolist())
     if not jnp.issubdtype(x.dtype, jnp.integer) or not isinstance(y, jax.core.Tracer):
         return None
     if jnp.issubdtype(x.dtype, jnp.unsignedinteger):
@@ -52,6 +74,17 @@ def divide(equation, x, y):
     plain = (y != 0) & (y != -1)
     quotient = lax.div(x, jnp.where(plain, y, 1))
     return [jnp.where(plain, quotient, jnp.where(y == 0, jnp.full_like(x, -1), -x))]
+
+
+def _shifted(x, divisors):
+    """x / 2^n of uint32, as searchsorted has it, in int32; None if the divisor is another."""
+    (divisor, *others), x = divisors, x.astype(jnp.int32)
+    if others or divisor < 2 or divisor & (divisor - 1):
+        return None
+    if divisor == 2**31:
+        return [(x < 0).astype(jnp.uint32)]
+    upper = np.uint32(2**32 // divisor).astype(np.int32)
+    return [(jnp.floor_divide(x, divisor) + jnp.where(x < 0, upper, 0)).astype(jnp.uint32)]
 
 
 def remainder(equation, x, y):
@@ -108,6 +141,7 @@ def exclusive_or(equation, x, y):
     return [x != y] if x.dtype == bool else None
 
 
+MOST_PLACES = 64  # of a window, whose elements are combined one by one
 POWERS = np.left_shift(1, np.arange(32)).astype(np.int32)  # the last is -2^31
 
 
@@ -210,6 +244,9 @@ def window(neutral):
 
     def window(equation, x):
         params = {key: list(one) for key, one in equation.params.items()}
+        if jnp.issubdtype(x.dtype, jnp.integer):
+            function = INTEGER_POOLS[equation.primitive.name]
+            return windows(lambda _: function)(equation, x, neutral(x.dtype))
         spread, moved = params["base_dilation"], [one > 1 for one in params["window_dimensions"]]
         if set(spread) == {1} and sum(moved) < 4:
             return None
@@ -223,6 +260,40 @@ def window(neutral):
         return [x]
 
     return window
+
+
+def windows(combine):
+    """Returns the substitute of a pooling by any function: of all elements of the windows in turn.
+
+    Args:
+        combine: `equation -> (x, y) -> one`.
+    """
+
+    def windows(equation, x, start):
+        params = equation.params
+        sizes, spread = params["window_dimensions"], params["base_dilation"]
+        if math.prod(sizes) > MOST_PLACES:
+            return None
+        widths = [(*ends, one - 1) for ends, one in zip(params["padding"], spread, strict=True)]
+        x, strides = _padded(x, start, widths), params["window_strides"]
+        ends = [
+            (count - 1) * stride + 1
+            for count, stride in zip(equation.outvars[0].aval.shape, strides, strict=True)
+        ]
+        parts = []
+        for place in itertools.product(*map(range, sizes)):
+            first = [at * step for at, step in zip(place, params["window_dilation"], strict=True)]
+            limits = [at + end for at, end in zip(first, ends, strict=True)]
+            parts.append(lax.slice(x, first, limits, strides))
+        return [functools.reduce(combine(equation), parts)]
+
+    return windows
+
+
+def _own_function(equation):
+    """The function that a reduction combines with."""
+    function = jaxpr_as_fun(ClosedJaxpr(equation.params["jaxpr"], equation.params["consts"]))
+    return lambda x, y: function(x, y)[0]
 
 
 def _padded(x, value, widths):
@@ -282,6 +353,8 @@ def half(equation, x):
     return [x.astype(jnp.float16).astype(x.dtype)] if bits == (5, 10) else None
 
 
+INTEGER_POOLS = {"reduce_window_max": jnp.maximum, "reduce_window_min": jnp.minimum,
+                 "reduce_window_sum": jnp.add}  # fmt: skip
 SUBSTITUTES = {
     "round": round_away,
     "top_k": top_k,
@@ -307,10 +380,19 @@ SUBSTITUTES = {
     "reduce_window_min": window(_highest),
     "reduce_window_sum": window(lambda dtype: 0),
     "reduce_precision": half,
+    "lt_to": lambda equation, x, y: [less(x, y)],
+    "le_to": lambda equation, x, y: [~less(y, x)],
+    "reduce_window": windows(_own_function),
 } | dict.fromkeys(ARITHMETIC, wide)
 
-TFLITE_ONLY = ("erf", "xor", "cumsum", "top_k", "reduce_precision",
-               "dot_general")  # ONNX has these itself
+TFLITE_ONLY = (
+    "erf",
+    "xor",
+    "cumsum",
+    "top_k",
+    "reduce_precision",
+    "dot_general",
+)  # ONNX has these itself
 FOR_ONNX = {name: one for name, one in SUBSTITUTES.items() if name not in TFLITE_ONLY}
 FOR_ONNX["erfc"] = lambda equation, x: [1 - lax.erf(x)]
 FOR_ONNX["rem"] = lambda equation, x, y: (

@@ -14,7 +14,7 @@ UNARY = {
 BINARY = {
     "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min",
     "pow": "Pow", "add_any": "Add", "eq": "Equal", "lt": "Less", "le": "LessOrEqual",
-    "lt_to": "Less", "le_to": "LessOrEqual", "eq_to": "Equal",
+    "eq_to": "Equal",
     "gt": "Greater", "ge": "GreaterOrEqual",
 }  # fmt: skip
 LOGICAL = {"and": ("And", "BitwiseAnd"), "or": ("Or", "BitwiseOr"), "xor": ("Xor", "BitwiseXor")}

@@ -13,12 +13,16 @@ REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min"
 
 def _reduction(graph, equation, other, sizes, x):
     """A sum, product or extreme over axes."""
-    boolean = equation.invars[0].aval.dtype == bool
+    dtype, wide = equation.invars[0].aval.dtype, None
     graph.refuse_batch(equation, equation.params["axes"])
-    x = graph.cast(x, np.int32) if boolean else x
+    if dtype == bool:
+        wide = np.int32
+    elif dtype == np.int32 and equation.primitive.name == "reduce_sum":
+        wide = np.int64  # onnxruntime's sum of int32 stops at the largest one
+    x = graph.cast(x, wide) if wide else x
     axes = graph.integers(*equation.params["axes"])
     y = graph.op(REDUCTIONS[equation.primitive.name], x, axes, keepdims=0)
-    return graph.cast(y, bool) if boolean else y
+    return graph.cast(y, dtype) if wide else y
 
 
 def _argmax(graph, equation, other, sizes, x):
@@ -98,8 +102,10 @@ def _reduce_window_max(graph, equation, other, sizes, x):
     dilations = params["window_dilation"]
     moved = [at for at, one in enumerate(zip(window, strides, padding, strict=True))
              if one != (1, 1, (0, 0))]  # fmt: skip
-    if set(params["base_dilation"]) != {1} or not 1 <= len(moved) <= 3:
-        raise NotImplementedError("this window")
+    if not moved:
+        return x
+    if set(params["base_dilation"]) != {1} or len(moved) > 3:
+        raise NotImplementedError("a window of more than three axes")
     order = [at for at in range(len(sizes)) if at not in moved] + moved
     own = graph.own_sizes(equation.invars[0])
     x = graph.transpose(x, order)

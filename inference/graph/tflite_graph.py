@@ -19,6 +19,10 @@ DTYPES = {
     schema.TensorType.FLOAT32: np.float32,
     schema.TensorType.INT32: np.int32,
     schema.TensorType.INT64: np.int64,
+    schema.TensorType.INT16: np.int16,
+    schema.TensorType.INT8: np.int8,
+    schema.TensorType.UINT32: np.uint32,
+    schema.TensorType.UINT8: np.uint8,
     schema.TensorType.BOOL: np.bool_,
 }
 FLOAT = schema.TensorType.FLOAT32
