@@ -15,7 +15,7 @@ def _reduction(graph, equation, other, sizes, x):
     """A sum, product or extreme over axes."""
     dtype, wide = equation.invars[0].aval.dtype, None
     graph.refuse_batch(equation, equation.params["axes"])
-    if dtype == bool:
+    if dtype.kind == "b":
         wide = np.int32
     elif dtype == np.int32 and equation.primitive.name == "reduce_sum":
         wide = np.int64  # onnxruntime's sum of int32 stops at the largest one

@@ -25,8 +25,8 @@ def rows(x):
 
 
 # tf2onnx takes integers for floats, or has no counterpart.
-ONLY_DIRECT = {"top_k of integers", "sort of integers", "arctan2", "sort by two keys",
-               "a choice of conditions"}  # fmt: skip
+ONLY_DIRECT = {"a product of integers", "top_k of integers", "sort of integers", "arctan2",
+               "sort by two keys", "a choice of conditions"}  # fmt: skip
 KERNEL = RANDOM.standard_normal((3, 2, 2)).astype(np.float32)
 
 
