@@ -42,7 +42,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         first = import_tensorflow if "tflite" in options.kinds else None
         with Worker(Path(folder, "log"), first) as worker:
-            for names in random_names(options.networks, options.seed):
+            for number, names in enumerate(random_names(options.networks, options.seed)):
+                if number % 100 == 0:
+                    print(f"{number} of {options.networks}", file=sys.stderr, flush=True)
                 try_network(names, Path(folder), worker, options.kinds, counts)
     for verdict, count in sorted(counts.items()):
         print(f"{verdict}: {count}")

@@ -46,7 +46,7 @@ def _walk(jaxpr, known, ranges):
         for inner, taken in _inner(equation, sources):
             named = dict(zip(inner.invars, taken, strict=True))
             _walk(inner, named, ranges)
-            if len(inner.outvars) == len(equation.outvars) and name != "scan":
+            if len(inner.outvars) == len(equation.outvars) and name not in ("scan", "while"):
                 results = (_known(named, one) for one in inner.outvars)
                 known.update(zip(equation.outvars, results, strict=True))
         if name in ("gather", "scatter", "scatter-add", "scatter-mul"):
@@ -63,12 +63,15 @@ def _known(known, atom):
 
 def _inner(equation, sources):
     """Yields the jaxprs inside an equation whose inputs are its own, with what is known of them."""
+    if equation.primitive.name == "while":  # of its steps the first
+        yield equation.params["body_jaxpr"].jaxpr, sources[equation.params["cond_nconsts"] :]
+        return
     for value in equation.params.values():
         for one in value if isinstance(value, tuple) else (value,):
             inner = one.jaxpr if isinstance(one, ClosedJaxpr) else one
             if isinstance(inner, Jaxpr):
                 taken = sources[len(sources) - len(inner.invars) :]  # a branch's index comes first
-                if len(taken) == len(inner.invars) and equation.primitive.name != "while":
+                if len(taken) == len(inner.invars):
                     yield inner, taken
 
 

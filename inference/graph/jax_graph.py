@@ -9,6 +9,7 @@ layer.
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.extend.source_info_util import current_name_stack, summarize, user_context
@@ -17,6 +18,7 @@ from inference.graph.jax_substitutes import SUBSTITUTES
 from inference.graph.tflite_graph import EXACT_GELU
 from utils import UserError
 
+PRODUCTS = ("dot_general", "conv_general_dilated")
 INLINED = ("jit", "custom_jvp_call", "custom_vjp_call", "remat2", "checkpoint")  # plain calls
 
 # Primitives without a counterpart in TFLite, and what to do instead.
@@ -101,6 +103,18 @@ def _refusals(jaxpr, refused):
     for equation, layer, line in operations(jaxpr):
         if named(equation) in refused:
             yield refusal(equation, "a TFLite file", layer=layer, line=line)
+        elif equation.primitive.name in PRODUCTS and _is_half(equation.invars[0].aval.dtype):
+            dtype = equation.invars[0].aval.dtype
+            yield (
+                f"{'layer ' * bool(layer)}{layer or 'the network'} ({line}): "
+                f"{equation.primitive.name} of {dtype}, and files compute in float32; convert both "
+                "to jnp.float32 before (in Flax and Haiku: dtype=jnp.float32). Their parameters "
+                f"may stay {dtype}"
+            )
+
+
+def _is_half(dtype):
+    return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize == 2
 
 
 def refusal(equation, file, reason="", layer="", line=""):

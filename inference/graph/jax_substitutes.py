@@ -189,8 +189,10 @@ def unroll(equation, *inputs):
 
 def largest(x, count):
     """lax.top_k, whose order is used in any case: the converter needs both of its outputs."""
+    dtype = x.dtype
+    x = x.astype(jnp.int32) if dtype in (*SMALL, jnp.bool_) else x
     values, order = lax.top_k(x, count)
-    return jnp.where(order >= 0, values, 0), order
+    return jnp.where(order >= 0, values, 0).astype(dtype), order
 
 
 def accumulate(combine, neutral):
@@ -347,6 +349,13 @@ def top_k(equation, x):
     return [jnp.moveaxis(one, -1, axis) for one in found]
 
 
+def place_of_largest(equation, x):
+    """argmax and argmin of booleans and small integers."""
+    if x.dtype not in (*SMALL, jnp.bool_):
+        return None
+    return [equation.primitive.bind(x.astype(jnp.int32), **equation.params)]
+
+
 def half(equation, x):
     """Rounding to half precision."""
     bits = equation.params["exponent_bits"], equation.params["mantissa_bits"]
@@ -358,6 +367,8 @@ INTEGER_POOLS = {"reduce_window_max": jnp.maximum, "reduce_window_min": jnp.mini
 SUBSTITUTES = {
     "round": round_away,
     "top_k": top_k,
+    "argmax": place_of_largest,
+    "argmin": place_of_largest,
     "erf": lambda equation, x: [erf(x)],
     "erfc": lambda equation, x: [1 - erf(x)],
     "div": divide,

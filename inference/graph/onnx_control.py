@@ -2,6 +2,9 @@
 
 import numpy as np
 import onnx_ir as ir
+from jax.extend.source_info_util import summarize
+
+from inference.graph.any_batch import BatchDependent
 
 
 def _scan(graph, equation, other, sizes, *inputs):
@@ -9,7 +12,7 @@ def _scan(graph, equation, other, sizes, *inputs):
     params, twin = equation.params, other.params["jaxpr"]
     constants, carries = params["num_consts"], params["num_carry"]
     if params["length"] != other.params["length"]:
-        graph.refuse_batch(equation)
+        raise BatchDependent(f"a scan over the batch ({summarize(equation.source_info)})")
     count = graph.constant(np.int64(params["length"]))
     at, state = _step_inputs(graph, params["jaxpr"], twin, constants, carries)
 
@@ -39,8 +42,10 @@ def _while(graph, equation, other, sizes, *inputs):
     )  # fmt: skip
 
     def condition(values):
-        given = [*inputs[:tested], *values]
-        return graph.inline(params["cond_jaxpr"], twins["cond_jaxpr"], given)[0]
+        given, graph.in_condition = [*inputs[:tested], *values], True
+        goes_on = graph.inline(params["cond_jaxpr"], twins["cond_jaxpr"], given)[0]
+        graph.in_condition = False
+        return goes_on
 
     def step():
         given = [*inputs[tested:constants], *state[1:]]

@@ -44,6 +44,7 @@ class Lowering:
     def __init__(self, operators, broadcasting):
         self.operators, self.broadcasting, self.tape = operators, broadcasting, ir.tape.Tape()
         self.values, self.sizes, self.narrow, self.batch, self.names = {}, {}, {}, None, 0
+        self.in_condition = False
 
     def model(self, closed, other):
         """Returns the ir.Model of a ClosedJaxpr, and the same for another batch size."""
@@ -73,6 +74,9 @@ class Lowering:
         outer, self.tape = self.tape, ir.tape.Tape()
         outputs = [self.op("Identity", one) for one in make()]
         graph, self.tape = self.graph(inputs, outputs), outer
+        self.names += 1
+        for value in (value for node in graph for value in node.outputs):
+            value.name = f"graph{self.names}_{value.name}"  # each graph counts its own from 0
         return graph
 
     def inline(self, closed, other, inputs):
@@ -150,10 +154,11 @@ class Lowering:
         (size,) = self.sizes_of([two.item()], [three.item()])
         return self.cast(self.op("Squeeze", self.size(size)), two.dtype)
 
-    def refuse_batch(self, equation, axes=None):
-        """Refuses an operation along the batch, or one whose axes have the batch among them."""
+    def refuse_batch(self, equation, axes):
+        """Refuses an operation whose axes have the batch among them; the condition of a loop may:
+        it goes on until all examples are done."""
         sizes = self.own_sizes(equation.invars[0])
-        if axes is None or any(isinstance(sizes[axis], Size) for axis in axes):
+        if not self.in_condition and any(isinstance(sizes[axis], Size) for axis in axes):
             line = summarize(equation.source_info)
             raise BatchDependent(f"{equation.primitive.name} along the batch ({line})")
 

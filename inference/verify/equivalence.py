@@ -17,13 +17,13 @@ import numpy as np
 
 from inference.verify.runtimes import load, signature_faults
 from inference.verify.stablehlo import TIMED
-from inference.verify.trials import BATCHES, edge_inputs, find_spans, nearby, random_inputs
+from inference.verify.trials import BATCHES, FAR, edge_inputs, find_spans, nearby, random_inputs
 from training.common.differences import differences, magnitude, sensitivity
 from utils import UserError
 
 TIMED_SECONDS = 0.3  # for each file and batch
 SHOWN = 10  # numbers of an output that the table shows
-TEST_SET = "test set"
+TEST_SET, RANGE = "test set", "--range NAME=LOWEST..HIGHEST"
 RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "stablehlo": "jax"}
 
 # "error": largest difference, as a share of the outputs' largest magnitude; of float32 files on all
@@ -299,8 +299,10 @@ def _broken(result, errors, allowed):
         if one["error"] > allowed["error"] and name not in seen:
             seen.add(name)
             fault = f": {one['fault']}" if "fault" in one else ""
+            advice = f"; if no input is as large, say what they are: {RANGE}" * (where == FAR)
             broken.append(
                 f"error {one['error']:.2g} > {allowed['error']:g} (output {name}, {where}){fault}"
+                f"{advice}"
             )
     if "same_class" in result:
         agreement = result["same_class"] / max(1, result["decisions"])

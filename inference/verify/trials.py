@@ -16,6 +16,7 @@ from utils import UserError, nearest
 
 BATCHES = (1, 2, 3, 64)  # of random inputs, besides one more than the test set's batch
 EDGE_EXAMPLES = 3
+FAR = "far beyond the data"
 BEYOND = 10  # "large" numbers are so many times the data's extremes
 
 
@@ -68,7 +69,7 @@ def edge_inputs(spans, seed=1):
     random = np.random.default_rng(seed)
     found = {}
     if any(one.dtype.kind == "f" for one in spans):
-        for name in ("zeros", "smallest", "largest", "far beyond the data"):
+        for name in ("zeros", "smallest", "largest", FAR):
             found[name] = tuple(_edge(random, one, name) for one in spans)
     if any(one.dtype.kind in "iu" for one in spans):
         found["integers of the whole range"] = tuple(
@@ -140,7 +141,7 @@ def _edge(random, span, name):
     shape = (EDGE_EXAMPLES, *span.shape)
     if span.dtype.kind != "f":
         return _random(random, span, EDGE_EXAMPLES)
-    if name == "far beyond the data":
+    if name == FAR:
         return random.choice([span.low, span.high], shape).astype(span.dtype)
     value = {"zeros": 0.0, "smallest": span.lowest, "largest": span.highest}[name]
     return np.full(shape, np.clip(value, span.low, span.high), span.dtype)

@@ -143,6 +143,14 @@ def test_tokens_are_tried_from_the_first_row_to_the_last():
     inside = jax.jit(lambda x: jax.checkpoint(lambda x: table[x])(x))
     assert index_ranges(inside, tokens) == [(0, 49)]
 
+    def generate(token):
+        def step(state):
+            return state[0] + 1, table[state[1]].argmax(-1)
+
+        return jax.lax.while_loop(lambda state: state[0] < 3, step, (0, token))[1]
+
+    assert index_ranges(generate, length) == [(0, 49)]
+
 
 def test_data_outside_of_a_range_or_a_table_are_refused_by_name():
     data = [(np.array([1, 57], np.int32),)]

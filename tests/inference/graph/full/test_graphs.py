@@ -546,6 +546,12 @@ def test_operations_that_no_converter_takes_are_refused_with_layer_and_line(func
         lowered(network, (8, 8))
 
 
+def test_products_of_halves_are_refused_by_line_and_say_what_to_write():
+    network = jax.vmap(lambda x: x.astype(jnp.bfloat16) @ jnp.ones((4, 3), jnp.bfloat16))
+    with pytest.raises(UserError, match=r"test_graphs\.py:\d+.*dot_general of bfloat16.*float32"):
+        exportable(network, jnp.ones((2, 4)))
+
+
 def test_operations_inside_loops_are_refused():
     def network(x):
         return lax.scan(lambda state, _: (lax.lgamma(state), None), x, length=2)[0]

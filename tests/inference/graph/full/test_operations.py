@@ -125,6 +125,9 @@ OPERATIONS = {
     ),
     "search": (lambda x: jnp.searchsorted(np.sort(TABLE[:, 0]), x), ROW),
     "interpolation": (lambda x: jnp.interp(x, np.float32([-1, 0, 2]), TABLE[:3, 0]), ROW),
+    "search in two tables": (lambda x: jnp.digitize(x, np.float32([-1, 0, 2])), ROW),
+    "top_k of conditions": (lambda x: lax.top_k(x > 0, 2)[1], ROW),
+    "a loop until all are done": (lambda n: jnp.gcd(n % 97, 36), INTEGERS),
     "half of uint32": (lambda n: (n.astype(jnp.uint32) // 4).astype(jnp.int32), WHOLE),
     "pooling by products": (
         lambda x: lax.reduce_window(x, 1.0, lax.mul, (1, 3), (1, 2), "SAME"), ROW
