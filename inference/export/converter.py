@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 from inference.export.network import lower
-from inference.graph import METADATA, tflite_graph
+from inference.graph import METADATA, tflite_graph, tflite_interface, tflite_operators
 from inference.graph.any_batch import DEPENDENT, OTHER_SIZES, SIZES, merge
 from inference.graph.jax_graph import ADVICE, OTHERWISE
 from utils import UserError
@@ -77,12 +77,14 @@ def to_tflite(lowered, names, metadata=None, sizes=SIZES):
 
     models = [tflite_graph.load(_convert(one)) for one in lowered]
     model = merge(*models, sizes) if len(models) == 2 else models[0]
-    tflite_graph.mark_exact_gelu(model)
-    tflite_graph.name_combinations(model)
-    tflite_graph.rename(model, *names)
+    tflite_operators.mark_exact_gelu(model)
+    tflite_operators.name_combinations(model)
+    tflite_operators.restore_infinities(model)
+    tflite_operators.keep_infinity(model)
+    tflite_interface.rename(model, *names)
     model = simplify(model)
     if metadata:
-        tflite_graph.write_metadata(model, METADATA, metadata)
+        tflite_interface.write_metadata(model, METADATA, metadata)
     return tflite_graph.dump(model)
 
 
@@ -98,9 +100,9 @@ def to_raw_onnx(tflite):
     known = {*vars(BuiltinOperator)} - {"CUSTOM"}
     _refuse(tflite, lambda kind: kind not in known)
     readable = tflite_graph.load(tflite)
-    tflite_graph.unfold_clipping(readable)
-    tflite_graph.rename_plainly(readable)
-    tflite_graph.scalar_axes(readable)
+    tflite_operators.unfold_clipping(readable)
+    tflite_interface.rename_plainly(readable)
+    tflite_operators.scalar_axes(readable)
     with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
         file.write(tflite_graph.dump(readable))
         file.flush()

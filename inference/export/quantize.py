@@ -45,12 +45,12 @@ def c_header(tflite):
 
     Beside them stand the scale and the zero point of each input and output in int8.
     """
-    from inference.graph import METADATA, tflite_graph
+    from inference.graph import METADATA, tflite_graph, tflite_interface
 
     content, lines = tflite.read_bytes(), []
     name = re.sub(r"\W", "_", tflite.name.removesuffix(".tflite"))
     name = f"model_{name}" if name[0].isdigit() else name
-    metadata = tflite_graph.read_metadata(tflite_graph.load(content), METADATA)
+    metadata = tflite_interface.read_metadata(tflite_graph.load(content), METADATA)
     for end, about in {**metadata.get("inputs", {}), **metadata.get("outputs", {})}.items():
         if "scale" in about:
             ending = re.sub(r"\W", "_", end)
@@ -106,7 +106,7 @@ def _quantize_onnx(file, kind, examples):
 def _quantize(tflite, kind, examples):
     from ai_edge_quantizer import qtyping, quantizer, recipe
 
-    from inference.graph import METADATA, tflite_graph
+    from inference.graph import METADATA, tflite_graph, tflite_interface, tflite_operators
 
     work = quantizer.Quantizer(tflite)
     with contextlib.suppress(KeyError):  # raised by a file without anything to quantise
@@ -140,9 +140,9 @@ def _quantize(tflite, kind, examples):
         ) from None
     original = tflite_graph.load(Path(tflite).read_bytes())
     if kind == "int8-io":
-        tflite_graph.outputs_in_int8(model)
-    tflite_graph.restore_interface(model, original)
+        tflite_interface.outputs_in_int8(model)
+    tflite_interface.restore_interface(model, original)
     if kind == "int8-io":
-        tflite_graph.note_scales(model, METADATA)
-    tflite_graph.raise_versions(model)
+        tflite_interface.note_scales(model, METADATA)
+    tflite_operators.raise_versions(model)
     return tflite_graph.dump(model)

@@ -14,8 +14,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.extend.source_info_util import current_name_stack, summarize, user_context
 
+from inference.graph import EXACT_GELU, INFINITE
 from inference.graph.jax_substitutes import SUBSTITUTES
-from inference.graph.tflite_graph import EXACT_GELU
 from utils import UserError
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
@@ -153,11 +153,15 @@ def _run(jaxpr, consts, inputs, substitutes, unnamed=(), outer=None):
         outer: the traceback of the call that this is the inside of.
         unnamed: variables that become the file's outputs, where a scope cannot mark a GELU.
     """
+    for_tflite = "erf" in substitutes
+    consts = map(_without_infinities, consts) if for_tflite else consts
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *inputs), strict=True))
     makers = {}
 
     def value(atom):
-        return atom.val if isinstance(atom, Literal) else values[atom]
+        if not isinstance(atom, Literal):
+            return values[atom]
+        return _without_infinities(atom.val) if for_tflite else atom.val
 
     for equation in jaxpr.eqns:
         source, makers[equation.outvars[0]] = equation.source_info, equation
@@ -165,7 +169,7 @@ def _run(jaxpr, consts, inputs, substitutes, unnamed=(), outer=None):
         scope = current_name_stack() + source.name_stack
         where = source.traceback if summarize(source) else outer or source.traceback
         with user_context(where, name_stack=scope):
-            activated = _exact_gelu(equation, makers) if "erf" in substitutes else None
+            activated = _exact_gelu(equation, makers) if for_tflite else None
             if activated is None or equation.outvars[0] in unnamed:
                 arrays = [value(atom) for atom in equation.invars]
                 outputs = _apply(equation, arrays, substitutes, where)
@@ -174,6 +178,17 @@ def _run(jaxpr, consts, inputs, substitutes, unnamed=(), outer=None):
                     outputs = [jax.nn.gelu(value(activated), approximate=True)]
         values.update(zip(equation.outvars, outputs, strict=True))
     return [value(atom) for atom in jaxpr.outvars]
+
+
+def _without_infinities(constant):
+    """A constant with INFINITE for infinities, which the converter would make the largest numbers.
+
+    `tflite_operators.restore_infinities` puts them back.
+    """
+    if getattr(constant, "dtype", None) != np.float32 or not np.isinf(constant).any():
+        return constant
+    constant = np.asarray(constant)
+    return np.where(np.isinf(constant), np.sign(constant) * np.float32(INFINITE), constant)
 
 
 def _apply(equation, inputs, substitutes, where):

@@ -95,10 +95,18 @@ def _reduce_precision(graph, equation, other, sizes, x):
 
 def _atan2(graph, equation, other, sizes, y, x):
     zero, half_turn = (graph.constant(np.float32(one)) for one in (0, np.pi))
+    y_below, x_below = (_is_negative(graph, one, zero) for one in (y, x))
     origin = graph.op("And", graph.op("Equal", x, zero), graph.op("Equal", y, zero))
     angle = graph.op("Atan", graph.op("Div", y, graph.op("Where", origin, half_turn, x)))
-    below = graph.op("Where", graph.op("Less", y, zero), graph.op("Neg", half_turn), half_turn)
-    return graph.op("Where", graph.op("Less", x, zero), graph.op("Add", angle, below), angle)
+    turned = graph.op("Where", y_below, graph.op("Neg", half_turn), half_turn)
+    behind = graph.op("Where", origin, turned, graph.op("Add", angle, turned))
+    return graph.op("Where", x_below, behind, angle)
+
+
+def _is_negative(graph, x, zero):
+    """Whether numbers are below 0, or -0."""
+    inverse = graph.op("Less", graph.op("Reciprocal", x), zero)
+    return graph.op("Or", graph.op("Less", x, zero), inverse)
 
 
 def _shift_right_logical(graph, equation, other, sizes, x, y):

@@ -5,15 +5,10 @@ buffers; a subgraph holds tensors, and operators in the order they run; a tensor
 data is a constant. A dimension of -1 in `shapeSignature` takes any size.
 """
 
-import copy
-import json
-import re
-
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-EXACT_GELU = "exact_gelu"  # the scope that jax_graph.py gives to exact GELU
 KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 DTYPES = {
     schema.TensorType.FLOAT32: np.float32,
@@ -27,9 +22,6 @@ DTYPES = {
 }
 FLOAT = schema.TensorType.FLOAT32
 TENSOR_TYPES = {np.dtype(dtype): code for code, dtype in DTYPES.items()}
-# Versions of kinds that take floats and a scale for each channel of their weights: a runtime that
-# knows no such version would take the first scale for all.
-HYBRID_VERSIONS = {"FULLY_CONNECTED": 12, "CONV_2D": 5, "DEPTHWISE_CONV_2D": 6}
 FIRST_VERSIONS = {"BROADCAST_TO": 2}  # of kinds that became built in later than version 1
 
 
@@ -201,202 +193,6 @@ def layer_of(graph, operator):
     return "of the network itself"
 
 
-def mark_exact_gelu(model):
-    """Makes the GELU operators exact that `jax_graph` marked.
-
-    The converter recognises only the approximation with tanh, and keeps scopes as names.
-    """
-    for graph in graphs(model):
-        for operator in graph.operators:
-            names = graph.tensor(operator.outputs[0]).name.decode().split(";")
-            if graph.kind(operator) == "GELU" and any(
-                name.endswith(f"{EXACT_GELU}/tanh") for name in names
-            ):
-                operator.builtinOptions.approximate = False
-
-
-def unfold_clipping(model):
-    """RELU_N1_TO_1, by itself or fused into another operator -> MINIMUM(MAXIMUM(x, -1), 1).
-
-    The converter writes jnp.clip(x, -1, 1) in this way, and tf2onnx does not know it.
-    """
-    clipping = schema.ActivationFunctionType.RELU_N1_TO_1
-    for graph in graphs(model):
-        for operator in list(graph.operators):
-            fused = getattr(operator.builtinOptions, "fusedActivationFunction", None) == clipping
-            if not fused and graph.kind(operator) != "RELU_N1_TO_1":
-                continue
-            (target,), at = operator.outputs, graph.operators.index(operator)
-            new = [graph.add_tensor("clip", np.float32, graph.shape(target)) for _ in range(2)]
-            if fused:
-                operator.builtinOptions.fusedActivationFunction = schema.ActivationFunctionType.NONE
-                operator.outputs = new[:1]
-                at += 1
-            else:
-                graph.remove(operator)
-                new[0] = operator.inputs[0]
-            low, high = (graph.add_constant("clip", np.float32(limit)) for limit in (-1, 1))
-            options = schema.MaximumMinimumOptionsT
-            graph.operators[at:at] = [
-                graph.make("MAXIMUM", [new[0], low], [new[1]], options()),
-                graph.make("MINIMUM", [new[1], high], [target], options()),
-            ]
-
-
-def name_combinations(model):
-    """Gives the body of a STABLEHLO_SCATTER the operator that its kernel looks for."""
-    named = {"ADD": "ADD", "MUL": "MULTIPLY", "MAXIMUM": "MAXIMUM", "MINIMUM": "MINIMUM"}
-    for graph in graphs(model):
-        for operator in graph.operators:
-            if graph.kind(operator) != "STABLEHLO_SCATTER":
-                continue
-            body = graphs(model)[operator.builtinOptions2.updateComputationSubgraphIndex]
-            for one in body.operators:
-                if body.kind(one) in named:
-                    one.opcodeIndex = body.code(f"STABLEHLO_{named[body.kind(one)]}")
-                    one.builtinOptions, one.builtinOptionsType = None, schema.BuiltinOptions.NONE
-
-
-def scalar_axes(model):
-    """Gives ARG_MAX and ARG_MIN their axis as a plain number, as tf2onnx reads it."""
-    for graph in graphs(model):
-        for operator in graph.operators:
-            if graph.kind(operator) in ("ARG_MAX", "ARG_MIN"):
-                axis = graph.constant(operator.inputs[1]).item()
-                operator.inputs = [operator.inputs[0], graph.add_constant("axis", np.int32(axis))]
-
-
-def rename(model, inputs, outputs):
-    """Names the inputs and outputs, in the network's order; they were "args_0", "output_0", ..."""
-    (signature,) = model.signatureDefs
-    graph = Graph(model, model.subgraphs[signature.subgraphIndex])
-    used = {entry.tensorIndex for entry in signature.inputs}
-    for entry in signature.outputs:
-        if entry.tensorIndex in used:  # it is an input, or another output as well
-            entry.tensorIndex = _copied(graph, entry.tensorIndex)
-        used.add(entry.tensorIndex)
-    for one, names in ((signature.inputs, inputs), (signature.outputs, outputs)):
-        one.sort(key=lambda entry: int(re.search(rb"(\d*)$", entry.name)[1] or 0))
-        for entry, name in zip(one, names, strict=True):
-            entry.name = name.encode()
-            graph.tensor(entry.tensorIndex).name = entry.name
-    graph.subgraph.inputs = [entry.tensorIndex for entry in signature.inputs]
-    graph.subgraph.outputs = [entry.tensorIndex for entry in signature.outputs]
-
-
-def rename_plainly(model):
-    """Names the inputs and outputs by their positions, which no other tensor is called."""
-    graph = graphs(model)[0]
-    for kind in ("inputs", "outputs"):
-        for at, index in enumerate(getattr(graph.subgraph, kind)):
-            graph.tensor(index).name = plain_name(kind, at).encode()
-
-
-def plain_name(kind, at):
-    """Returns the name that `rename_plainly` gives to an input or output."""
-    return f"network_{kind}_{at}"
-
-
-def restore_interface(model, original):
-    """Restores the names and shapes of inputs and outputs, in the places of the original model."""
-    (signature,), (first,) = model.signatureDefs, original.signatureDefs
-    graph, other = graphs(model)[0], graphs(original)[0]
-    for kind in ("inputs", "outputs"):
-        tensors = dict(
-            zip(getattr(other.subgraph, kind), getattr(graph.subgraph, kind), strict=True)
-        )
-        firsts = {entry.name: entry.tensorIndex for entry in getattr(first, kind)}
-        for entry in getattr(signature, kind):
-            entry.tensorIndex = int(tensors[firsts[entry.name]])
-            _rename_others(graph, entry.name)
-            graph.tensor(entry.tensorIndex).name = entry.name
-            graph.set_shape(entry.tensorIndex, other.shape(firsts[entry.name]))
-
-
-def _rename_others(graph, name):
-    """Gives tensors that have a name another one."""
-    for tensor in graph.subgraph.tensors:
-        if tensor.name == name:
-            tensor.name = name + b"_inside"
-
-
-def outputs_in_int8(model):
-    """Makes outputs int8 that a quantizer turned back to floats; all others it has left in int8."""
-    graph = graphs(model)[0]
-    graph.subgraph.outputs = list(map(int, graph.subgraph.outputs))
-    for at, index in enumerate(graph.subgraph.outputs):
-        maker = graph.maker(index)
-        if maker is not None and graph.kind(maker) == "DEQUANTIZE":
-            graph.subgraph.outputs[at] = maker.inputs[0]
-            graph.remove_unused(maker)
-
-
-def note_scales(model, name):
-    """Writes dtype, scale and zero point of the inputs and outputs into the metadata."""
-    metadata, (signature,), graph = (
-        read_metadata(model, name),
-        model.signatureDefs,
-        graphs(model)[0],
-    )
-    for kind in ("inputs", "outputs") if metadata else ():
-        for entry in getattr(signature, kind):
-            quantised = graph.tensor(entry.tensorIndex).quantization
-            if quantised is not None and quantised.scale is not None:
-                metadata[kind][entry.name.decode()] |= {
-                    "dtype": "int8",
-                    "scale": float(quantised.scale[0]),
-                    "zero_point": int(quantised.zeroPoint[0]),
-                }
-    write_metadata(model, name, metadata)
-
-
-def raise_versions(model):
-    """Gives operators the versions that their quantised weights demand, so that older runtimes
-    refuse the file where they would misread it."""
-    for graph in graphs(model):
-        for operator in graph.operators:
-            version = HYBRID_VERSIONS.get(graph.kind(operator))
-            if version is None or graph.tensor(operator.inputs[0]).type != FLOAT:
-                continue
-            weights = graph.tensor(operator.inputs[1]).quantization
-            if weights is not None and weights.scale is not None and len(weights.scale) > 1:
-                code = model.operatorCodes[operator.opcodeIndex]
-                code.version = max(code.version, version)
-
-
-def write_metadata(model, name, metadata):
-    """Writes a JSON object into the model, under a name."""
-    entry, buffer = schema.MetadataT(), schema.BufferT()
-    buffer.data = np.frombuffer(json.dumps(metadata).encode(), np.uint8)
-    entry.name, entry.buffer = name.encode(), len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(one for one in model.metadata or [] if one.name != entry.name), entry]
-
-
-def read_metadata(model, name):
-    """Returns the JSON object under a name; {} if the model has none."""
-    return json.loads(metadata_content(model, name))
-
-
-def metadata_content(model, name):
-    """Returns the bytes of the JSON under a name; those of {} if the model has none."""
-    for entry in model.metadata or []:
-        if entry.name == name.encode():
-            return bytes(model.buffers[entry.buffer].data)
-    return b"{}"
-
-
-def _copied(graph, index):
-    """Adds a copy of a tensor at the end of the graph; returns its index."""
-    tensor = copy.copy(graph.tensor(index))
-    tensor.buffer = 0
-    graph.subgraph.tensors.append(tensor)
-    new = len(graph.subgraph.tensors) - 1
-    shape = graph.add_constant("shape", np.int32(graph.shape(index)))
-    graph.operators.append(graph.make("RESHAPE", [index, shape], [new]))
-    return new
-
-
 def _drop_unused(model):
     """Removes tensors and buffers that no operator uses, and renumbers the others."""
     for subgraph in model.subgraphs:
@@ -422,3 +218,9 @@ def _drop_unused(model):
     model.buffers = [model.buffers[index] for index in kept]
     for owner in owners:
         owner.buffer = renumbered[owner.buffer]
+
+
+def made_by(graph, index, kind):
+    """Returns the operator that makes a tensor if it is of this kind, or None."""
+    maker = graph.maker(index)
+    return maker if maker is not None and graph.kind(maker) == kind else None

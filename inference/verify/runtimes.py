@@ -74,7 +74,7 @@ def load(path, threads=None, own=False):
 def _load_tflite(path, threads, own):
     from ai_edge_litert.interpreter import Interpreter
 
-    from inference.graph import tflite_graph
+    from inference.graph import tflite_graph, tflite_interface
 
     content = path.read_bytes()
     with _quiet():
@@ -113,7 +113,7 @@ def _load_tflite(path, threads, own):
         run,
         describe(interpreter.get_input_details()),
         describe(interpreter.get_output_details()),
-        parse_metadata(tflite_graph.metadata_content(model, METADATA), path),
+        parse_metadata(tflite_interface.metadata_content(model, METADATA), path),
         lambda: Counter(graph.kind(one) for one in graph.operators),
         scales,
     )

@@ -7,7 +7,7 @@ import onnx
 from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper, numpy_helper
 
-from inference.graph import METADATA, tflite_graph
+from inference.graph import METADATA, tflite_graph, tflite_interface
 
 QUANTIZED = ("float16", "dynamic", "int8")
 # On 300 test examples one mistake is 0.33 points.
@@ -80,7 +80,7 @@ def write_tflite(path, weights, batch=-1):
     options = schema.FullyConnectedOptionsT()
     x = add("FULLY_CONNECTED", [x, weights[0].T, weights[1]], tensor("logits", batch, 10), options)
     subgraph.inputs, subgraph.outputs = [pixels], [x]
-    tflite_graph.write_metadata(model, METADATA, metadata_of(INSIDE))
+    tflite_interface.write_metadata(model, METADATA, metadata_of(INSIDE))
     path.write_bytes(tflite_graph.dump(model))
 
 

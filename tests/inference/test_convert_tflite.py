@@ -19,7 +19,7 @@ from inference.export.files import check_files
 from inference.export.inputs import parse_inputs
 from inference.export.network import Array, describe
 from inference.export.worker import Worker
-from inference.graph import METADATA, tflite_graph
+from inference.graph import METADATA, tflite_graph, tflite_interface
 from inference.serving.exports import HOME
 from inference.verify.equivalence import LIMITS, check, make_reference
 from inference.verify.runtimes import load
@@ -74,7 +74,7 @@ def test_both_formats_carry_metadata_of_the_run_its_inputs_and_outputs(small_run
     properties = {one.key: one.value for one in model.metadata_props}
     metadata = json.loads(properties[METADATA])
     file = tflite_graph.load((small_export / "small.tflite").read_bytes())
-    assert metadata == tflite_graph.read_metadata(file, METADATA)
+    assert metadata == tflite_interface.read_metadata(file, METADATA)
     assert metadata["title"] == "MNIST_Sample"
     assert metadata["run"] == small_run.name
     assert metadata["classes"] == list("0123456789")

@@ -16,7 +16,7 @@ from inference.export.converter import import_tensorflow
 from inference.export.network import Array, describe
 from inference.export.trained import Trained
 from inference.export.worker import Worker
-from inference.graph import METADATA, tflite_graph
+from inference.graph import METADATA, tflite_graph, tflite_interface
 from inference.verify.equivalence import LIMITS, make_reference
 from inference.verify.runtimes import load
 
@@ -98,7 +98,7 @@ def test_int8_inputs_and_outputs_have_scales_that_the_metadata_name(made):
     (entry,) = interpreter.get_input_details()
     interpreter.resize_tensor_input(entry["index"], x.shape)
     interpreter.allocate_tensors()
-    metadata = tflite_graph.read_metadata(tflite_graph.load(path.read_bytes()), METADATA)
+    metadata = tflite_interface.read_metadata(tflite_graph.load(path.read_bytes()), METADATA)
     about = metadata["inputs"]["x"]
     assert about == {
         "shape": ["batch", 6], "dtype": "int8", "scale": entry["quantization"][0],
@@ -123,7 +123,7 @@ def test_the_c_header_has_the_bytes_of_the_file_and_the_scales(made, tmp_path):
     folder, _, _ = made["classifier"]
     files.write_headers(folder / "net")
     content = (folder / "net.int8-io.tflite").read_bytes()
-    about = tflite_graph.read_metadata(tflite_graph.load(content), METADATA)["inputs"]["x"]
+    about = tflite_interface.read_metadata(tflite_graph.load(content), METADATA)["inputs"]["x"]
     (tmp_path / "main.c").write_text(
         f'#include "{folder / "net.int8-io.tflite.h"}"\n#include <stdio.h>\n'
         "int main(void) {\n"

@@ -8,6 +8,7 @@ import pytest
 
 from inference.export.network import Array, describe
 from inference.graph.onnx_direct import to_onnx
+from model.modules import embedding
 
 TABLE = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 
@@ -24,9 +25,16 @@ def session_of(function, *inputs):
     return onnxruntime.InferenceSession(content), kinds.count("Where")
 
 
-@pytest.mark.parametrize("dtype", ["int32", "uint8"])
-def test_rows_are_found_and_what_has_none_raises_an_error(dtype):
-    session, _ = session_of(rows, ("input", (2,), np.dtype(dtype)))
+def embedded(x):
+    """The rows of the template's own layer."""
+    return embedding(x, 5, 3, params={"table": TABLE})[0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "function"), [("int32", rows), ("uint8", rows), ("int32", embedded)]
+)
+def test_rows_are_found_and_what_has_none_raises_an_error(dtype, function):
+    session, _ = session_of(function, ("input", (2,), np.dtype(dtype)))
     (found,) = session.run(None, {"input": np.array([[0, 4], [2, 1]], dtype)})
     np.testing.assert_array_equal(found, TABLE[[[0, 4], [2, 1]]])
     for bad in (5, 255) if dtype == "uint8" else (5, -1, -5, -6, -(2**31), 2**31 - 1):

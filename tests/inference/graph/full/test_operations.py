@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 import pytest
 from jax import lax
 
@@ -26,7 +27,7 @@ def rows(x):
 
 # tf2onnx takes integers for floats, or has no counterpart.
 ONLY_DIRECT = {"a product of integers", "top_k of integers", "sort of integers", "arctan2",
-               "sort by two keys", "a choice of conditions"}  # fmt: skip
+               "sort by two keys", "a choice of conditions", "log of a sum of none"}  # fmt: skip
 KERNEL = RANDOM.standard_normal((3, 2, 2)).astype(np.float32)
 
 
@@ -135,6 +136,12 @@ OPERATIONS = {
     "pooling of integers": (
         lambda n: lax.reduce_window(n, -(2**31), lax.max, (1, 3), (1, 2), "SAME"), INTEGERS
     ),
+    "infinities": (
+        lambda x: {"a": jnp.where(x > 2, x, -jnp.inf), "b": x + np.float32([1, np.inf] * 3)}, ROW
+    ),
+    "the largest of none": (lambda x: jnp.where(x > 2, x, -jnp.inf).max(-1), ROW),
+    "the smallest of none": (lambda x: jnp.where(x > 2, x, jnp.inf).min(-1), ROW),
+    "log of a sum of none": (lambda x: jax.nn.logsumexp(jnp.where(x > 2, x, -jnp.inf), -1), ROW),
     "a window of one": (lambda x: lax.reduce_window(x, 0.0, lax.add, (1, 1), (1, 1), "VALID"), ROW),
     "round": (lambda x: lax.round(x * 2, lax.RoundingMethod.AWAY_FROM_ZERO), ROW),
 }  # fmt: skip
@@ -190,3 +197,14 @@ def test_what_only_onnx_has_is_exported_to_it(converter, tmp_path, function, inp
         converter.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
     (tmp_path / "network.onnx").write_bytes(to_onnx(network))
     assert check(tmp_path / "network.onnx", "float32", reference, LIMITS)["broken"] == []
+
+
+def test_arctan2_has_the_signs_of_numpy_for_zeros_and_infinities():
+    network = describe(jnp.arctan2, [Array(name, (), np.dtype(np.float32)) for name in "yx"])
+    numbers = np.float32([0.0, -0.0, 1, -2.5, np.inf, -np.inf])
+    y, x = map(np.ravel, np.meshgrid(numbers, numbers))
+    finite = np.isfinite(y) | np.isfinite(x)
+    y, x = y[finite], x[finite]
+    (found,) = onnxruntime.InferenceSession(to_onnx(network)).run(None, {"y": y, "x": x})
+    np.testing.assert_allclose(found, np.arctan2(y, x), rtol=1e-6)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(np.arctan2(y, x)))
