@@ -9,7 +9,7 @@ from data_loader.device_cache import gather
 from inference.export.inputs import with_specs
 from inference.export.network import Array, Network, at_the_door, describe
 from inference.export.quantize import CALIBRATION_EXAMPLES
-from inference.verify.equivalence import Reference, make_reference
+from inference.verify.reference import Reference, make_reference
 from inference.verify.stablehlo import compiled
 from training.common.records import read_record
 from training.common.trees import pick, subtree

@@ -108,7 +108,7 @@ POWERS = np.left_shift(1, np.arange(32)).astype(np.int32)  # the last is -2^31
 
 def shift_left(equation, x, y):
     """x << n: a product with a power of two; 0 if n has no meaning."""
-    power = jnp.take(jnp.asarray(POWERS, x.dtype), y, mode="clip")
+    power = jnp.take(jnp.asarray(POWERS, x.dtype), jnp.clip(y, 0, 31))
     return [jnp.where((y >= 0) & (y < 32), x * power, 0)]
 
 

@@ -9,22 +9,19 @@ import re
 import statistics
 import time
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
 
-import jax
 import numpy as np
 
+from inference.verify.reference import to_numpy
 from inference.verify.runtimes import load, signature_faults
 from inference.verify.stablehlo import TIMED
-from inference.verify.trials import BATCHES, FAR, edge_inputs, find_spans, nearby, random_inputs
-from training.common.differences import differences, magnitude, sensitivity
+from inference.verify.trials import FAR, random_inputs
+from training.common.differences import differences, magnitude
 from utils import UserError
 
 TIMED_SECONDS = 0.3  # for each file and batch
 SHOWN = 10  # numbers of an output that the table shows
 TEST_SET, RANGE = "test set", "--range NAME=LOWEST..HIGHEST"
-RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "stablehlo": "jax"}
 
 # "error": largest difference, as a share of the outputs' largest magnitude; of float32 files on all
 #     inputs, of others on the test set. Of integers, the share that differ.
@@ -40,78 +37,6 @@ LIMITS = {
 LIMITS["int8-io"] = LIMITS["int8"]
 LIMIT_NAMES = ("error", "agreement", "accuracy_loss")
 TIE = 4e-5  # of two logits, as a share of the largest: each may be off by half of it in float32
-
-
-class Trial(NamedTuple):
-    """Inputs besides the test set, and what the network returns for them."""
-
-    name: str
-    inputs: tuple  # raw
-    outputs: list
-    own: list  # how much each output changes when the inputs change in their last bits
-
-
-class Reference(NamedTuple):
-    """What the files are compared with."""
-
-    function: object  # jitted: (*raw inputs) -> tuple of outputs
-    feed: object  # (*raw inputs) -> what the files take; the identity, or the preprocessing
-    inputs: list  # Array of each, as the files take them
-    outputs: list  # Array of each
-    batches: list  # of the test set: (raw inputs, outputs of the function), real examples only
-    labels: np.ndarray | None  # (examples,), if there is one class for each
-    spans: list  # Span of each raw input
-    trials: list  # Trial, in the order they are run
-    kind: str = "none"  # what the logits are: "softmax", "sigmoid"; "none" if there are none
-    logits: int = 0  # which output has them
-
-    @property
-    def summary(self):
-        """What is compared, as JSON values for the metadata of the files."""
-        return {
-            "ranges": {one.name: [one.low, one.high] for one in self.spans},
-            "batches": sorted({len(one.inputs[0]) for one in self.trials}),
-            "test_examples": sum(len(inputs[0]) for inputs, _ in self.batches),
-            "runtimes": _versions(),
-        }
-
-
-def make_reference(function, feed, network, batches, labels, *, raw=None, more=(), ranges=None,
-                   static=None):  # fmt: skip
-    """Returns the Reference; runs the network over the test set and over the trials.
-
-    Args:
-        function: jitted, `(*raw inputs) -> tuple of outputs`.
-        feed: `(*raw inputs) -> what the files take`.
-        network: Network.
-        batches: of the test set, tuples of raw inputs; or none.
-        labels: (examples,) of a classifier, or None.
-        raw: Array of each raw input; None: those of the network.
-        more: tuples of raw inputs, of the training data, for the extremes.
-        ranges: {name: (lowest, highest)} of raw inputs.
-        static: the batch size of the files, None for any.
-
-    Raises:
-        UserError: the ranges do not fit the inputs.
-    """
-    spans = find_spans(function, raw or network.inputs, [*batches, *more], ranges or {})
-    computed = [(inputs, _host(function(*inputs))) for inputs in batches]
-    sizes = (static,) if static else (*BATCHES, *(len(one[0]) + 1 for one in batches[:1]))
-    trials = {f"random, batch {size}": random_inputs(spans, size) for size in sizes}
-    for name, inputs in edge_inputs(spans).items():
-        trials[name] = _cut(inputs, static) if static else inputs
-    if not static:
-        trials["batch 1 again"] = random_inputs(spans, 1)
-    made = []
-    for name, inputs in trials.items():
-        outputs = _host(function(*inputs))
-        own = sensitivity(outputs, _host(function(*nearby(inputs))))
-        made.append(Trial(name, inputs, outputs, own))
-    arrays = network.inputs, network.outputs
-    said = network.metadata.get("output") or {"kind": "none" if labels is None else "softmax"}
-    names = [one.name for one in network.outputs]
-    logits = names.index(said["name"]) if said.get("name") else 0
-    return Reference(function, feed, *arrays, computed, labels, spans, made, said["kind"], logits)
 
 
 def parse_limits(changes):
@@ -270,7 +195,7 @@ def _latency(run, reference, batches):
         raw = random_inputs(reference.spans, batch)
         times = ([], [])
         given = reference.feed(*raw)
-        functions = (partial(run, given), lambda raw=raw: _host(reference.function(*raw)))
+        functions = (partial(run, given), lambda raw=raw: to_numpy(reference.function(*raw)))
         for function in functions:
             function()
         end = time.perf_counter() + TIMED_SECONDS
@@ -321,29 +246,9 @@ def _fixed_batch(loaded):
     return next((int(size) for size in sizes if str(size).isdigit()), None)
 
 
-def _cut(inputs, size):
-    """A batch of another size, of the first examples in turn."""
-    return tuple(one[np.arange(size) % len(one)] for one in inputs)
-
-
 def _describe(arrays, scales):
     return {
         name: {"shape": list(shape), "dtype": str(scales.get(name, {}).get("dtype", dtype))}
         | {key: one for key, one in scales.get(name, {}).items() if key != "dtype"}
         for name, (shape, dtype) in arrays.items()
     }
-
-
-def _host(outputs):
-    return [np.asarray(one) for one in jax.device_get(outputs)]
-
-
-def _versions():
-    """{ending of the files: runtime and version}."""
-    found = {}
-    for ending, package in RUNTIMES.items():
-        try:
-            found[ending] = f"{package} {version(package)}"
-        except PackageNotFoundError:
-            continue
-    return found

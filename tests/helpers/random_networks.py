@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from inference.export.network import Array, Network, describe
-from inference.verify.equivalence import Reference, make_reference
+from inference.verify.reference import Reference, make_reference
 from inference.verify.stablehlo import QUICK
 from utils import UserError
 

@@ -21,7 +21,8 @@ from inference.export.network import Array, describe
 from inference.export.worker import Worker
 from inference.graph import METADATA, tflite_graph, tflite_interface
 from inference.serving.exports import HOME
-from inference.verify.equivalence import LIMITS, check, make_reference
+from inference.verify.equivalence import LIMITS, check
+from inference.verify.reference import make_reference
 from inference.verify.runtimes import load
 from tests.helpers.processes import crash
 from tests.helpers.project import by_set

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from inference.export.inputs import parse_ranges
 from inference.export.network import Array, at_the_door, describe
 from inference.graph.index_ranges import index_ranges
-from inference.verify.equivalence import LIMITS, check, make_reference
+from inference.verify.equivalence import LIMITS, check
+from inference.verify.reference import make_reference
 from inference.verify.report import write_report
 from training.common.differences import differences
 from utils import UserError

@@ -9,7 +9,8 @@ from inference.export.converter import import_tensorflow, to_raw_onnx, to_tflite
 from inference.export.network import Array, describe, lower
 from inference.export.worker import Worker
 from inference.graph.onnx_graph import finish
-from inference.verify.equivalence import LIMITS, check, make_reference
+from inference.verify.equivalence import LIMITS, check
+from inference.verify.reference import make_reference
 from inference.verify.trials import edge_inputs, random_inputs
 from model.modules import conv2d, embedding, layer_norm
 from tests.helpers.faults_in_exports import faulty

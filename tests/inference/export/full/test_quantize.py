@@ -17,7 +17,8 @@ from inference.export.network import Array, describe
 from inference.export.trained import Trained
 from inference.export.worker import Worker
 from inference.graph import METADATA, tflite_graph, tflite_interface
-from inference.verify.equivalence import LIMITS, make_reference
+from inference.verify.equivalence import LIMITS
+from inference.verify.reference import make_reference
 from inference.verify.runtimes import load
 
 RANDOM = np.random.default_rng(0)

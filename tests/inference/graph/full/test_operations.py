@@ -12,7 +12,8 @@ from inference.export.network import Array, describe, lower
 from inference.export.worker import Worker
 from inference.graph.onnx_direct import to_onnx
 from inference.graph.onnx_graph import finish
-from inference.verify.equivalence import LIMITS, check, make_reference
+from inference.verify.equivalence import LIMITS, check
+from inference.verify.reference import make_reference
 from utils import UserError
 
 ROW, WHOLE, INDEX = ((6,), "float32"), ((), "int32"), ((3,), "int32")
@@ -95,6 +96,7 @@ OPERATIONS = {
     "exclusive or": (lambda a, b: {"a": a ^ b, "b": (a & b) | ~b, "c": a.any(-1)}, FLAGS, FLAGS),
     "shifts": (lambda n: (n << 2) + (n >> 1), WHOLE),
     "shifts by any": (lambda n, m: (n >> (m % 32)) + (n << (m % 8)), WHOLE, WHOLE),
+    "shifts by too many": (lambda n, m: (n << m) + (n >> abs(m)), WHOLE, WHOLE),
     "sort by two keys": (
         lambda x, n: lax.sort((n // 3, x, n), num_keys=2)[2], ROW, INTEGERS
     ),
