@@ -48,8 +48,7 @@ ADVICE = {
     "bitcast_convert_type": SIGN, "and": BITS, "or": BITS, "xor": BITS, "not": BITS,
     "BitwiseAnd": BITS, "BitwiseOr": BITS, "BitwiseXor": BITS, "Invert": BITS,
     "shift_right_logical": BITS,
-    "div": "divide numbers in int32 or float32; for jnp.searchsorted and jnp.digitize, "
-    "method='compare_all'",
+    "div": "divide numbers in int32 or float32",
     "population_count": "look the counts up in a table of 256 bytes",
     "nextafter": "add a small number that you name",
     "custom_linear_solve": "compute the inverse once and keep it as an array",

@@ -23,7 +23,7 @@ from inference.graph.jax_integers import (
     shift_right,
     wide,
 )  # fmt: skip
-from inference.graph.jax_windows import convolution, own_function, pad, window, windows
+from inference.graph.jax_windows import convolution, own_function, pad, reduction, window, windows
 
 
 def erf(x):
@@ -195,6 +195,7 @@ SUBSTITUTES = {
     "reduce_precision": half,
     "lt_to": lambda equation, x, y: [less(x, y)],
     "le_to": lambda equation, x, y: [~less(y, x)],
+    "reduce": reduction,
     "reduce_window": windows(own_function),
 } | dict.fromkeys(ARITHMETIC, wide)
 

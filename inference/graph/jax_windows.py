@@ -87,9 +87,25 @@ def windows(combine):
     return windows
 
 
+def reduction(equation, *inputs):
+    """A reduction by any function: of all elements in turn."""
+    axes = equation.params["dimensions"]
+    if len(inputs) != 2 or math.prod(inputs[0].shape[axis] for axis in axes) > MOST_PLACES:
+        return None
+    x, start = inputs
+    x = jnp.moveaxis(x, axes, range(len(axes)))
+    places = itertools.product(*map(range, x.shape[: len(axes)]))
+    parts = (x[place] for place in places)
+    start = jnp.broadcast_to(start, x.shape[len(axes) :])
+    return [functools.reduce(own_function(equation), parts, start)]
+
+
 def own_function(equation):
     """The function that a reduction combines with."""
-    function = jaxpr_as_fun(ClosedJaxpr(equation.params["jaxpr"], equation.params["consts"]))
+    jaxpr = equation.params["jaxpr"]
+    if not isinstance(jaxpr, ClosedJaxpr):
+        jaxpr = ClosedJaxpr(jaxpr, equation.params["consts"])
+    function = jaxpr_as_fun(jaxpr)
     return lambda x, y: function(x, y)[0]
 
 

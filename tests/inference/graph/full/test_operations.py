@@ -135,6 +135,9 @@ OPERATIONS = {
     "pooling by products": (
         lambda x: lax.reduce_window(x, 1.0, lax.mul, (1, 3), (1, 2), "SAME"), ROW
     ),
+    "a reduction by any function": (
+        lambda x: lax.reduce(x, np.float32(0), lambda a, b: a + b + a * b, (1,)), ROW
+    ),
     "pooling of integers": (
         lambda n: lax.reduce_window(n, -(2**31), lax.max, (1, 3), (1, 2), "SAME"), INTEGERS
     ),
