@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 
-from inference.export.network import lower
+from inference.export.network import lines_of, lower
 from inference.graph import METADATA, tflite_graph, tflite_interface, tflite_operators
 from inference.graph.any_batch import DEPENDENT, OTHER_SIZES, SIZES, merge
 from inference.graph.jax_graph import ADVICE, OTHERWISE
@@ -57,7 +57,29 @@ def tflite_of(network, worker, metadata=None, static=None, unrolled=False):
     except UserError as error:
         if DEPENDENT not in str(error):
             raise
-    return convert(*OTHER_SIZES)
+    try:
+        return convert(*OTHER_SIZES)
+    except UserError as error:
+        raise UserError(_with_line(str(error), network)) from None
+
+
+def _with_line(reason, network):
+    """The reason why a network is not for any batch, with its line.
+
+    The way straight to ONNX follows the network itself; else the line is that of the operation
+    that a constant is named after.
+    """
+    from inference.graph.onnx_direct import to_onnx
+
+    if DEPENDENT not in reason:
+        return reason
+    try:
+        to_onnx(network)
+    except UserError as error:
+        return str(error) if DEPENDENT in str(error) else reason
+    named = re.search(r"the constant (?:\S*/)?(\w+) ", reason)
+    lines = [line for primitive, line in lines_of(network) if named and primitive == named[1]]
+    return f"{reason} ({lines[0]})" if lines else reason
 
 
 def to_tflite(lowered, names, metadata=None, sizes=SIZES):

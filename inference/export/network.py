@@ -132,13 +132,22 @@ def stablehlo(network, static=None):
     return bytes(exported.serialize())
 
 
+def lines_of(network):
+    """Yields (primitive, line of the user's file) of each operation of a network."""
+    for equation, _, line in _operations(network):
+        yield equation.primitive.name, line
+
+
+def _operations(network):
+    arrays = [_example(one, 2) for one in network.inputs]
+    return operations(jax.make_jaxpr(network.function)(*arrays).jaxpr)
+
+
 def _refuse_calls(network, name):
     """Refuses a network that calls libraries of this machine, with the lines that do."""
-    arrays = [_example(one, 2) for one in network.inputs]
-    found = operations(jax.make_jaxpr(network.function)(*arrays).jaxpr)
     faults = [
         refusal(equation, "a .stablehlo file", layer=layer, line=line)
-        for equation, layer, line in found
+        for equation, layer, line in _operations(network)
         if named(equation) in REFUSED
     ]
     unknown = f"a .stablehlo file for all platforms cannot hold {name}; leave it out"

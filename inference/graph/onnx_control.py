@@ -2,7 +2,6 @@
 
 import numpy as np
 import onnx_ir as ir
-from jax.extend.source_info_util import summarize
 
 from inference.graph.any_batch import BatchDependent
 
@@ -12,7 +11,7 @@ def _scan(graph, equation, other, sizes, *inputs):
     params, twin = equation.params, other.params["jaxpr"]
     constants, carries = params["num_consts"], params["num_carry"]
     if params["length"] != other.params["length"]:
-        raise BatchDependent(f"a scan over the batch ({summarize(equation.source_info)})")
+        raise BatchDependent("a scan over the batch")
     count = graph.constant(np.int64(params["length"]))
     at, state = _step_inputs(graph, params["jaxpr"], twin, constants, carries)
 

@@ -95,7 +95,12 @@ class Lowering:
                 line = summarize((one or two).source_info)
                 raise BatchDependent(f"it has other operations for another batch size ({line})")
         for pair in zip(jaxpr.eqns, twin.eqns, strict=True):
-            self.add(*pair)
+            try:
+                self.add(*pair)
+            except BatchDependent as error:
+                (reason,) = error.args
+                line = f" ({summarize(pair[0].source_info)})" * (".py:" not in reason)
+                raise BatchDependent(f"{reason}{line}") from None
         return list(map(self.atom, jaxpr.outvars, twin.outvars))
 
     def add(self, equation, other):
@@ -159,8 +164,7 @@ class Lowering:
         it goes on until all examples are done."""
         sizes = self.own_sizes(equation.invars[0])
         if not self.in_condition and any(isinstance(sizes[axis], Size) for axis in axes):
-            line = summarize(equation.source_info)
-            raise BatchDependent(f"{equation.primitive.name} along the batch ({line})")
+            raise BatchDependent(f"{equation.primitive.name} along the batch")
 
     def own_sizes(self, atom):
         """The shape of an equation's input."""

@@ -11,7 +11,7 @@ import pytest
 from flax import linen, nnx
 from jax import lax
 
-from inference.export.converter import import_tensorflow, to_raw_onnx, to_tflite
+from inference.export.converter import import_tensorflow, tflite_of, to_raw_onnx, to_tflite
 from inference.export.network import Array, describe, lower
 from inference.export.worker import Worker
 from inference.graph.jax_graph import exportable
@@ -516,6 +516,15 @@ def test_a_network_that_mixes_examples_is_refused(converter, network, what):
     network = describe(network, [Array("x", (3,), FLOAT)])
     with pytest.raises(UserError, match=rf"does not treat the {what} of a batch one by one"):
         converter.run(to_tflite, [lower(network, 2), lower(network, 3)], network.names)
+
+
+@pytest.mark.parametrize(
+    "network", [lambda x: x - x.mean(0), lambda x: x + jnp.arange(x.shape[0])[:, None] ** 2.0]
+)
+def test_a_network_that_mixes_examples_is_refused_with_its_line(converter, network):
+    network = describe(network, [Array("x", (3,), FLOAT)])
+    with pytest.raises(UserError, match=r"one by one: .*test_graphs\.py:\d+"):
+        tflite_of(network, converter)
 
 
 @pytest.mark.parametrize(
