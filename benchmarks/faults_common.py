@@ -19,6 +19,7 @@ POLL = 0.0005  # seconds between two looks at a run folder
 TIMEOUT = 120  # seconds for what takes a few
 COMMAND = (sys.executable, ROOT / "train.py")
 EXAMPLES = {"train": 640, "t10k": 200}
+SCHEDULE = 10_000  # steps; the same for any number of epochs, which then compile the same functions
 
 
 class Trial:
@@ -130,6 +131,8 @@ def small_config(data, epochs, width):
         args = values["data_loader"][split]["args"]
         args["dataset"]["args"] = {"root": str(data), "split": split}
         args["batch_size"] = 64
+    rate = values["training"]["optimizer"]["args"]["learning_rate"]
+    rate["args"]["total_steps"] = SCHEDULE
     values["training"] |= {
         "epochs": epochs, "save_every": 1, "keep": 3, "log_every": 3, "ema": 0.9,
         "monitor": "max test_accuracy",

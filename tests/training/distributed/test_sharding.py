@@ -34,6 +34,7 @@ def test_two_processes_train_as_one_does(tmp_path, monkeypatch):
         assert line == pytest.approx(other, rel=1e-5)
     assert "Finished!" in first
     assert "[main" not in second
+    assert len(list(pair.folder.glob("saved/*/*"))) == 1
 
 
 @given(

@@ -1,6 +1,7 @@
 """Several devices and processes compared with one; benchmarks/scale.py has longer versions."""
 
 import json
+import os
 import re
 import signal
 import time
@@ -61,9 +62,11 @@ def test_a_checkpoint_of_several_devices_resumes_on_any_number(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_a_network_trained_on_several_devices_is_evaluated_on_one(tmp_path, script):
-    group = scale.Group(tmp_path, 1, 32, ["devices.count=4", "devices.shards=4"], 1, 4)
+def test_a_network_trained_on_several_devices_is_on_record_and_evaluated_on_one(tmp_path, script):
+    group = scale.Group(tmp_path, 1, 32, ["devices.count=2", "devices.shards=2"], 1, 4)
     group.finish()
+    written = json.loads((group.run / "config.json").read_text())
+    assert written["devices"] == {"count": 2, "shards": 2, "orbax": False}
     done = script(ROOT / "test.py", "-w", group.run, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     loss = float(re.search(r"loss @ (\S+)", done.stdout)[1])
@@ -72,14 +75,6 @@ def test_a_network_trained_on_several_devices_is_evaluated_on_one(tmp_path, scri
 
 def test_many_steps_on_many_devices_do_not_block_each_other(tmp_path):
     assert scale.steps(tmp_path, 300) == {"steps on 8 devices": 300}
-
-
-def test_only_the_first_process_logs_and_writes(tmp_path):
-    group = scale.Group(tmp_path, 1)
-    group.finish()
-    assert "Finished!" in group.said(0)
-    assert "[main" not in group.said(1)
-    assert len(list(tmp_path.glob("saved/*/*"))) == 1
 
 
 def test_a_killed_process_is_noticed_at_once_and_the_run_resumes_without_it(tmp_path):
@@ -145,19 +140,28 @@ def test_an_error_in_one_process_ends_the_others_too(tmp_path):
     assert "nowhere: no such folder" in texts[1]
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("data_loader.train.args.batch_size=33", "a batch of 33 cannot be split among 4 devices"),
-        ("devices.count=5", "devices.count: expected at most 4, got 5"),
-        ("devices.shards=3", "devices.shards: 3 do not divide 4 devices"),
-        ("training.accumulate=32", "4 devices x 32 pieces (training.accumulate)"),
-    ],
-)
-def test_devices_that_cannot_train_a_config_are_refused(tmp_path, override, message):
-    group = scale.Group(tmp_path, 1, 32, [override], 1, 4)
-    (text,) = outputs_of(group, group.start_all(), [1])
-    assert message in text
+REFUSED = {
+    "data_loader.train.args.batch_size=33": "a batch of 33 cannot be split among 4 devices",
+    "devices.count=5": "devices.count: expected at most 4, got 5",
+    "devices.shards=3": "devices.shards: 3 do not divide 4 devices",
+    "training.accumulate=32": "4 devices x 32 pieces (training.accumulate)",
+}
+TRY_EACH = """
+import os, sys, train
+os.chdir(sys.argv[1])
+for override in sys.argv[2:]:
+    print(train.main(["-c", "config.json", override]))
+"""
+
+
+def test_devices_that_cannot_train_a_config_are_refused(tmp_path, script):
+    scale.Group(tmp_path, 1)
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
+    done = script("-c", TRY_EACH, tmp_path, *REFUSED, env=environment)
+    assert re.findall("^[01]$", done.stdout, re.MULTILINE) == ["1"] * len(REFUSED), done.stdout
+    errors = re.findall("^error: .*", done.stderr, re.MULTILINE)
+    for message, error in zip(REFUSED.values(), errors, strict=True):
+        assert message in error
     assert not list(tmp_path.glob("saved/*/*"))
 
 
@@ -167,13 +171,6 @@ def test_a_step_that_is_not_finite_is_explained_on_several_devices(tmp_path):
     for text in outputs_of(group, group.start_all(), [1, 1]):
         assert "the first output that is not finite is that of layer logarithm" in text
     assert list(group.run.glob("not-finite-step_*.params"))
-
-
-def test_the_config_of_the_devices_is_on_record(tmp_path):
-    group = scale.Group(tmp_path, 1, 32, ["devices.count=2"], 1, 4)
-    group.finish()
-    written = json.loads((group.run / "config.json").read_text())
-    assert written["devices"] == {"count": 2, "shards": 1, "orbax": False}
 
 
 def test_processes_with_different_configs_report_what_differs(tmp_path):
