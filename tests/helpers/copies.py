@@ -37,6 +37,16 @@ def set_small(folder, **training):
     path.write_text(json.dumps(config))
 
 
+def set_quick(folder, small=True):
+    """Has what the sample's commands compile be the same for any number of epochs, and little."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["training"]["optimizer"]["args"]["learning_rate"]["args"]["total_steps"] = 20
+    if small:
+        config["model"]["args"]["feat_dims"] = [8]
+    path.write_text(json.dumps(config, indent=4))
+
+
 def copy_without(folder, *deleted):
     """Copies the project with a small config and 500 digits, without some folders."""
     copy_project(folder, train=500, test=200)

@@ -7,7 +7,7 @@ import subprocess
 from itertools import chain
 from typing import NamedTuple
 
-from tests.helpers.copies import copy_project
+from tests.helpers.copies import copy_project, set_quick
 from tests.helpers.project import ROOT
 
 LANGUAGES = ("bash", "console", "js", "json", "python")  # js: see test_recipes.py
@@ -51,8 +51,12 @@ def commands(page):
 
 
 def make_project(folder, page):
-    """A copy of the project with fewer digits, and with what a page says to write."""
+    """A copy of the project with fewer digits, and with what a page says to write.
+
+    The sample's network is smaller, unless the page shows the number of its parameters.
+    """
     copy_project(folder)
+    set_quick(folder, small="13810 parameters" not in PAGES[page])
     for language, text in blocks(page):
         first, _, rest = text.partition("\n")
         path = folder / first.lstrip("#/ ")
