@@ -54,7 +54,7 @@ def banded_convolve(x, kernel, stride, padding):
     """
     height, width, channels, features = kernel.shape
     x = pad(x, padding)
-    batch, rows, columns = len(x), x.shape[1] - height + 1, x.shape[2] - width + 1
+    batch, rows, columns = x.shape[0], x.shape[1] - height + 1, x.shape[2] - width + 1
     tile = min(TILE, columns)
     tiles, read = -(-columns // tile), tile + width - 1  # read: columns under a tile
     x = jnp.pad(x, ((0, 0), (0, 0), (0, tiles * tile - columns), (0, 0)))
@@ -77,9 +77,9 @@ def dense_convolve(x, kernel, stride, padding):
     # i, j: pixel in; p, q: pixel out; k, l: kernel; c: channel
     matrix = jnp.einsum("kip,ljq,klc->cijpq", rows, columns, kernel[:, :, 0])
     channels, *pixels_in, height, width = matrix.shape
-    images = x.reshape(len(x), math.prod(pixels_in), channels).transpose(2, 0, 1)
+    images = x.reshape(x.shape[0], math.prod(pixels_in), channels).transpose(2, 0, 1)
     y = images @ matrix.reshape(channels, math.prod(pixels_in), height * width)
-    return y.transpose(1, 2, 0).reshape(len(x), height, width, channels)
+    return y.transpose(1, 2, 0).reshape(x.shape[0], height, width, channels)
 
 
 def expanded_convolve(x, kernel, stride, padding, groups):
