@@ -6,10 +6,13 @@ the primitive itself is right.
 
 import itertools
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
+from inference.graph import INFINITE
 from inference.graph.jax_indices import gather, scatter
 from inference.graph.jax_integers import (
     ARITHMETIC,
@@ -54,6 +57,17 @@ def product(equation, x, y):
 
 def _precision(equation):
     return {key: equation.params[key] for key in ("precision", "preferred_element_type")}
+
+
+def extreme(equation, x, y):
+    """The larger or smaller of two; with the infinity that changes nothing, as in a softmax, x."""
+    end = -1 if equation.primitive.name == "max" else 1
+    ends, shape = np.float32([end * np.inf, end * INFINITE]), equation.outvars[0].aval.shape
+    for one, other in ((x, y), (y, x)):
+        number = None if isinstance(one, jax.core.Tracer) or np.ndim(one) else one
+        if number is not None and number in ends and other.shape == shape:
+            return [other]
+    return wide(equation, x, y)
 
 
 def cube_root(equation, x):
@@ -166,38 +180,42 @@ def half(equation, x):
     return [x.astype(jnp.float16).astype(x.dtype)] if bits == (5, 10) else None
 
 
-SUBSTITUTES = {
-    "round": round_away,
-    "top_k": top_k,
-    "argmax": place_of_largest,
-    "argmin": place_of_largest,
-    "erf": lambda equation, x: [erf(x)],
-    "erfc": lambda equation, x: [1 - erf(x)],
-    "div": divide,
-    "rem": remainder,
-    "cbrt": cube_root,
-    "dot_general": product,
-    "xor": exclusive_or,
-    "shift_left": shift_left,
-    "shift_right_arithmetic": shift_right,
-    "sort": sort,
-    "cumsum": reverse_sum,
-    "cumprod": accumulate(jnp.multiply, lambda dtype: 1),
-    "cummax": accumulate(jnp.maximum, _lowest),
-    "cummin": accumulate(jnp.minimum, _highest),
-    "cumlogsumexp": accumulate(jnp.logaddexp, _lowest),
-    "gather": gather,
-    "conv_general_dilated": convolution,
-    "pad": pad,
-    "reduce_window_max": window(_lowest),
-    "reduce_window_min": window(_highest),
-    "reduce_window_sum": window(lambda dtype: 0),
-    "reduce_precision": half,
-    "lt_to": lambda equation, x, y: [less(x, y)],
-    "le_to": lambda equation, x, y: [~less(y, x)],
-    "reduce": reduction,
-    "reduce_window": windows(own_function),
-} | dict.fromkeys(ARITHMETIC, wide)
+SUBSTITUTES = (
+    {
+        "round": round_away,
+        "top_k": top_k,
+        "argmax": place_of_largest,
+        "argmin": place_of_largest,
+        "erf": lambda equation, x: [erf(x)],
+        "erfc": lambda equation, x: [1 - erf(x)],
+        "div": divide,
+        "rem": remainder,
+        "cbrt": cube_root,
+        "dot_general": product,
+        "xor": exclusive_or,
+        "shift_left": shift_left,
+        "shift_right_arithmetic": shift_right,
+        "sort": sort,
+        "cumsum": reverse_sum,
+        "cumprod": accumulate(jnp.multiply, lambda dtype: 1),
+        "cummax": accumulate(jnp.maximum, _lowest),
+        "cummin": accumulate(jnp.minimum, _highest),
+        "cumlogsumexp": accumulate(jnp.logaddexp, _lowest),
+        "gather": gather,
+        "conv_general_dilated": convolution,
+        "pad": pad,
+        "reduce_window_max": window(_lowest),
+        "reduce_window_min": window(_highest),
+        "reduce_window_sum": window(lambda dtype: 0),
+        "reduce_precision": half,
+        "lt_to": lambda equation, x, y: [less(x, y)],
+        "le_to": lambda equation, x, y: [~less(y, x)],
+        "reduce": reduction,
+        "reduce_window": windows(own_function),
+    }
+    | dict.fromkeys(ARITHMETIC, wide)
+    | {"max": extreme, "min": extreme}
+)
 
 TFLITE_ONLY = (
     "erf",

@@ -103,6 +103,12 @@ def test_an_input_untouched_is_an_output_even_twice(files):
     files(lambda x: (x, x), (3,))
 
 
+def test_softmax_is_one_operator(files):
+    tflite, onnx_file = files(jax.nn.softmax, (4,))
+    assert tflite.operators == Counter(SOFTMAX=1)
+    assert onnx_file.operators == Counter(Softmax=1)
+
+
 def test_layer_norm_is_one_operator_of_onnx(files):
     params = {"scale": array(6), "bias": array(6)}
     _, onnx_file = files(lambda x: layer_norm(x, params=params)[0], (4, 6))
