@@ -13,9 +13,9 @@ from model.modules.forms.convolution import split_windows
 def apart_maximum(x, window):
     """Returns the maximum in windows that do not overlap: (batch, rows, columns, channels).
 
-    Equal maxima share the gradient. It is found by comparing the image with the repeated maximum,
-    which takes .73 of LeNet's update beside banded convolutions (AMD EPYC; Intel Xeon .76, alone).
-    It is defined here, so `jax.jvp` and hessians need `plain_operators()`.
+    Equal maxima share the gradient. It is found by comparing the image with the repeated maximum:
+    LeNet's update takes .76 of its time on an Intel Xeon, and the same on an AMD EPYC. As it is
+    defined here, `jax.jvp` and hessians need `plain_operators()`.
     """
     return split_windows(x, window).max((2, 4))
 
