@@ -4,6 +4,8 @@
 `python -m pytest --full` (or `-m ""`) runs all. A test named on the command line runs in any case.
 """
 
+import ctypes
+import gc
 import gzip
 import importlib.util
 import json
@@ -13,11 +15,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import jax
 import numpy as np
 import pytest
 from absl import logging as absl_logging
@@ -25,11 +27,15 @@ from hypothesis import HealthCheck, settings
 
 import train
 from tests.helpers.project import BATCH_SIZE, ROOT, TEST_EXAMPLES, TRAIN_EXAMPLES, write_mnist
+from training.engine.compilation import use_compilation_cache
 
 # logging.config closes the handlers of others, and absl's (which optax brings) would then close the
 # stream in which pytest captures stderr, as it is another one than during the test.
 absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
+
+LARGEST_CACHE = 2**30  # bytes of compiled functions, above which the next session begins anew
+LARGEST_PROCESS = 3 * 2**29  # bytes
 
 # The first example of a test may compile, so no example has a deadline.
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -91,18 +97,33 @@ def pytest_cmdline_main(config):
 def pytest_configure(config):
     """Sets how many examples hypothesis tries, and where compiled functions are kept.
 
-    Compiled functions are shared by the tests of a session, and by nobody else.
+    They are kept for the other tests and for the next session, as `train.py` keeps them for the
+    next run, in a folder that `--cache-clear` empties.
     """
     config.addinivalue_line("markers", "full: not in the fast set; for tests in a folder `full`")
     settings.load_profile("fast" if config.option.markexpr == "not full" else "full")
     if not hasattr(config, "workerinput"):
-        os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pytest-cache-")
+        folder = config.cache.mkdir("compiled")
+        if sum(path.stat().st_size for path in folder.rglob("*")) > LARGEST_CACHE:
+            shutil.rmtree(folder, ignore_errors=True)
+        os.environ["XDG_CACHE_HOME"] = str(folder)
+    use_compilation_cache()
 
 
-def pytest_unconfigure(config):
-    """Removes what was compiled."""
-    if not hasattr(config, "workerinput"):
-        shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Forgets what JAX has compiled once a process that tests has grown large."""
+    yield
+    if sys.platform == "linux" and _resident_memory() > LARGEST_PROCESS:
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident_memory():
+    """Returns the bytes of memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def pytest_ignore_collect(collection_path, config):
