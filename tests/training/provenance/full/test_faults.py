@@ -15,8 +15,7 @@ from training.common.locks import lock
 
 NETWORKS = {
     "mnist_model": {"feat_dims": [4, 8]},
-    "mlp": {"feat_dims": [16], "drop_rate": 0.1},
-    "vit": {"patch": 7, "features": 16, "depth": 1, "heads": 2},
+    "vit": {"patch": 7, "features": 16, "depth": 1, "heads": 2, "drop_rate": 0.1},
     "gan": None,
 }
 
