@@ -124,3 +124,12 @@ def place_of_largest(equation, x):
     if x.dtype not in (*SMALL, jnp.bool_):
         return None
     return [equation.primitive.bind(x.astype(jnp.int32), **equation.params)]
+
+
+def limited(equation, x):
+    """Real numbers as integers of 8 or 16 bits: what is beyond them becomes the last one."""
+    dtype = equation.params["new_dtype"]
+    if dtype not in SMALL or not jnp.issubdtype(x.dtype, jnp.floating):
+        return None
+    limits = jnp.iinfo(dtype)
+    return [lax.convert_element_type(jnp.clip(x, limits.min, limits.max), dtype)]

@@ -141,6 +141,9 @@ OPERATIONS = {
     "pooling of integers": (
         lambda n: lax.reduce_window(n, -(2**31), lax.max, (1, 3), (1, 2), "SAME"), INTEGERS
     ),
+    "real numbers as bytes": (
+        lambda x: {"a": (99 * x).astype(jnp.uint8), "b": (99 * x).astype(jnp.int8)}, ROW
+    ),
     "infinities": (
         lambda x: {"a": jnp.where(x > 2, x, -jnp.inf), "b": x + np.float32([1, np.inf] * 3)}, ROW
     ),
