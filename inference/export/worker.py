@@ -27,8 +27,9 @@ class Worker:
         return self
 
     def __exit__(self, *_):
-        self._connection.close()
-        self._process.kill()  # TensorFlow takes a second to end by itself
+        self._connection.close()  # an idle process ends by itself; TensorFlow takes a second for it
+        self._process.join(10 if self._idle and self.first is None else 0)
+        self._process.kill()
         self._process.join()
 
     def run(self, function, *arguments):
@@ -37,6 +38,7 @@ class Worker:
         Raises:
             UserError: the function raised an error, or the process died.
         """
+        self._idle = False
         try:
             self._connection.send((function, arguments))
             good, result = self._connection.recv()
@@ -48,6 +50,7 @@ class Worker:
                 f"{function.__name__}: its process {death}; its last output is in {self.log}. "
                 "Is there enough memory? If so, this network is too much for that library"
             ) from None
+        self._idle = True
         if not good:
             raise UserError(result)
         return result
@@ -59,6 +62,7 @@ class Worker:
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         other_end.close()
+        self._idle = self.first is None
 
 
 def _serve(connection, log, first):
