@@ -65,7 +65,7 @@ def extreme(equation, x, y):
     end = -1 if equation.primitive.name == "max" else 1
     ends, shape = np.float32([end * np.inf, end * INFINITE]), equation.outvars[0].aval.shape
     for one, other in ((x, y), (y, x)):
-        number = None if isinstance(one, jax.core.Tracer) or np.ndim(one) else one
+        number = None if isinstance(one, jax.core.Tracer) or np.ndim(one) else np.asarray(one)
         if number is not None and number in ends and other.shape == shape:
             return [other]
     return wide(equation, x, y)

@@ -144,6 +144,7 @@ OPERATIONS = {
     "real numbers as bytes": (
         lambda x: {"a": (99 * x).astype(jnp.uint8), "b": (99 * x).astype(jnp.int8)}, ROW
     ),
+    "the larger of an integer": (lambda x: jnp.maximum(x.astype(jnp.int32), jnp.int32(2)), ROW),
     "infinities": (
         lambda x: {"a": jnp.where(x > 2, x, -jnp.inf), "b": x + np.float32([1, np.inf] * 3)}, ROW
     ),
