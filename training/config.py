@@ -230,6 +230,9 @@ class Training(Section):
     # report.html, of examples of the test set.
     report: list[NamedOrName] = []
     trackers: list[NamedOrName] = []  # besides metrics.jsonl; see training/tracking/__init__.py
+    # {"cpu": {option of XLA: value}} for update and evaluation; "gpu", "tpu" as well. null: those
+    # that serve most networks; what serves one can slow another by a third.
+    compiler_options: dict[Literal["cpu", "gpu", "tpu"], dict[str, Any]] | None = None
     compilation_cache: bool = True  # keep compiled functions in the user's cache folder
 
     @model_validator(mode="after")

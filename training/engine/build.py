@@ -223,4 +223,5 @@ def _compile(forward, groups, metrics, config, steps, mesh, class_weights, augme
         init, update, evaluate = vmap_seeds(init_of, step_of, evaluate, seeds)
     if steps > 1:
         update = scan_steps(update, steps)
-    return compile_functions(*shard_functions(init, update, evaluate, mesh))
+    functions = shard_functions(init, update, evaluate, mesh)
+    return compile_functions(*functions, settings.compiler_options)

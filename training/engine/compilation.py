@@ -15,6 +15,8 @@ from pathlib import Path
 import jax
 import jaxlib
 
+from utils import UserError
+
 # Random initialisers are slow to compile and run once: optimise little. Level 0 changes bits.
 QUICKLY = {"xla_backend_optimization_level": 1}
 # What XLA's library for CPUs may compute there: by default that includes convolutions, whose
@@ -34,17 +36,35 @@ DAMAGED_CACHE = re.compile("Error reading persistent compilation cache entry for
 BEING_WRITTEN = 60  # seconds since an entry was written, in which it may be incomplete
 
 
-def compile_functions(init, update, evaluate):
+def compile_functions(init, update, evaluate, options=None):
     """Returns the three functions of training, jitted; see `training.engine.build.Experiment`.
 
-    The new state takes the memory of the old one.
+    The new state takes the memory of the old one. `options` of XLA, {platform: {name: value}},
+    take the place of `FAST` on their platform.
+
+    Raises:
+        UserError: XLA has no such option.
     """
-    fast = FAST.get(jax.default_backend())
+    platform = jax.default_backend()
+    fast = FAST.get(platform)
+    if options and platform in options:
+        fast = options[platform]
+        _check_options(fast, platform)
     return (
         compile_init(init),
         jax.jit(update, donate_argnums=0, compiler_options=fast),
         jax.jit(evaluate, compiler_options=fast),
     )
+
+
+def _check_options(options, platform):
+    for name, value in options.items():
+        try:
+            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+        except (jax.errors.JaxRuntimeError, ValueError, TypeError) as error:
+            raise UserError(
+                f"training.compiler_options.{platform}.{name}: XLA does not take {value!r}: {error}"
+            ) from error
 
 
 def compile_init(init):

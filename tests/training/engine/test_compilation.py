@@ -8,6 +8,7 @@ from training.config import read_config
 from training.engine.build import build
 from training.engine.compilation import compile_functions
 from training.engine.initialize import initial_state
+from utils import UserError
 
 
 def step(kernel, x):
@@ -61,3 +62,14 @@ def test_the_update_is_compiled_while_the_state_is_made(points, write_config):
     finally:
         jax.monitoring.clear_event_listeners()
     assert not compiled
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="it is about XLA on a CPU")
+def test_a_network_may_have_compiler_options_of_its_own():
+    _, _, plain = compile_functions(step, step, step, {"cpu": {}, "gpu": {"xla_no_option": 1}})
+    program = jax.jit(step).lower(*arguments()).compile().as_text()
+    assert plain.lower(*arguments()).compile().as_text() == program
+    _, _, usual = compile_functions(step, step, step)
+    assert usual.lower(*arguments()).compile().as_text() != program
+    with pytest.raises(UserError, match=r"training\.compiler_options\.cpu\.xla_no_option: .*such"):
+        compile_functions(step, step, step, {"cpu": {"xla_no_option": 1}})
