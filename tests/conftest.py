@@ -102,7 +102,7 @@ def pytest_configure(config):
     """
     config.addinivalue_line("markers", "full: not in the fast set; for tests in a folder `full`")
     settings.load_profile("fast" if config.option.markexpr == "not full" else "full")
-    if not hasattr(config, "workerinput"):
+    if hasattr(config, "cache") and not hasattr(config, "workerinput"):
         folder = config.cache.mkdir("compiled")
         if sum(path.stat().st_size for path in folder.rglob("*")) > LARGEST_CACHE:
             shutil.rmtree(folder, ignore_errors=True)
