@@ -123,6 +123,7 @@ def overrides(options):
     """Returns what to change in the sample's config for a network."""
     name, batch = options.network, f"data_loader.train.args.batch_size={options.batch}"
     settings = [*SETTINGS, batch, *NETWORKS[name], f"training.compute_dtype={options.dtype}"]
+    settings += ["training.compiler_options=null"] if NETWORKS[name] else []  # those of the sample
     if name in ("resnet18", "gpt"):
         kind, args = "Arrays", {"network": name, "examples": options.examples}
     else:
