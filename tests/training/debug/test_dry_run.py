@@ -12,3 +12,13 @@ def test_check_builds_everything_and_leaves_no_file(run, config, capsys, tmp_pat
     assert re.search(r"update +loss \d", out)
     assert "All is well." in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json"]
+
+
+def test_a_config_is_refused_before_jax_is_imported(config, write_config, script):
+    config["model"]["name"] = "no_such_network"
+    for option in ([], ["--check"]):
+        arguments = ["-c", write_config(config), *option]
+        code = f"import sys, train; print(train.main({arguments!r}), 'jax' in sys.modules)"
+        done = script("-c", code)
+        assert done.stdout == "1 False\n", option
+        assert "no model 'no_such_network'" in done.stderr
