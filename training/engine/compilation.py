@@ -29,7 +29,7 @@ FAST = {
 # Of glibc's mallopt(): parameter (malloc.h) and value.
 KEEP_FREED_MEMORY = {
     "M_ARENA_MAX": (-8, 1),  # for all threads: an arena of a thread has at most 64 MiB
-    "M_MMAP_THRESHOLD": (-3, 2**30),  # bytes; larger arrays are the kernel's
+    "M_MMAP_THRESHOLD": (-3, 2**27),  # bytes; larger arrays remain the kernel's
     "M_TRIM_THRESHOLD": (-1, -1),  # return nothing to the kernel
 }
 DAMAGED_CACHE = re.compile("Error reading persistent compilation cache entry for '(.+?)'")
@@ -87,7 +87,8 @@ def keep_freed_memory():
     Each update allocates its intermediate values. From 32 MiB on, glibc takes them from Linux and
     returns them after it, and Linux fills each page with zeros again: 64,000 pages in an update of
     the ViT, a third of its time. To be called before JAX starts its threads; later, and without
-    glibc, it changes nothing. The memory stays with the process until it ends.
+    glibc, it changes nothing. The memory stays with the process until it ends: after some updates a
+    few times the size of the largest arrays, as what is freed is split.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     for parameter, value in KEEP_FREED_MEMORY.values() if mallopt else ():

@@ -71,7 +71,7 @@ def test_the_network_is_exported_with_the_digits_names(finetuned, tmp_path):
 
 def test_weights_of_imagenet_are_taken_but_for_the_classifier(tmp_path):
     shapes = json.loads((ROOT / "tests/fixtures/zoo/names.json").read_text())["shapes"]
-    shapes = shapes["efficientnet_pytorch"]
+    shapes = shapes["efficientnet_pytorch.efficientnet_lite0"]
     arrays = {key: np.full(shape, 0.5, np.float32) for key, shape in shapes.items()}
     save_file(arrays, tmp_path / "lite0.safetensors")
     config = read_config(FOLDER / "imagenet.json")
