@@ -29,7 +29,7 @@ FAST = {
 # Of glibc's mallopt(): parameter (malloc.h) and value.
 KEEP_FREED_MEMORY = {
     "M_ARENA_MAX": (-8, 1),  # for all threads: an arena of a thread has at most 64 MiB
-    "M_MMAP_THRESHOLD": (-3, 2**27),  # bytes; larger arrays remain the kernel's
+    "M_MMAP_THRESHOLD": (-3, 2**29),  # bytes; larger arrays remain the kernel's
     "M_TRIM_THRESHOLD": (-1, -1),  # return nothing to the kernel
 }
 DAMAGED_CACHE = re.compile("Error reading persistent compilation cache entry for '(.+?)'")

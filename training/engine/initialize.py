@@ -1,8 +1,6 @@
 """What a run begins with: the state of training, tried out before anything is computed."""
 
-import contextlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +50,8 @@ def dry_run(experiment, batch):
         check_parts(experiment.parts, experiment.groups, experiment.forward, inputs)
         state = jax.eval_shape(experiment.init, gather(batch))
         _refuse_float16(state.params)
-        jax.eval_shape(experiment.update, state, _first_call(experiment, batch))
+        call, _ = next(group_batches(iter([batch]), experiment.steps_per_call))
+        jax.eval_shape(experiment.update, state, call)
         params = eval_params(state)
         _, outputs = jax.eval_shape(experiment.evaluate, params, batch)
         experiment.output.check(outputs)
@@ -65,8 +64,7 @@ def dry_run(experiment, batch):
 
 def initial_state(experiment, batch, config):
     """Returns the TrainState that `experiment.init` makes, once everything has been tried out."""
-    shapes = dry_run(experiment, batch)
-    with explain_out_of_memory(config, shapes), _update_compiled(experiment, shapes, batch):
+    with explain_out_of_memory(config, dry_run(experiment, batch)):
         state = experiment.init(put_batch(gather(batch), experiment.mesh))
         return jax.block_until_ready(state)  # else its errors would come up elsewhere
 
@@ -105,27 +103,6 @@ def part_lines(experiment, params):
     if parts.freeze or parts.learning_rates or parts.layer_decay:
         rates = multipliers(parts, experiment.forward, first_batch(experiment)["inputs"])
         yield from describe(parts, params, rates, experiment.seeds)
-
-
-def _first_call(experiment, batch):
-    """Returns what the update takes first."""
-    return next(group_batches(iter([batch]), experiment.steps_per_call))[0]
-
-
-@contextlib.contextmanager
-def _update_compiled(experiment, shapes, batch):
-    """Compiles the update in a thread, while this one compiles what the context holds.
-
-    Of several devices, shapes do not say which has what: there the first update is compiled when
-    it is called.
-    """
-    if experiment.mesh is not None:
-        yield
-        return
-    lowered = experiment.update.lower(shapes, _first_call(experiment, batch))
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(lowered.compile)  # an error comes up again in the call
-        yield
 
 
 def _refuse_float16(params):

@@ -4,10 +4,7 @@ import numpy as np
 import pytest
 
 from model.modules import conv2d
-from training.config import read_config
-from training.engine.build import build
 from training.engine.compilation import compile_functions
-from training.engine.initialize import initial_state
 from utils import UserError
 
 
@@ -46,22 +43,6 @@ def test_what_is_compiled_for_training_computes_the_same():
     np.testing.assert_allclose(
         compile_functions(step, step, step)[1](*arguments()), expected, rtol=1e-5, atol=1e-6
     )
-
-
-def test_the_update_is_compiled_while_the_state_is_made(points, write_config):
-    config = read_config(write_config(points))
-    experiment = build(config)
-    batch, _ = next(iter(experiment.batches(1)))
-    state = initial_state(experiment, batch, config)
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, _, **named: compiled.append(named) if "backend_compile" in event else None
-    )
-    try:
-        experiment.update(state, batch)
-    finally:
-        jax.monitoring.clear_event_listeners()
-    assert not compiled
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="it is about XLA on a CPU")
